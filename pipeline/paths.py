@@ -1,0 +1,145 @@
+"""Every file name of a home, its queue and its runs, in one place.
+
+    HOME/queue/     the directory queue (jobqueue.py)
+    HOME/runs/      one folder a job; TensorBoard's log directory
+    HOME/datasets/  what torchvision downloads, the user's image folders, and `.cache/` of decoded datasets
+    HOME/modules/   Python files of the user's own
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+STATES = ("pending", "running", "done", "failed", "cancelled")
+"""The folders that a ticket can lie in; the folder is the job's state."""
+
+
+@dataclass(frozen=True)
+class QueuePaths:
+    root: Path
+
+    @property
+    def tmp(self) -> Path:
+        """Files being written; each is complete and fsynced before it is linked or renamed out of here."""
+        return self.root / "tmp"
+
+    @property
+    def quarantine(self) -> Path:
+        """Tickets that could not be read, each beside a `.why` file."""
+        return self.root / "quarantine"
+
+    @property
+    def leases(self) -> Path:
+        return self.root / "leases"
+
+    @property
+    def control(self) -> Path:
+        return self.root / "control"
+
+    @property
+    def jobs(self) -> Path:
+        return self.root / "jobs"
+
+    def folders(self) -> list[Path]:
+        return [self.tmp, *(self.state(s) for s in STATES), self.quarantine, self.leases, self.control, self.jobs]
+
+    def state(self, state: str) -> Path:
+        return self.root / state
+
+    def ticket(self, state: str, job_id: str) -> Path:
+        return self.root / state / f"{job_id}.json"
+
+    def lease(self, job_id: str) -> Path:
+        """Locked by whoever has the right to move this job's ticket out of `running/`: its worker and child."""
+        return self.leases / job_id
+
+    def worker_lease(self, worker: str) -> Path:
+        """Locked for as long as the worker lives. The dot keeps it apart from every job id."""
+        return self.leases / f".worker-{worker}"
+
+    def cancel_request(self, job_id: str) -> Path:
+        return self.control / f"{job_id}.cancel"
+
+    def attempts(self, job_id: str) -> Path:
+        """How often the job was tried and how each attempt ended."""
+        return self.jobs / job_id / "attempts.json"
+
+    def end(self, job_id: str) -> Path:
+        """The job's one recorded end."""
+        return self.jobs / job_id / "result.json"
+
+
+@dataclass(frozen=True)
+class RunPaths:
+    """What a job leaves: `runs/<job id>/`."""
+
+    root: Path
+
+    @property
+    def spec(self) -> Path:
+        return self.root / "spec.yaml"
+
+    @property
+    def manifest(self) -> Path:
+        """Provenance, one entry an attempt."""
+        return self.root / "manifest.json"
+
+    @property
+    def result(self) -> Path:
+        """How the latest attempt ended."""
+        return self.root / "result.json"
+
+    @property
+    def progress(self) -> Path:
+        """Where the running attempt is; replaced every second or so."""
+        return self.root / "progress.json"
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.root / "checkpoints"
+
+    @property
+    def last(self) -> Path:
+        return self.checkpoints / "last.pt"
+
+    @property
+    def best(self) -> Path:
+        return self.checkpoints / "best.pt"
+
+    def log(self, attempt: int) -> Path:
+        return self.root / f"attempt-{attempt}.log"
+
+    def logs(self) -> list[Path]:
+        """The logs of all attempts so far, first attempt first."""
+        return sorted(self.root.glob("attempt-*.log"), key=lambda p: int(p.stem.removeprefix("attempt-")))
+
+
+@dataclass(frozen=True)
+class Home:
+    root: Path
+
+    @classmethod
+    def find(cls, given: Path | None = None) -> Home:
+        """The home given, else `PIPELINE_HOME`, else `./var`."""
+        return cls(Path(given or os.environ.get("PIPELINE_HOME") or "var").absolute())
+
+    @property
+    def queue(self) -> QueuePaths:
+        return QueuePaths(self.root / "queue")
+
+    @property
+    def runs(self) -> Path:
+        return self.root / "runs"
+
+    @property
+    def datasets(self) -> Path:
+        return self.root / "datasets"
+
+    @property
+    def modules(self) -> Path:
+        return self.root / "modules"
+
+    def run(self, job_id: str) -> RunPaths:
+        return RunPaths(self.runs / job_id)
