@@ -10,7 +10,7 @@ from __future__ import annotations
 import importlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
@@ -37,7 +37,11 @@ class Entry:
 class Model(Entry):
     """Called with `num_classes`, `channels`, `image_size` and its options; gives an `nn.Module`."""
 
-    min_size: Callable[[Any], int] = lambda options: 1  # pixels, from the model's section
+    min_size: int | Callable[[Any], int] = 1  # pixels, or a function of the model's section
+
+    def smallest(self, section: Any) -> int:
+        """The smallest pictures that the model can take, in pixels a side."""
+        return self.min_size if isinstance(self.min_size, int) else self.min_size(section)
 
 
 @dataclass(frozen=True)
@@ -49,25 +53,27 @@ class Dataset(Entry):
     size: int | None = None  # pixels; None: known when the pictures are read
 
 
-def _vgg_min_size(options: Any) -> int:
-    return int(2 ** (options.widths.count("M") if options.widths else 5))
+def _vgg_min_size(section: Any) -> int:
+    poolings = section.widths.count("M") if section.widths else 5
+    return int(2**poolings)
 
 
 MODELS: dict[str, Model] = {
-    "net": Model(
-        "pipeline.models.net:Net", "the PyTorch tutorial's small network", min_size=lambda options: 16
-    ),
-    "cnn_bn": Model(
-        "pipeline.models.cnn_bn:CnnBn", "four convolutions with batch norm", min_size=lambda options: 4
-    ),
+    "net": Model("pipeline.models.net:Net", "the PyTorch tutorial's small network", min_size=16),
+    "cnn_bn": Model("pipeline.models.cnn_bn:CnnBn", "four convolutions with batch norm", min_size=4),
     "vgg": Model(
         "pipeline.models.vgg:Vgg",
         "VGG with the small-image head",
         options={
-            "depth": option(Literal[11, 13, 16, 19], 11, "Weight layers, as the columns A, B, D, E of the paper's Table 1."),
+            "depth": option(
+                Literal[11, 13, 16, 19], 11, "Weight layers, as the columns A, B, D, E of the paper's Table 1."
+            ),
             "widths": option(
-                tuple[int | Literal["M"], ...] | None, None,
-                "Instead of a depth: the channels of each 3x3 convolution, M for a 2x2 max pooling.", min_length=1,
+                tuple[Annotated[int, Field(ge=1, le=4096)] | Literal["M"], ...] | None,
+                None,
+                "Instead of a depth: the channels of each 3x3 convolution, M for a 2x2 max pooling.",
+                min_length=1,
+                max_length=64,
             ),
             "batch_norm": option(bool, False, "Batch norm after each convolution."),
             "dropout": option(float, 0.0, "Dropout before the classifier, as a probability.", ge=0, lt=1),
@@ -95,7 +101,8 @@ DATASETS: dict[str, Dataset] = {
                 Literal["fail", "skip"], "fail", "What to do with files that cannot be read; they are named either way."
             ),
             "in_memory": option(
-                Literal["auto", "always", "never"], "auto",
+                Literal["auto", "always", "never"],
+                "auto",
                 "Keep all pictures in memory (much faster), or read them from disk each epoch; auto: by free memory.",
             ),
         },
@@ -165,7 +172,9 @@ SCHEDULES: dict[str, Entry] = {
         },
     ),
     "cosine": Entry(
-        "pipeline.optim:cosine", "half a cosine down to 0 (Loshchilov and Hutter, 2017)", options={"warmup_epochs": _WARMUP}
+        "pipeline.optim:cosine",
+        "half a cosine down to 0 (Loshchilov and Hutter, 2017)",
+        options={"warmup_epochs": _WARMUP},
     ),
     "one_cycle": Entry(
         "pipeline.optim:one_cycle",

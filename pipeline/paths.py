@@ -1,9 +1,9 @@
 """Every file name of a home, its queue and its runs, in one place.
 
-    HOME/queue/     the directory queue (jobqueue.py)
-    HOME/runs/      one folder a job; TensorBoard's log directory
-    HOME/datasets/  what torchvision downloads, the user's image folders, and `.cache/` of decoded datasets
-    HOME/modules/   Python files of the user's own
+HOME/queue/     the directory queue (jobqueue.py)
+HOME/runs/      one folder a job; TensorBoard's log directory
+HOME/datasets/  what torchvision downloads, the user's image folders, and `.cache/` of decoded datasets
+HOME/modules/   Python files of the user's own
 """
 
 from __future__ import annotations

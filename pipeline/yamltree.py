@@ -1,0 +1,183 @@
+"""Reads YAML into plain data that remembers its lines, with YAML's traps closed.
+
+Differs from YAML 1.1 as PyYAML loads it: `1e-3` is a number, `no` and `on` are text, `012` and `12:30` are text, and
+duplicate keys, anchors, aliases, tags, several documents and deep nesting are refused. The reader works on the parser's
+events, one at a time, so that neither an alias bomb nor 20,000 opening brackets cost more than an ordinary error.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import yaml
+
+from pipeline.errors import Problem, SpecError
+
+MAX_BYTES = 64 * 1024
+MAX_DEPTH = 20
+
+_INT = re.compile(r"[-+]?(0|[1-9][0-9]*)")
+_FLOAT = re.compile(r"[-+]?(\.[0-9]+|(0|[1-9][0-9]*)(\.[0-9]*)?)([eE][-+]?[0-9]+)?")
+_WORDS: dict[str, Any] = {"": None, "~": None, "null": None, "true": True, "false": False}
+
+
+@dataclass
+class Node:
+    """`value` is a scalar, a list of nodes, or a mapping of key to node; `key_line` is 0 where there is no key."""
+
+    line: int
+    value: Any
+    key_line: int = 0
+
+    def plain(self) -> Any:
+        if isinstance(self.value, dict):
+            return {key: node.plain() for key, node in self.value.items()}
+        if isinstance(self.value, list):
+            return [node.plain() for node in self.value]
+        return self.value
+
+    def child(self, key: str | int) -> Node | None:
+        if isinstance(self.value, dict):
+            return self.value.get(key)
+        if isinstance(self.value, list) and isinstance(key, int) and 0 <= key < len(self.value):
+            node: Node = self.value[key]
+            return node
+        return None
+
+
+def scalar(text: str) -> Any:
+    """The value of an unquoted scalar."""
+    if text in _WORDS:
+        return _WORDS[text]
+    if _INT.fullmatch(text) and len(text) < 25:
+        return int(text)
+    if _FLOAT.fullmatch(text):
+        return float(text)
+    return text
+
+
+def parse(data: bytes, source: str) -> Node:
+    """The document's root. Raises SpecError with everything that was found wrong."""
+    if len(data) > MAX_BYTES:
+        raise _refused(source, 0, f"is {len(data):,} bytes long; a job file has at most {MAX_BYTES:,}")
+    try:
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        raise _refused(source, line, f"byte {data[error.start]:#04x} is not UTF-8 text") from None
+    builder = _Builder(source)
+    try:
+        for event in yaml.parse(text, Loader=yaml.SafeLoader):
+            builder.feed(event)
+    except yaml.MarkedYAMLError as error:
+        raise builder.syntax_error(error) from None
+    except yaml.reader.ReaderError as error:
+        line = text.count("\n", 0, error.position) + 1
+        raise _refused(source, line, f"character {error.character!r} is not allowed in YAML") from None
+    if builder.problems:
+        raise SpecError(builder.problems)
+    return builder.root or Node(1, None)
+
+
+def _refused(source: str, line: int, message: str) -> SpecError:
+    return SpecError([Problem(source, line, "", message)])
+
+
+@dataclass
+class _Open:
+    """A collection that is not closed yet, and the key that waits for its value."""
+
+    node: Node
+    key: str | None = None
+    key_line: int = 0
+
+
+@dataclass
+class _Builder:
+    source: str
+    root: Node | None = None
+    stack: list[_Open] = field(default_factory=list)
+    problems: list[Problem] = field(default_factory=list)
+    documents: int = 0
+
+    def feed(self, event: yaml.Event) -> None:
+        line = event.start_mark.line + 1 if event.start_mark else 0
+        if isinstance(event, yaml.DocumentStartEvent):
+            self.documents += 1
+            if self.documents > 1:
+                raise _refused(self.source, line, "a second document starts here; a job file is one document")
+        elif isinstance(event, yaml.AliasEvent):
+            self.problem(line, f"alias '*{event.anchor}' is refused; write the value out")
+            self.add(Node(line, None))
+        elif isinstance(event, yaml.NodeEvent):
+            self.check(event, line)
+            if isinstance(event, yaml.ScalarEvent):
+                self.add(Node(line, self.scalar_value(event, line)))
+            else:
+                self.open(Node(line, {} if isinstance(event, yaml.MappingStartEvent) else []))
+        elif isinstance(event, (yaml.MappingEndEvent, yaml.SequenceEndEvent)):
+            self.stack.pop()
+
+    def check(self, event: yaml.NodeEvent, line: int) -> None:
+        if event.anchor is not None:
+            self.problem(line, f"anchor '&{event.anchor}' is refused; write the value out where it is needed")
+        if getattr(event, "tag", None) not in (None, "!"):
+            self.problem(line, f"tag '{event.tag}' is refused; a job file holds plain values")  # type: ignore[attr-defined]
+        waits_for_key = self.stack and isinstance(self.stack[-1].node.value, dict) and self.stack[-1].key is None
+        if waits_for_key and not isinstance(event, yaml.ScalarEvent):
+            raise _refused(self.source, line, "a key must be a plain word, not a list or a mapping")
+
+    def scalar_value(self, event: yaml.ScalarEvent, line: int) -> Any:
+        value: str = event.value
+        if any("\ud800" <= character <= "\udfff" for character in value):
+            self.problem(line, "text with half a surrogate pair is refused")
+            return None
+        is_key = self.stack and isinstance(self.stack[-1].node.value, dict) and self.stack[-1].key is None
+        return value if is_key or event.style else scalar(value)
+
+    def open(self, node: Node) -> None:
+        if len(self.stack) >= MAX_DEPTH:
+            raise _refused(self.source, node.line, f"nested deeper than {MAX_DEPTH} levels")
+        self.add(node)
+        self.stack.append(_Open(node))
+
+    def add(self, node: Node) -> None:
+        if not self.stack:
+            self.root = node
+            return
+        parent = self.stack[-1]
+        if isinstance(parent.node.value, list):
+            parent.node.value.append(node)
+        elif parent.key is None:
+            parent.key, parent.key_line = str(node.value), node.line
+            if parent.key in parent.node.value:
+                first = parent.node.value[parent.key].key_line
+                self.problem(node.line, f"key '{parent.key}' is given a second time; the first is on line {first}")
+        else:
+            node.key_line = parent.key_line
+            parent.node.value.setdefault(parent.key, node)
+            parent.key = None
+
+    def problem(self, line: int, message: str) -> None:
+        self.problems.append(Problem(self.source, line, "", message))
+
+    def syntax_error(self, error: yaml.MarkedYAMLError) -> SpecError:
+        mark = error.problem_mark or error.context_mark
+        parts = [part for part in (error.context, error.problem) if part]
+        message = "not valid YAML: " + ", ".join(parts)
+        if "'\\t'" in message:
+            message += "; indent with spaces, not tabs"
+        return SpecError([*self.problems, Problem(self.source, mark.line + 1 if mark else 0, "", message)])
+
+
+def walk(node: Node, path: tuple[str | int, ...]) -> Iterator[tuple[str | int, Node]]:
+    """The keys of `path` that exist in the tree, with their nodes, from the root down."""
+    for key in path:
+        child = node.child(key)
+        if child is None:
+            return
+        yield key, child
+        node = child
