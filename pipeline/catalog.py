@@ -125,7 +125,12 @@ AUGMENTATIONS: dict[str, Entry] = {
 
 _LR = "Learning rate at the schedule's peak."
 _DECAY = "Weight decay."
-_BETAS = option(tuple[float, float], (0.9, 0.999), "Decay rates of the two moment estimates.")
+_BETAS = option(
+    tuple[Annotated[float, Field(ge=0, lt=1)], Annotated[float, Field(ge=0, lt=1)]],
+    (0.9, 0.999),
+    "Decay rates of the two moment estimates.",
+    strict=False,  # a list is a tuple here too, behind the section's default name
+)
 
 OPTIMIZERS: dict[str, Entry] = {
     "sgd": Entry(

@@ -62,6 +62,10 @@ class QueuePaths:
     def cancel_request(self, job_id: str) -> Path:
         return self.control / f"{job_id}.cancel"
 
+    def wait(self, job_id: str) -> Path:
+        """Until when a job that is tried again stays in `pending/`."""
+        return self.control / f"{job_id}.wait"
+
     def attempts(self, job_id: str) -> Path:
         """How often the job was tried and how each attempt ended."""
         return self.jobs / job_id / "attempts.json"

@@ -58,7 +58,7 @@ def _choice(entries: Mapping[str, catalog.Entry], base: type[Choice] = Choice, *
     )
     for member in members:
         member.options = options
-    choice: Any = Annotated[Union[members], Field(discriminator="name")]  # type: ignore[valid-type]  # noqa: UP007
+    choice: Any = Annotated[Union[members], Field(discriminator="name")]  # noqa: UP007 - a tuple of types
 
     def with_default(value: object) -> object:
         return {"name": default, **value} if isinstance(value, dict) else value

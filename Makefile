@@ -1,0 +1,79 @@
+# Everything a person types. `make` alone prints the targets below.
+
+VENV     := .venv
+PIPELINE := $(VENV)/bin/pipeline
+PYTHON   ?= python3
+READY    := $(VENV)/.installed
+JOBS      = $(basename $(notdir $(wildcard jobs/*.yaml)))
+OVERRIDES = $(foreach pair,$(SET),--set '$(pair)')
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint submit worker up status show logs cancel retry doctor bench lock clean
+
+help: ## Print this
+	@echo "usage: make TARGET [JOB=name] [SET=\"train.epochs=2 ...\"]"
+	@echo
+	@sed -n 's/^\([a-z]*\):.*## /  \1|/p' Makefile | awk -F'|' '{ printf "%-10s %s\n", $$1, $$2 }'
+	@echo
+	@echo "jobs: $(JOBS)"
+
+$(READY): requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or later is needed, and this is " + sys.version.split()[0] + "; name another with PYTHON=...") if sys.version_info < (3, 11) else 0'
+	@echo "installing the pinned dependencies into $(VENV) (some 6 GB, once)"
+	@test -x $(VENV)/bin/python || $(PYTHON) -m venv $(VENV)
+	@$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes --requirement requirements.lock
+	@$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-build-isolation --no-deps --editable .
+	@touch $@
+
+demo: $(READY) ## Train a first model, on data that is bundled; no GPU, no Docker
+	@id=$$($(PIPELINE) submit jobs/digits.yaml 2>/dev/null) && { \
+	  $(PIPELINE) worker --drain; code=$$?; \
+	  echo; $(PIPELINE) show $$id; exit $$code; }
+
+test: $(READY) ## Linter, types, and all tests that this machine can run
+	@$(VENV)/bin/ruff check . && $(VENV)/bin/ruff format --check --quiet . && $(VENV)/bin/mypy
+	@$(VENV)/bin/pytest -n auto
+
+lint: $(READY) ## Linter and types only
+	@$(VENV)/bin/ruff check . && $(VENV)/bin/ruff format --check --quiet . && $(VENV)/bin/mypy
+
+submit: $(READY) ## Queue a job: make submit JOB=vgg11 [SET="train.epochs=2"]
+	@test -n "$(JOB)" || { echo "which job? for example: make submit JOB=digits" >&2; echo "jobs: $(JOBS)" >&2; exit 2; }
+	@test -f "jobs/$(JOB).yaml" || { echo "there is no job '$(JOB)'" >&2; echo "jobs: $(JOBS)" >&2; exit 2; }
+	@$(PIPELINE) submit "jobs/$(JOB).yaml" $(OVERRIDES)
+
+worker: $(READY) ## Work through the queue; Ctrl-C saves and requeues
+	@$(PIPELINE) worker
+
+up: $(READY) ## Worker and TensorBoard (port 6006) together; Ctrl-C stops both
+	@$(PIPELINE) up
+
+status: $(READY) ## List the jobs
+	@$(PIPELINE) status
+
+show: $(READY) ## One job in detail: make show [JOB=id]
+	@$(PIPELINE) show "$(or $(JOB),latest)"
+
+logs: $(READY) ## Follow a job's log: make logs [JOB=id]
+	@$(PIPELINE) logs --follow "$(or $(JOB),latest)"
+
+cancel: $(READY) ## Cancel a job: make cancel JOB=id
+	@test -n "$(JOB)" || { echo "which job? make status lists them; then: make cancel JOB=id" >&2; exit 2; }
+	@$(PIPELINE) cancel "$(JOB)"
+
+retry: $(READY) ## Queue a failed or cancelled job again: make retry JOB=id
+	@test -n "$(JOB)" || { echo "which job? make status lists them; then: make retry JOB=id" >&2; exit 2; }
+	@$(PIPELINE) retry "$(JOB)"
+
+doctor: $(READY) ## Check the machine and the installation
+	@$(PIPELINE) doctor
+
+bench: $(READY) ## Measure against the tutorial's loop: make bench BENCH_DATA=folder-with-cifar10-images
+	@$(VENV)/bin/python benchmarks/throughput.py $(if $(BENCH_DATA),--data "$(BENCH_DATA)")
+
+lock: ## Pin the newest dependencies (needs uv)
+	uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 --generate-hashes \
+	  --no-emit-index-url --no-annotate --no-header --constraint constraints.txt --output-file requirements.lock
+
+clean: ## Remove the environment and caches, not the home
+	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache

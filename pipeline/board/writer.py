@@ -1,0 +1,48 @@
+"""The one writer of a run's event files.
+
+Each attempt writes a file of its own and tells TensorBoard from which step on it speaks (`purge_step`), so that what a
+killed attempt wrote after its last checkpoint disappears from the curve.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from tensorboard.compat.proto.summary_pb2 import Summary
+from torch.utils.tensorboard import SummaryWriter
+
+FLUSH_S = 5  # how long a point may wait before TensorBoard can see it
+
+
+class Board:
+    def __init__(self, folder: Path, *, first_step: int) -> None:
+        """`first_step`: the first step that this attempt may write; 0 for a new run."""
+        self.folder = folder
+        self.writer = SummaryWriter(str(folder), purge_step=first_step, flush_secs=FLUSH_S)
+
+    def scalars(self, step: int, values: Mapping[str, float]) -> None:
+        """All values of a step in one event: it costs what a single one does."""
+        summary = Summary(value=[Summary.Value(tag=tag, simple_value=value) for tag, value in values.items()])
+        self.writer._get_file_writer().add_summary(summary, step)  # type: ignore[no-untyped-call]
+
+    def flush(self) -> None:
+        """Put what was written onto stable storage: a checkpoint that is durable must not be ahead of its curve."""
+        self.writer.flush()
+        for path in self.folder.glob("events.out.tfevents.*"):
+            fd = os.open(path, os.O_RDONLY)
+            try:
+                os.fsync(fd)
+            finally:
+                os.close(fd)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.writer.close()

@@ -1,0 +1,346 @@
+"""The command line: parsing and printing only. Data goes to stdout, messages to stderr.
+
+Exit codes: 0 done; 1 the job or the command failed; 2 bad usage or an invalid job file; `submit --wait` adds 3 failed,
+4 cancelled, 5 timed out, 6 lost. Nothing that answers at once imports torch.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import signal
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal, NoReturn
+
+import typer
+
+import pipeline
+from pipeline import doctor as checks
+from pipeline import jobfile, repair
+from pipeline import status as jobs
+from pipeline.errors import PipelineError, SpecError
+from pipeline.jobqueue import Queue
+from pipeline.paths import Home
+from pipeline.spec import Spec, json_schema
+from pipeline.terminal import TerminalDisplay, job_table, status_table, table
+
+app = typer.Typer(
+    name="pipeline",
+    help="Train image classifiers from job files: submit, walk away, look at TensorBoard.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+State = Literal["pending", "running", "done", "failed", "cancelled"]
+
+Files = Annotated[list[Path], typer.Argument(metavar="FILE...", help="Job files.", show_default=False)]
+File = Annotated[Path, typer.Argument(metavar="FILE", help="A job file.", show_default=False)]
+Ids = Annotated[
+    list[str], typer.Argument(metavar="ID...", help="Ids, or the beginnings of ids, or latest.", show_default=False)
+]
+Id = Annotated[str, typer.Argument(metavar="ID", help="An id, or the beginning of one, or latest.", show_default=False)]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Override a field, as train.epochs=2; may be given again."),
+]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
+Port = Annotated[int, typer.Option(min=1, max=65535, help="TensorBoard's port.")]
+Drain = Annotated[bool, typer.Option("--drain", help="Leave when nothing waits; 1 if a job did not succeed.")]
+Slots = Annotated[int, typer.Option(min=1, max=64, help="Jobs that run at the same time.")]
+
+
+def main() -> NoReturn:
+    """The console script. Errors that the program raises on purpose become a message and an exit code."""
+    try:
+        app()
+    except PipelineError as error:
+        message(f"error: {error}" if not isinstance(error, SpecError) else str(error))
+        sys.exit(error.exit_code)
+    except BrokenPipeError:  # `pipeline status | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+    sys.exit(0)
+
+
+def message(text: str) -> None:
+    typer.echo(text, err=True)
+
+
+def print_json(value: Any) -> None:
+    typer.echo(json.dumps(value, indent=2, ensure_ascii=False))
+
+
+def print_lines(lines: Sequence[str]) -> None:
+    for line in lines:
+        typer.echo(line)
+
+
+def queue_of(context: typer.Context) -> Queue:
+    home: Home = context.obj
+    return Queue(home)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(pipeline.__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    context: typer.Context,
+    home: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder of queue, runs and datasets; default: $PIPELINE_HOME, else ./var.", show_default=False
+        ),
+    ] = None,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    del version
+    context.obj = Home.find(home)
+
+
+def load_all(files: Sequence[Path], overrides: Sequence[str]) -> list[Spec]:
+    """All specs. Raises SpecError with the problems of all files."""
+    specs, problems = [], []
+    for path in files:
+        try:
+            specs.append(jobfile.load(path, overrides))
+        except SpecError as error:
+            problems += error.problems
+    if problems:
+        raise SpecError(problems)
+    return specs
+
+
+@app.command()
+def validate(files: Files, overrides: Overrides = None) -> None:
+    """Check job files and print every problem, by line."""
+    load_all(files, overrides or [])
+    for path in files:
+        typer.echo(f"{path}: ok")
+
+
+@app.command()
+def submit(
+    context: typer.Context,
+    files: Files,
+    overrides: Overrides = None,
+    priority: Annotated[int | None, typer.Option(help="Higher runs first; overrides resources.priority.")] = None,
+    wait: Annotated[bool, typer.Option("--wait", help="Wait for the end; the exit code tells it.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Put jobs into the queue and print their ids. Nothing is submitted if one of the files is wrong."""
+    changes = list(overrides or []) + ([] if priority is None else [f"resources.priority={priority}"])
+    queue = queue_of(context)
+    specs = load_all(files, changes)
+    warn_of_missing_folders(specs, queue.home)
+    ids = queue.submit_all(specs)
+    if as_json and not wait:
+        print_json([jobs.find(queue, job_id) for job_id in ids])
+    elif not as_json:
+        print_lines(ids)
+    if not queue.live_workers():
+        message("queued; no worker is running: start one with `make up` or `make worker`")
+    if wait:
+        ends = wait_for(queue, ids)
+        if as_json:
+            print_json(ends)
+        raise typer.Exit(max(jobs.EXIT_CODES[end["outcome"]] for end in ends))
+
+
+def wait_for(queue: Queue, ids: Sequence[str]) -> list[dict[str, Any]]:
+    ends = []
+    for job_id in ids:
+        for view in jobs.changes(queue, job_id):
+            last = view
+        message(f"{job_id}: {last['outcome']}: {last['why']}")
+        ends.append(last)
+    return ends
+
+
+def warn_of_missing_folders(specs: Sequence[Spec], home: Home) -> None:
+    for spec in specs:
+        path = spec.data.options().get("path")
+        if path is not None and not (home.datasets / Path(path).expanduser()).is_dir():
+            message(f"warning: {spec.name}: there is no folder {home.datasets / Path(path).expanduser()} (yet)")
+
+
+@app.command()
+def worker(context: typer.Context, drain: Drain = False, slots: Slots = 1) -> None:
+    """Work through the queue. Ctrl-C saves running jobs and queues them again; a second one does not wait for that."""
+    work(context.obj, drain=drain, slots=slots)
+
+
+@app.command()
+def up(
+    context: typer.Context,
+    port: Port = 6006,
+    host: Annotated[
+        str, typer.Option(help="Address that TensorBoard listens at; it asks for no password.")
+    ] = "127.0.0.1",
+    drain: Drain = False,
+    slots: Slots = 1,
+) -> None:
+    """Run the worker and TensorBoard together; Ctrl-C stops both."""
+    from pipeline.serve import TensorBoard
+
+    home: Home = context.obj
+    Queue(home).create()
+    board = TensorBoard(home.runs, port=port, host=host)
+    try:
+        board.wait_until_it_answers()
+        message(f"TensorBoard: {board.url} (its page reloads by itself once you switch that on in its settings)")
+        work(home, drain=drain, slots=slots, on_tick=board.keep_alive)
+    finally:
+        board.stop()
+
+
+def work(home: Home, *, drain: bool, slots: int, on_tick: Any = lambda: None) -> None:
+    from pipeline.stop import Stop, listen
+    from pipeline.worker import Worker
+
+    display, stop = TerminalDisplay(), Stop()
+    worker = Worker(home, display, slots=slots, drain=drain, stop=stop, on_tick=on_tick)
+    message(f"worker: serves {home.root}; Ctrl-C stops it, and its jobs go on later")
+    try:
+        with listen(stop, signal.SIGINT, signal.SIGTERM, again=worker.kill_all):
+            worker.run()
+    finally:
+        display.close()
+    if drain and worker.num_unsuccessful:
+        raise typer.Exit(1)
+
+
+@app.command()
+def status(
+    context: typer.Context,
+    state: Annotated[State | None, typer.Option(help="Only jobs in this state.", show_default=False)] = None,
+    everything: Annotated[bool, typer.Option("--all", help="Show all ended jobs, not only the latest.")] = False,
+    as_json: Json = False,
+) -> None:
+    """List the jobs."""
+    queue = queue_of(context)
+    views = jobs.jobs(queue, state)
+    if as_json:
+        print_json(views)
+        return
+    if not views:
+        message(
+            f"no jobs{f' are {state}' if state else ''} in {queue.home.root}; submit one with `make submit JOB=digits`"
+        )
+    else:
+        print_lines(status_table(views, all_ended=everything))
+    for line in queue.tickets.quarantined():
+        message(f"in quarantine: {line}")
+    if any(view["state"] == "pending" for view in views) and not queue.live_workers():
+        message("no worker is running: start one with `make up` or `make worker`")
+
+
+@app.command()
+def show(context: typer.Context, job_id: Id, as_json: Json = False) -> None:
+    """Show one job: its end, its figures, where its run lies and how to look at it."""
+    queue = queue_of(context)
+    view = jobs.find(queue, job_id)
+    if as_json:
+        print_json(view)
+        return
+    print_lines(job_table(view, tensorboard=command_to_look(queue.home)))
+
+
+def command_to_look(home: Home) -> str:
+    """What to type, here and now, to see a home's runs in TensorBoard."""
+    program = Path(sys.argv[0])
+    words = [str(program.relative_to(Path.cwd())) if program.is_relative_to(Path.cwd()) else str(program)]
+    words += [] if home == Home.find() else ["--home", str(home.root)]
+    return f"{shlex.join([*words, 'up'])}, then open http://localhost:6006"
+
+
+@app.command()
+def logs(
+    context: typer.Context,
+    job_id: Id,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until the job has ended.")] = False,
+) -> None:
+    """Print a job's log, all attempts of it."""
+    queue = queue_of(context)
+    view = jobs.find(queue, job_id)
+    shown: dict[Path, int] = {}
+    for latest in jobs.changes(queue, view["id"]):
+        print_logs(queue.home, view["id"], shown)
+        view = latest
+        if not follow:
+            break
+    print_logs(queue.home, view["id"], shown)
+    if not shown:
+        message(f"{view['id']}: has no log yet: it is {view['state']}")
+
+
+def print_logs(home: Home, job_id: str, shown: dict[Path, int]) -> None:
+    """What was written since the last call; `shown` holds how much of each file that is."""
+    for path in home.run(job_id).logs():
+        with path.open("rb") as file:
+            file.seek(shown.get(path, 0))
+            text = file.read()
+        shown[path] = shown.get(path, 0) + len(text)
+        if text:
+            typer.echo(text.decode("utf-8", "replace"), nl=False)
+
+
+@app.command()
+def cancel(context: typer.Context, ids: Ids) -> None:
+    """Cancel jobs that wait or run."""
+    queue = queue_of(context)
+    for job_id in [queue.tickets.find(prefix) for prefix in ids]:
+        done = repair.cancel(queue, job_id)
+        typer.echo(f"{job_id}: {'cancelled' if done == 'cancelled' else 'its worker was asked to stop it'}")
+
+
+@app.command()
+def retry(context: typer.Context, ids: Ids) -> None:
+    """Queue failed or cancelled jobs again; each goes on from its last checkpoint, in the same run."""
+    queue = queue_of(context)
+    for job_id in [queue.tickets.find(prefix) for prefix in ids]:
+        repair.retry(queue, job_id)
+        typer.echo(f"{job_id}: queued again")
+
+
+@app.command()
+def schema() -> None:
+    """Print the JSON Schema of job files, for editors."""
+    print_json(json_schema())
+
+
+@app.command()
+def run(context: typer.Context, file: File, overrides: Overrides = None) -> None:
+    """Train a job in the foreground, without the queue."""
+    from pipeline.run import run_in_foreground
+
+    spec = jobfile.load(file, overrides or [])
+    result, folder = run_in_foreground(context.obj, spec, echo=typer.echo)
+    message(f"the run is in {folder}")
+    if result.outcome != "succeeded":
+        raise typer.Exit(1)
+
+
+@app.command()
+def doctor(context: typer.Context, as_json: Json = False) -> None:
+    """Check the home, the machine and the installation."""
+    found = checks.check_all(context.obj)
+    if as_json:
+        print_json([check.__dict__ for check in found])
+    else:
+        print_lines(table([(check.verdict, check.name, check.text) for check in found]))
+    if any(check.verdict == "error" for check in found):
+        raise typer.Exit(1)
+
+
+if __name__ == "__main__":
+    main()

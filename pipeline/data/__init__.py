@@ -1,0 +1,1 @@
+"""Datasets as tensors: reading them, keeping them decoded, and making batches of them."""

@@ -1,0 +1,155 @@
+"""A user's own pictures, `train/<class>/*` and `test/<class>/*`, in any format that Pillow reads.
+
+Every picture is decoded once, before training, so that a damaged file is named at the start and not in the fifth hour.
+Those too many for memory are decoded again, each epoch, from disk.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from pipeline.data.cache import Log
+from pipeline.data.folder_listing import SPLITS, Files, Listing, list_folder, shown
+from pipeline.data.pictures import read_picture
+from pipeline.data.source import Contents, FileSplit, Found, Split, digest
+from pipeline.errors import DataError
+
+_CHUNK = 512  # pictures that a thread decodes at a time
+_NAMED = 10  # damaged files in a message
+_MAX_THREADS = 8  # small pictures hold Python's lock for most of their time: more threads only fight for it
+
+
+def read(
+    datasets: Path,
+    *,
+    image_size: int | None,
+    log: Log,
+    path: str,
+    on_corrupt: Literal["fail", "skip"],
+    in_memory: Literal["auto", "always", "never"],
+) -> Found:
+    listing = list_folder(resolve(path, datasets))
+    state = digest(pair for files in listing.splits for pair in files.named())
+
+    def decode() -> Contents:
+        side = image_size or _native_size(listing)
+        count = sum(len(files.paths) for files in listing.splits)
+        streams = in_memory == "never" or (in_memory == "auto" and count * side * side * 3 > memory_bytes() // 4)
+        log(f"reading {count:,} pictures from {listing.root}" + ("; they stay on disk" if streams else ""))
+        decoded = [_decode(files, side, resize=image_size is not None, keep=not streams) for files in listing.splits]
+        notes = _judge(listing, decoded, skip=on_corrupt == "skip")
+        train, test = (_split(files, one, side) for files, one in zip(listing.splits, decoded, strict=True))
+        return Contents(train, test, listing.classes, (*listing.notes, *notes))
+
+    return Found(decode, lambda: state)
+
+
+def resolve(path: str, datasets: Path) -> Path:
+    """`path` as a job file gives it: absolute, or with `~`, or in the datasets' folder."""
+    try:
+        return datasets / Path(path).expanduser()
+    except RuntimeError as error:  # ~somebody
+        raise DataError(f"data.path: {path}: {error}") from error
+
+
+def memory_bytes() -> int:
+    """The machine's memory, or the container's limit; not what is free now, which differs from attempt to attempt."""
+    total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    for limit in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
+        with suppress(OSError, ValueError):  # not there, or "max"
+            total = min(total, int(Path(limit).read_text()))
+    return total
+
+
+@dataclass(frozen=True)
+class _Decoded:
+    """images: uint8 (N, side, side, 3), or None where they stay on disk. unreadable: reasons, by index."""
+
+    images: torch.Tensor | None
+    unreadable: dict[int, str]
+
+    def kept(self, files: Files) -> list[int]:
+        return [index for index in range(len(files.paths)) if index not in self.unreadable]
+
+
+def _decode(files: Files, side: int, *, resize: bool, keep: bool) -> _Decoded:
+    """Decodes every file once. Raises DataError at the first picture, in order, of a size other than `side`."""
+    count = len(files.paths)
+    images = torch.empty(count, side, side, 3, dtype=torch.uint8) if keep else None
+    pixels = None if images is None else images.numpy()
+
+    def decode_chunk(start: int) -> list[tuple[int, str]]:
+        unreadable = []
+        for index in range(start, min(start + _CHUNK, count)):
+            try:
+                picture = read_picture(files.paths[index], side if resize else None)
+            except DataError as error:
+                unreadable.append((index, str(error)))
+                continue
+            _require_side(files.paths[index], picture, side)
+            if pixels is not None:
+                pixels[index] = picture
+        return unreadable
+
+    with ThreadPoolExecutor(min(_MAX_THREADS, len(os.sched_getaffinity(0)))) as pool:
+        chunks = pool.map(decode_chunk, range(0, count, _CHUNK))  # in order; an error cancels those not begun
+        return _Decoded(images, {index: reason for chunk in chunks for index, reason in chunk})
+
+
+def _native_size(listing: Listing) -> int:
+    """The side of the first picture that can be read, which all others must have."""
+    for file in listing.train.paths:
+        with suppress(DataError):  # `_decode` meets it again and names it
+            picture = read_picture(file, None)
+            break
+    else:
+        raise DataError(f"none of the {len(listing.train.paths):,} files below {listing.root}/train is a picture")
+    _require_side(file, picture, picture.shape[0])
+    return int(picture.shape[0])
+
+
+def _require_side(file: Path, picture: NDArray[np.uint8], side: int) -> None:
+    height, width = picture.shape[:2]
+    if (height, width) != (side, side):
+        why = f"the first one has {side} x {side}" if height == width else "it is not square"
+        raise DataError(
+            f"{file} has {width} x {height} pixels and {why}: "
+            f"set data.image_size, and every picture is brought to that size"
+        )
+
+
+def _judge(listing: Listing, decoded: Sequence[_Decoded], *, skip: bool) -> list[str]:
+    """Notes on what is left out. Raises DataError unless that is allowed, and if it leaves a class without pictures."""
+    reasons = [reason for one in decoded for _, reason in sorted(one.unreadable.items())]
+    if not reasons:
+        return []
+    named = "\n".join(f"  {reason}" for reason in reasons[:_NAMED])
+    more = f"\n  and {len(reasons) - _NAMED:,} more" if len(reasons) > _NAMED else ""
+    if not skip:
+        raise DataError(
+            f"{len(reasons):,} files of {listing.root} cannot be read; "
+            f"repair or remove them, or set data.on_corrupt to skip:\n{named}{more}"
+        )
+    for split, files, one in zip(SPLITS, listing.splits, decoded, strict=True):
+        left = {files.labels[index] for index in one.kept(files)}
+        if empty := [name for label, name in enumerate(listing.classes) if label not in left]:
+            raise DataError(f"no picture of {listing.root}/{split} can be read for {shown(empty)}:\n{named}{more}")
+    return [f"{len(reasons):,} files cannot be read and are left out:\n{named}{more}"]
+
+
+def _split(files: Files, decoded: _Decoded, side: int) -> Split | FileSplit:
+    kept = decoded.kept(files)
+    labels = torch.tensor([files.labels[index] for index in kept], dtype=torch.int64)
+    if decoded.images is None:
+        return FileSplit(tuple(files.paths[index] for index in kept), labels, side)
+    return Split(decoded.images[kept] if decoded.unreadable else decoded.images, labels)

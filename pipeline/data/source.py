@@ -1,0 +1,243 @@
+"""A dataset as the training engine gets it: a `Source`, by name, from the cache where it lies there.
+
+To add a dataset, write a reader, a function
+
+    read(datasets: Path, *, image_size: int | None, log: Log, <its options>) -> Found
+
+and give it a line in the catalog. A reader looks first (cheaply: it runs at the start of every job) and decodes later
+(only when the cache has nothing). Importing its module must not import torchvision or scikit-learn: each takes a
+second, so a reader imports them where it decodes.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+
+from pipeline import catalog
+from pipeline.data.cache import Cache, Log
+from pipeline.errors import DataError
+
+_SAMPLE = 2_000  # pictures of a FileSplit that mean and std are taken from
+_CHUNK = 4_096  # pictures that are converted to float at a time
+
+
+@dataclass(frozen=True)
+class Split:
+    """A split in memory. images: uint8 (N, H, W, C), contiguous. labels: int64 (N,)."""
+
+    images: torch.Tensor
+    labels: torch.Tensor
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    @property
+    def image_size(self) -> int:
+        return self.images.shape[1]
+
+    @property
+    def channels(self) -> int:
+        return self.images.shape[3]
+
+
+@dataclass(frozen=True)
+class FileSplit:
+    """A split whose pictures stay on disk, being too large for memory. labels: int64 (N,)."""
+
+    files: tuple[Path, ...]
+    labels: torch.Tensor
+    image_size: int
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    @property
+    def channels(self) -> int:
+        return 3
+
+    def read(self, indices: Sequence[int]) -> torch.Tensor:
+        """uint8 (B, image_size, image_size, 3). Raises DataError if a file has gone or is damaged since the start."""
+        from pipeline.data.pictures import read_picture
+
+        batch = torch.empty(len(indices), self.image_size, self.image_size, 3, dtype=torch.uint8)
+        pixels = batch.numpy()
+        for place, index in enumerate(indices):
+            pixels[place] = read_picture(self.files[int(index)], self.image_size)
+        return batch
+
+
+@dataclass(frozen=True)
+class Contents:
+    """What a reader decodes. `notes`: what a user should be told, one sentence each."""
+
+    train: Split | FileSplit
+    test: Split | FileSplit
+    classes: tuple[str, ...]
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a reader sees before it decodes anything.
+
+    `state` changes whenever the dataset's files do; empty if there are none to look at. It is asked again after
+    `decode`, which may have downloaded them.
+    """
+
+    decode: Callable[[], Contents]
+    state: Callable[[], str] = lambda: ""
+
+
+@dataclass(frozen=True)
+class Source:
+    """A dataset, ready to train on.
+
+    fingerprint: sha256 over pixels, labels and class names; for a FileSplit over names, sizes and times of the files.
+    mean, std: per channel of the training set, of pixels in [0, 1]; for a FileSplit from 2,000 of its pictures.
+    """
+
+    train: Split | FileSplit
+    test: Split | FileSplit
+    classes: tuple[str, ...]
+    fingerprint: str
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    notes: tuple[str, ...]
+
+
+def load(name: str, options: Mapping[str, object], *, image_size: int | None, datasets: Path, log: Log) -> Source:
+    """The catalog's dataset `name`, its pictures resized to `image_size`, or as they are if that is None.
+
+    Leaves the decoded pictures in `datasets/.cache`, so that the next job starts at once. Any number of processes may
+    ask for the same dataset at once: one downloads and decodes, the others wait. Raises DataError.
+    """
+    found: Found = catalog.DATASETS[name].load()(datasets, image_size=image_size, log=log, **options)
+    cache = Cache(datasets, name, {"image_size": image_size, **options}, log=log)
+    if source := _restore(cache, found.state()):
+        return source
+    with cache.locked():
+        return _restore(cache, found.state()) or _make(name, found, cache, image_size)
+
+
+def digest(files: Iterable[tuple[str | Path, os.stat_result]]) -> str:
+    """A digest of names, sizes and modification times, for `Found.state`. Reads no file."""
+    lines = (b"%s\0%d\0%d\n" % (os.fsencode(name), status.st_size, status.st_mtime_ns) for name, status in files)
+    return hashlib.sha256(b"".join(lines)).hexdigest()
+
+
+def _make(name: str, found: Found, cache: Cache, image_size: int | None) -> Source:
+    contents = found.decode()
+    source = _measure(
+        dataclasses.replace(
+            contents,
+            train=_prepared(name, contents.train, contents.classes, image_size),
+            test=_prepared(name, contents.test, contents.classes, image_size),
+        )
+    )
+    cache.write({**vars(source), "train": _pack(source.train), "test": _pack(source.test)}, state=found.state())
+    return source
+
+
+def _restore(cache: Cache, state: str) -> Source | None:
+    """What the cache holds, if every byte of it is as it was written."""
+    kept = cache.read(state)
+    if kept is None:
+        return None
+    try:
+        source = Source(**{**kept, "train": _unpack(kept["train"]), "test": _unpack(kept["test"])})
+        if source.fingerprint == _fingerprint(source.train, source.test, source.classes):
+            return source
+    except (LookupError, TypeError, ValueError, AttributeError, OSError):  # OSError: a file of a FileSplit has gone
+        pass
+    cache.log(f"{cache.file} is not as it was written; reading the dataset again")
+    return None
+
+
+def _pack(split: Split | FileSplit) -> dict[str, Any]:
+    """As `torch.load(weights_only=True)` can give it back; a million paths as one string, which loads at once."""
+    if isinstance(split, Split):
+        return vars(split)
+    return {**vars(split), "files": "\0".join(map(str, split.files))}
+
+
+def _unpack(kept: dict[str, Any]) -> Split | FileSplit:
+    if "files" not in kept:
+        return Split(**kept)
+    return FileSplit(**{**kept, "files": tuple(map(Path, kept["files"].split("\0")))})
+
+
+def _prepared(name: str, split: Split | FileSplit, classes: Sequence[str], image_size: int | None) -> Split | FileSplit:
+    """The split as the engine relies on it: of square pictures in the size asked for, each with a label."""
+    if not len(split) or not 0 <= int(split.labels.min()) <= int(split.labels.max()) < len(classes):
+        raise DataError(f"{name}: a split has no pictures, or labels beyond its {len(classes)} classes")
+    if isinstance(split, FileSplit):
+        return split
+    images = split.images
+    if len(images) != len(split):
+        raise DataError(f"{name}: a split has {len(images):,} pictures but {len(split):,} labels")
+    if image_size is not None and images.shape[1:3] != (image_size, image_size):
+        images = _resized(images, image_size)
+    height, width = images.shape[1:3]
+    if height != width:
+        raise DataError(f"{name}: pictures of {width} x {height} pixels are not square; set data.image_size")
+    return Split(images.contiguous(), split.labels.to(torch.int64))
+
+
+def _resized(images: torch.Tensor, image_size: int) -> torch.Tensor:
+    """Bilinear, antialiased, in float, rounded. images: uint8 (N, H, W, C)."""
+    resized = torch.empty(len(images), image_size, image_size, images.shape[3], dtype=torch.uint8)
+    for start in range(0, len(images), _CHUNK):
+        pixels = images[start : start + _CHUNK].permute(0, 3, 1, 2).float()
+        pixels = F.interpolate(pixels, size=(image_size, image_size), mode="bilinear", antialias=True)
+        resized[start : start + _CHUNK] = pixels.round_().clamp_(0, 255).permute(0, 2, 3, 1)
+    return resized
+
+
+def _measure(contents: Contents) -> Source:
+    train, notes = contents.train, contents.notes
+    images = train.images if isinstance(train, Split) else train.read(_sample(len(train)))
+    if len(images) < len(train):
+        notes = (*notes, f"mean and standard deviation are of {len(images):,} of the {len(train):,} training pictures")
+    mean, std = _moments(images)
+    fingerprint = _fingerprint(train, contents.test, contents.classes)
+    return Source(train, contents.test, contents.classes, fingerprint, mean, std, notes)
+
+
+def _sample(count: int) -> list[int]:
+    """Up to 2,000 of `count` indices, evenly spread, as pictures lie sorted by class."""
+    return torch.linspace(0, count - 1, min(count, _SAMPLE), dtype=torch.float64).round().long().tolist()
+
+
+def _moments(images: torch.Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Exact mean and standard deviation per channel, in [0, 1]; at least one grey level, so that dividing is safe."""
+    levels = torch.arange(256, dtype=torch.float64) / 255
+    means, stds = [], []
+    for channel in range(images.shape[3]):
+        counts = torch.bincount(images[..., channel].flatten(), minlength=256).double()
+        share = counts / counts.sum()
+        mean = (share * levels).sum()
+        means.append(mean.item())
+        stds.append(max((share * (levels - mean) ** 2).sum().sqrt().item(), 1 / 255))
+    return tuple(means), tuple(stds)
+
+
+def _fingerprint(train: Split | FileSplit, test: Split | FileSplit, classes: Sequence[str]) -> str:
+    total = hashlib.sha256(repr(tuple(classes)).encode("utf-8", "surrogatepass"))
+    for split in (train, test):
+        if isinstance(split, Split):
+            total.update(repr(tuple(split.images.shape)).encode())
+            total.update(split.images.numpy().data)
+        else:
+            named = ((Path(*file.parts[-3:]), file.stat()) for file in split.files)
+            total.update(f"{split.image_size} {digest(named)}".encode())
+        total.update(split.labels.numpy().data)
+    return total.hexdigest()

@@ -1,0 +1,121 @@
+"""Checks of a home and its machine, for `doctor` and for the worker's start: what is missing, and what to do."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from pipeline import durable
+from pipeline.errors import QueueError
+from pipeline.jobqueue import Queue
+from pipeline.lease import Lease
+from pipeline.paths import Home
+
+NETWORK_FILESYSTEMS = ("nfs", "cifs", "smb", "9p", "afs", "ceph", "glusterfs", "lustre", "beegfs", "fuse.sshfs")
+LOW_DISK_BYTES = 2 * 1024**3
+
+
+@dataclass(frozen=True)
+class Check:
+    name: str
+    verdict: Literal["ok", "warning", "error"]
+    text: str
+
+
+def check_all(home: Home) -> list[Check]:
+    return [*check_home(home), check_python(), *check_torch(), check_processors()]
+
+
+def check_home(home: Home) -> list[Check]:
+    """Whether a queue can live here: one local filesystem with renames, links and locks, and room."""
+    queue = Queue(home)
+    try:
+        queue.create()
+        check_operations(queue)
+    except (QueueError, OSError) as error:
+        return [Check("home", "error", f"{home.root}: {error}; choose another with --home or PIPELINE_HOME")]
+    return [Check("home", "ok", str(home.root)), check_filesystem(home), check_disk(home), check_workers(queue)]
+
+
+def check_operations(queue: Queue) -> None:
+    """Do once what the queue rests on. Raises OSError, EXDEV where its folders are on different filesystems."""
+    name = f".doctor-{os.getpid()}"
+    first, second = queue.paths.tmp / name, queue.paths.control / name
+    lease = Lease.acquire(queue.paths.leases / name)
+    if lease is None:
+        raise OSError("files cannot be locked here")
+    lease.release()
+    try:
+        durable.replace(first, lambda file: file.write(b"test"))
+        second.unlink(missing_ok=True)
+        os.link(first, second)
+        first.replace(second)
+    finally:
+        first.unlink(missing_ok=True)
+        second.unlink(missing_ok=True)
+
+
+def check_filesystem(home: Home) -> Check:
+    kind = filesystem_of(home.root)
+    if kind is None:
+        return Check("filesystem", "warning", "its kind cannot be told; the queue must be on one local filesystem")
+    if any(kind.startswith(network) for network in NETWORK_FILESYSTEMS):
+        return Check("filesystem", "error", f"{kind} is shared over a network, where locks cannot be relied on")
+    if kind == "overlay":
+        return Check("filesystem", "warning", "this is a container's own layer, and is lost with it; mount a volume")
+    return Check("filesystem", "ok", kind)
+
+
+def filesystem_of(path: Path) -> str | None:
+    """The kind of filesystem that holds a folder, as `ext4`; None where the system does not say."""
+    try:
+        mounts = Path("/proc/self/mountinfo").read_text().splitlines()
+    except OSError:
+        return None
+    best, kind = "", None
+    for line in mounts:
+        left, _, right = line.partition(" - ")
+        point = left.split()[4].encode().decode("unicode_escape")
+        if path.resolve().is_relative_to(point) and len(point) >= len(best):
+            best, kind = point, right.split()[0]
+    return kind
+
+
+def check_disk(home: Home) -> Check:
+    free = shutil.disk_usage(home.root).free
+    verdict: Literal["ok", "warning"] = "ok" if free > LOW_DISK_BYTES else "warning"
+    return Check("free disk", verdict, f"{free / 1024**3:.1f} GiB")
+
+
+def check_workers(queue: Queue) -> Check:
+    waiting, workers = len(queue.tickets.ids("pending")), queue.live_workers()
+    text = f"{workers} working, {waiting} jobs waiting"
+    return Check("workers", "warning" if waiting and not workers else "ok", text)
+
+
+def check_python() -> Check:
+    verdict: Literal["ok", "error"] = "ok" if sys.version_info >= (3, 11) else "error"
+    return Check("python", verdict, f"{platform.python_version()} at {sys.executable}")
+
+
+def check_processors() -> Check:
+    return Check("processors", "ok", f"{os.cpu_count()}")
+
+
+def check_torch() -> list[Check]:
+    """Imports torch, which takes a second; so `doctor` alone does this."""
+    try:
+        import torch
+        import torchvision
+    except (ImportError, RuntimeError) as error:
+        return [Check("torch", "error", f"cannot be imported: {error}; `make clean` and `make test` install it anew")]
+    checks = [Check("torch", "ok", f"{torch.__version__}, torchvision {torchvision.__version__}")]
+    if not torch.cuda.is_available():
+        return [*checks, Check("gpu", "ok", "none that PyTorch sees; jobs with device auto run on the CPU")]
+    names = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
+    return [*checks, *(Check(f"gpu {index}", "ok", name) for index, name in enumerate(names))]

@@ -1,0 +1,83 @@
+"""Files that survive a crash: complete or not there at all, and on stable storage before anybody is told of them."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, BinaryIO
+
+
+def fsync_folder(folder: Path) -> None:
+    """Make the folder's entries durable: a rename or link is not before this."""
+    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def write_temporary(folder: Path, name: str, write: Callable[[BinaryIO], object]) -> Path:
+    """A new, complete, fsynced file in `folder` under a name of its own, to be linked or renamed by the caller."""
+    path = folder / f".{name}.{os.getpid()}.{secrets.token_hex(4)}.tmp"
+    try:
+        with path.open("xb") as file:  # buffered: loops over short writes, which a full disk answers with
+            write(file)
+            file.flush()
+            os.fsync(file.fileno())
+    except BaseException:
+        path.unlink(missing_ok=True)
+        raise
+    return path
+
+
+def replace(path: Path, write: Callable[[BinaryIO], object]) -> None:
+    """Write `path` so that a reader, or a crash, sees the old content or the new and nothing between."""
+    temporary = write_temporary(path.parent, path.name, write)
+    try:
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    fsync_folder(path.parent)
+
+
+def create(path: Path, data: bytes, *, by_way_of: Path) -> None:
+    """Create `path` whole, from a temporary file in a folder of the same filesystem. Raises FileExistsError.
+
+    The name is durable only when the caller has fsynced its folder.
+    """
+    temporary = write_temporary(by_way_of, path.name, lambda file: file.write(data))
+    try:
+        os.link(temporary, path)
+    finally:
+        temporary.unlink()
+
+
+def make_folder(folder: Path) -> None:
+    """As `mkdir --parents`, durable."""
+    if folder.is_dir():
+        return
+    make_folder(folder.parent)
+    folder.mkdir(exist_ok=True)
+    fsync_folder(folder.parent)
+
+
+def to_json(value: Any) -> bytes:
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode()
+
+
+def replace_json(path: Path, value: Any, *, indent: int | None = None) -> None:
+    text = json.dumps(value, ensure_ascii=False, indent=indent, allow_nan=False) + "\n"
+    replace(path, lambda file: file.write(text.encode()))
+
+
+def read_json(path: Path) -> dict[str, Any] | None:
+    """The object in the file; None where there is no file, or what is in it is not a whole JSON object."""
+    try:
+        value = json.loads(path.read_bytes())
+    except (FileNotFoundError, NotADirectoryError, ValueError, RecursionError):
+        return None
+    return value if isinstance(value, dict) else None

@@ -1,0 +1,75 @@
+"""Provenance of a run: what would have to be the same for the same result, in `manifest.json`, once an attempt."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import json
+import os
+import platform
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import pipeline
+from pipeline import durable
+from pipeline.data.source import Source
+from pipeline.device import Setting
+from pipeline.paths import RunPaths
+from pipeline.records import now
+from pipeline.spec import Spec
+
+PACKAGES = ("torch", "torchvision", "tensorboard", "numpy", "pillow", "pydantic", "scikit-learn")
+IMAGE_DIGEST = "PIPELINE_IMAGE_DIGEST"  # environment variable, set in a container
+
+
+def spec_hash(spec: Spec) -> str:
+    """Of the spec with every default filled in, so that the order and spelling of a job file do not count."""
+    return hashlib.sha256(json.dumps(spec.model_dump(mode="json"), sort_keys=True).encode()).hexdigest()
+
+
+def write(run: RunPaths, spec: Spec, source: Source, setting: Setting, *, job_id: str, attempt: int) -> None:
+    """Add this attempt to the run's manifest."""
+    entry = {"attempt": attempt, "started_at": now(), **_environment(), "computes": setting.describe()}
+    manifest = {
+        "id": job_id,
+        "spec_sha256": spec_hash(spec),
+        "seed": spec.train.seed,
+        "dataset": {
+            "name": spec.data.name,
+            "sha256": source.fingerprint,
+            "train": len(source.train),
+            "test": len(source.test),
+            "classes": list(source.classes),
+        },
+        "attempts": [*(durable.read_json(run.manifest) or {}).get("attempts", []), entry],
+    }
+    durable.replace_json(run.manifest, manifest, indent=2)
+
+
+def _environment() -> dict[str, Any]:
+    return {
+        "code": {"version": pipeline.__version__, **_git()},
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "packages": {name: importlib.metadata.version(name) for name in PACKAGES},
+        "cuda": torch.version.cuda if torch.cuda.is_available() else None,
+        "image_digest": os.environ.get(IMAGE_DIGEST),
+    }
+
+
+def _git() -> dict[str, Any]:
+    """The commit of the code and whether files differ from it; nothing where the code is not in a checkout."""
+    folder = Path(__file__).parent
+    try:
+        commit = _output(folder, "rev-parse", "HEAD")
+        return {"commit": commit, "dirty": bool(_output(folder, "status", "--porcelain", "--", "."))}
+    except (OSError, subprocess.SubprocessError):
+        return {"commit": None, "dirty": None}
+
+
+def _output(folder: Path, *arguments: str) -> str:
+    command = ["git", "-C", str(folder), *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()

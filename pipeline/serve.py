@@ -1,0 +1,85 @@
+"""TensorBoard as a child process on a home's runs."""
+
+from __future__ import annotations
+
+import ctypes
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+from pipeline.errors import PipelineError
+
+RELOAD_S = 5  # between two looks at the event files; the default of 30 does not feel live
+START_S = 60
+_PR_SET_PDEATHSIG = 1  # prctl.h
+
+
+class TensorBoard:
+    """Started, answering, and stopped with the process that started it."""
+
+    def __init__(self, logdir: Path, *, port: int, host: str = "127.0.0.1") -> None:
+        """Raises PipelineError where the port is taken or TensorBoard does not come up."""
+        self.logdir, self.port, self.host = logdir, port, host
+        self.url = f"http://localhost:{port}"
+        if not _is_free(host, port):
+            raise PipelineError(
+                f"port {port} is in use, perhaps by another `up`; stop that, or choose one with --port {port + 1}"
+            )
+        self.process = self._start()
+
+    def _start(self) -> subprocess.Popen[bytes]:
+        command = [sys.executable, "-m", "tensorboard.main", "--logdir", str(self.logdir), "--host", self.host]
+        command += ["--port", str(self.port), "--reload_interval", str(RELOAD_S)]
+        self.log = self.logdir.parent / "tensorboard.log"
+        with self.log.open("wb") as log:
+            return subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+                preexec_fn=_die_with_parent if sys.platform == "linux" else None,
+            )
+
+    def wait_until_it_answers(self) -> None:
+        deadline = time.monotonic() + START_S
+        while time.monotonic() < deadline and self.process.poll() is None:
+            try:
+                with urllib.request.urlopen(f"http://{self.host}:{self.port}/data/environment", timeout=2):
+                    return
+            except (urllib.error.URLError, OSError):
+                time.sleep(0.1)
+        raise PipelineError(f"TensorBoard does not answer; {self.log} says why")
+
+    def keep_alive(self) -> None:
+        """Start it again if it has died."""
+        if self.process.poll() is not None:
+            self.process = self._start()
+
+    def stop(self) -> None:
+        self.process.terminate()
+        try:
+            self.process.wait(timeout=5)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+
+
+def _is_free(host: str, port: int) -> bool:
+    with socket.socket() as server:
+        server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            server.bind((host, port))
+        except OSError:
+            return False
+    return True
+
+
+def _die_with_parent() -> None:
+    """Linux: be sent SIGTERM when the parent is gone, however it went."""
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)

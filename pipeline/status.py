@@ -1,0 +1,84 @@
+"""What is known of jobs, as plain values for tables and for JSON."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from typing import Any
+
+from pipeline.jobqueue import Queue
+from pipeline.paths import STATES
+from pipeline.records import End, Progress
+from pipeline.tickets import age_key
+
+EXIT_CODES = {"succeeded": 0, "failed": 3, "invalid": 3, "cancelled": 4, "timed_out": 5, "lost": 6}
+"""Of `submit --wait`, by how the job ended."""
+
+POLL_S = 0.3
+
+
+def jobs(queue: Queue, state: str | None = None) -> list[dict[str, Any]]:
+    """All jobs, oldest first, or those in one state."""
+    states = [state] if state else STATES
+    found = [(job_id, where) for where in states for job_id in queue.tickets.ids(where)]
+    found.sort(key=lambda item: age_key(item[0]))
+    return [view for job_id, where in found if (view := job(queue, job_id, where))]
+
+
+def job(queue: Queue, job_id: str, state: str) -> dict[str, Any] | None:
+    """One job in a state; None where it has moved on meanwhile."""
+    run = queue.home.run(job_id)
+    end = End.read(queue.paths.end(job_id)) if state not in ("pending", "running") else None
+    if end is not None:
+        values = end.to_json()
+        return {"id": job_id, "state": state, **values, "run_dir": str(run.root)}
+    ticket = queue.tickets.read(state, job_id)
+    if ticket is None:
+        return None
+    attempts, progress = queue.attempts(job_id), Progress.read(run.progress)
+    progress = progress or Progress(0, epochs=ticket.spec.get("train", {}).get("epochs", 0))
+    latest = attempts.entries[-1] if attempts.entries else {}
+    return {
+        "id": job_id,
+        "state": state,
+        "name": ticket.name,
+        "priority": ticket.priority,
+        "attempt": attempts.number,
+        "outcome": None,
+        "submitted_at": ticket.submitted_at,
+        "started_at": attempts.started_at,
+        "finished_at": None,
+        "epoch": progress.epoch,
+        "epochs": progress.epochs,
+        "step": progress.step,
+        "metrics": progress.metrics,
+        "why": _why(state, latest, progress),
+        "run_dir": str(run.root),
+        "images_per_second": progress.images_per_second,
+        "time_left_s": progress.time_left_s,
+    }
+
+
+def _why(state: str, latest: dict[str, Any], progress: Progress) -> str:
+    if state == "pending":
+        return f"queued again: {latest['why']}" if latest.get("why") else "waits for a worker"
+    return progress.note or "training"
+
+
+def find(queue: Queue, prefix: str) -> dict[str, Any]:
+    """The job whose id begins so, or the `latest`. Raises UsageError."""
+    job_id = queue.tickets.find(prefix)
+    while True:  # it may move between two looks
+        view = job(queue, job_id, queue.tickets.state(job_id) or "pending")
+        if view is not None:
+            return view
+
+
+def changes(queue: Queue, job_id: str) -> Iterator[dict[str, Any]]:
+    """The job, again and again until it has ended; the last one given is its end."""
+    while True:
+        view = find(queue, job_id)
+        yield view
+        if view["outcome"] is not None:
+            return
+        time.sleep(POLL_S)

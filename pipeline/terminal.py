@@ -1,0 +1,115 @@
+"""What a person sees in a terminal: tables, and the worker's log with a live line under it."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from pipeline.records import Progress
+from pipeline.run import in_words
+
+RECENT = 20  # ended jobs that a table shows
+LIVE_EVERY_S = 0.5
+
+
+class TerminalDisplay:
+    """The worker's Display: lines as they come and, on a terminal, one that is overwritten with where each job is."""
+
+    def __init__(self) -> None:
+        self.is_terminal = sys.stdout.isatty()
+        self.live = ""
+        self.written_at = 0.0
+
+    def say(self, line: str) -> None:
+        self._write(f"worker: {line}")
+
+    def log_line(self, job_id: str, line: str) -> None:
+        self._write(f"{job_id.split('-2', 1)[0]}: {line}")
+
+    def progress(self, jobs: list[tuple[str, Progress]]) -> None:
+        if not self.is_terminal or time.monotonic() - self.written_at < LIVE_EVERY_S:
+            return
+        self.written_at = time.monotonic()
+        self._clear()
+        self.live = "  |  ".join(f"{job_id.split('-2', 1)[0]}: {live(progress)}" for job_id, progress in jobs)
+        sys.stdout.write(self.live[: shutil.get_terminal_size().columns - 1])
+        sys.stdout.flush()
+
+    def close(self) -> None:
+        self._clear()
+        self.live = ""
+
+    def _write(self, line: str) -> None:
+        self._clear()
+        sys.stdout.write(f"{line}\n")
+        sys.stdout.write(self.live[: shutil.get_terminal_size().columns - 1] if self.live else "")
+        sys.stdout.flush()
+
+    def _clear(self) -> None:
+        if self.live:
+            sys.stdout.write("\r\x1b[2K")
+
+
+def live(progress: Progress) -> str:
+    """Where a job is, in a line."""
+    if progress.note:
+        return progress.note
+    parts = [f"epoch {min(progress.epoch + 1, progress.epochs)}/{progress.epochs}"]
+    if progress.steps:
+        parts.append(f"{100 * progress.step / progress.steps:.0f} %")
+    for label, tag, scale, unit in (("loss", "train/loss", 1, ""), ("test accuracy", "test/accuracy", 100, " %")):
+        if tag in progress.metrics:
+            parts.append(f"{label} {progress.metrics[tag] * scale:.4g}{unit}")
+    if progress.images_per_second:
+        parts.append(f"{progress.images_per_second:,.0f} images/s")
+    if progress.time_left_s:
+        parts.append(f"{in_words(progress.time_left_s)} left")
+    return "  ".join(parts)
+
+
+def status_table(jobs: Sequence[dict[str, Any]], *, all_ended: bool) -> list[str]:
+    """Lines; of the ended jobs only the latest ones, unless all are asked for."""
+    ended = [job for job in jobs if job["outcome"] is not None]
+    hidden = 0 if all_ended else max(0, len(ended) - RECENT)
+    shown = ended[hidden:] + [job for job in jobs if job["outcome"] is None]
+    rows = [("ID", "STATE", "EPOCH", "ACCURACY", "WHY"), *(_row(job) for job in shown)]
+    lines = table(rows)
+    return [f"... and {hidden:,} that ended earlier (--all shows them)", *lines] if hidden else lines
+
+
+def _row(job: dict[str, Any]) -> tuple[str, ...]:
+    accuracy = job["metrics"].get("test/accuracy")
+    state = job["outcome"] if job["state"] == "failed" else job["state"]
+    epoch = f"{job['epoch']}/{job['epochs']}" if job["epochs"] else ""
+    return job["id"], state, epoch, "" if accuracy is None else f"{100 * accuracy:.2f} %", job["why"]
+
+
+def table(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Columns as wide as they need; the last is cut where the terminal ends."""
+    widths = [max(len(cell) for cell in column) for column in zip(*rows, strict=True)]
+    columns = shutil.get_terminal_size().columns if sys.stdout.isatty() else 1000
+    lines = ("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows)
+    return [line if len(line) <= columns else line[: columns - 1] + "…" for line in lines]
+
+
+def job_table(job: dict[str, Any], *, tensorboard: str) -> list[str]:
+    """One job, a line a fact."""
+    metrics = job["metrics"]
+    rows = [("job", job["id"]), ("state", job["state"]), ("outcome", job["outcome"] or "none yet"), ("why", job["why"])]
+    for label, tag in (("test accuracy", "test/accuracy"), ("best test accuracy", "test/best_accuracy")):
+        if tag in metrics:
+            rows.append((label, f"{100 * metrics[tag]:.2f} %"))
+    for label, tag in (("test loss", "test/loss"), ("train loss", "train/loss")):
+        if tag in metrics:
+            rows.append((label, f"{metrics[tag]:.4f}"))
+    rows += [
+        ("epoch", f"{job['epoch']} of {job['epochs']}"),
+        ("step", str(job["step"])),
+        ("attempt", str(job["attempt"])),
+    ]
+    rows += [(key.removesuffix("_at"), job[key]) for key in ("submitted_at", "started_at", "finished_at") if job[key]]
+    rows += [("run", job["run_dir"]), ("TensorBoard", tensorboard)]
+    return table(rows)

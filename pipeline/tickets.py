@@ -1,0 +1,159 @@
+"""Tickets and the folders that they lie in. A ticket is one submitted, validated, frozen copy of a job file.
+
+What lies in a state's folder and is not a whole ticket is moved to `quarantine/` with a `.why` file, and stops nothing.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import secrets
+import stat
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pipeline import durable
+from pipeline.errors import UsageError
+from pipeline.paths import STATES, QueuePaths
+from pipeline.records import now
+from pipeline.spec import Spec
+
+MAX_TICKET_BYTES = 1024 * 1024
+
+_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}-(\d{8}T\d{12}Z-[0-9a-f]{6})")
+_last_id_time = 0
+
+
+def new_id(name: str) -> str:
+    """`<name>-<UTC time>-<random>`; of two ids that one process makes, the later one sorts later."""
+    global _last_id_time
+    _last_id_time = max(time.time_ns() // 1000, _last_id_time + 1)
+    seconds, micros = divmod(_last_id_time, 1_000_000)
+    return f"{name}-{time.strftime('%Y%m%dT%H%M%S', time.gmtime(seconds))}{micros:06d}Z-{secrets.token_hex(3)}"
+
+
+def age_key(job_id: str) -> str:
+    """Sorts ids by the time of submission."""
+    match = _ID.fullmatch(job_id)
+    return match[1] if match else ""
+
+
+@dataclass(frozen=True)
+class Ticket:
+    """One submitted, validated, frozen copy of a job file."""
+
+    id: str
+    name: str
+    priority: int
+    submitted_at: str
+    spec: dict[str, Any]  # validated when submitted; the worker validates it again before it runs it
+
+    @classmethod
+    def new(cls, spec: Spec) -> Ticket:
+        return cls(new_id(spec.name), spec.name, spec.resources.priority, now(), spec.model_dump(mode="json"))
+
+    def to_json(self) -> bytes:
+        return durable.to_json(self.__dict__)
+
+    @classmethod
+    def parse(cls, data: bytes, job_id: str) -> Ticket:
+        """Raises ValueError with what is wrong."""
+        value = json.loads(data)
+        fields = ("id", "name", "priority", "submitted_at", "spec")
+        if not isinstance(value, dict) or not all(name in value for name in fields):
+            raise ValueError("not a ticket")
+        ticket = cls(**{name: value[name] for name in fields})
+        if ticket.id != job_id:
+            raise ValueError(f"it says that it is {ticket.id!r}")
+        if type(ticket.priority) is not int or not isinstance(ticket.name, str) or not isinstance(ticket.spec, dict):
+            raise ValueError("a field is of the wrong kind")
+        return ticket
+
+    def validated(self) -> Spec:
+        """The spec. Raises ValidationError where this version of the program does not take it any more."""
+        return Spec.model_validate_json(json.dumps(self.spec), strict=True)
+
+
+@dataclass(frozen=True)
+class Tickets:
+    """The tickets of one queue, by the state that their folder stands for."""
+
+    paths: QueuePaths
+
+    def ids(self, state: str) -> list[str]:
+        """The ids of the tickets in a state's folder; what else lies there goes to quarantine."""
+        try:
+            names = os.listdir(self.paths.state(state))  # noqa: PTH208 - 10,000 Path objects take longer than the rest
+        except FileNotFoundError:
+            return []
+        ids = []
+        for name in names:
+            if name.endswith(".json") and _ID.fullmatch(name[:-5]):
+                ids.append(name[:-5])
+            else:
+                self._quarantine(self.paths.state(state) / name, "its name is not that of a ticket")
+        return ids
+
+    def read(self, state: str, job_id: str) -> Ticket | None:
+        """The ticket; None where it has moved on, or could not be read and is in quarantine now."""
+        path = self.paths.ticket(state, job_id)
+        try:
+            return Ticket.parse(_content(path), job_id)
+        except FileNotFoundError:
+            return None
+        except (ValueError, TypeError, RecursionError, PermissionError) as error:
+            self._quarantine(path, f"it cannot be read: {error}")
+            return None
+
+    def _quarantine(self, path: Path, why: str) -> None:
+        target = self.paths.quarantine / f"{path.name}.{secrets.token_hex(3)}"
+        try:
+            path.rename(target)
+        except FileNotFoundError:
+            return
+        durable.replace(target.with_name(f"{target.name}.why"), lambda file: file.write(f"{path}: {why}\n".encode()))
+
+    def quarantined(self) -> list[str]:
+        """A line for each file in quarantine: where it lay, and why it is here."""
+        return [p.read_text(errors="replace").strip() for p in sorted(self.paths.quarantine.glob("*.why"))]
+
+    def state(self, job_id: str) -> str | None:
+        for _ in range(2):  # a second look finds a ticket that moved against the order of this one
+            for state in STATES:
+                if self.paths.ticket(state, job_id).exists():
+                    return state
+        return None
+
+    def move(self, job_id: str, source: str, target: str) -> None:
+        try:
+            self.paths.ticket(source, job_id).rename(self.paths.ticket(target, job_id))
+        except FileNotFoundError:
+            return
+        durable.fsync_folder(self.paths.state(target))
+
+    def find(self, prefix: str) -> str:
+        """The id that begins so; `latest` is the newest. Raises UsageError where there is none, or more than one."""
+        ids = sorted((job_id for state in STATES for job_id in self.ids(state)), key=age_key)
+        if not ids:
+            raise UsageError(f"{self.paths.root}: there are no jobs here yet")
+        if prefix == "latest":
+            return ids[-1]
+        found = [prefix] if prefix in ids else sorted({i for i in ids if i.startswith(prefix)}, key=age_key)
+        if not found:
+            raise UsageError(f"{prefix}: no job's id begins so; the latest is {ids[-1]}")
+        if len(found) > 1:
+            raise UsageError(f"{prefix}: {len(found)} ids begin so, the latest is {found[-1]}; give more of it")
+        return found[0]
+
+
+def _content(path: Path) -> bytes:
+    """Raises ValueError where it is not a small regular file; a pipe would block whoever opens it."""
+    info = path.lstat()
+    if not stat.S_ISREG(info.st_mode):
+        raise ValueError("it is not a regular file")
+    if info.st_size > MAX_TICKET_BYTES:
+        raise ValueError(f"it is {info.st_size:,} bytes long; a ticket has at most {MAX_TICKET_BYTES:,}")
+    return path.read_bytes()
