@@ -94,7 +94,7 @@ def _validate(root: Node, places: _Places) -> Spec:
     plain = root.plain()
     for _ in range(_ROUNDS):
         try:
-            spec = Spec.model_validate_json(json.dumps(plain), strict=True)
+            spec = Spec.model_validate_json(json.dumps(plain))
         except ValidationError as error:
             details = error.errors(include_url=False, include_input=False)
             if details[0]["type"] == "conflicts":

@@ -56,7 +56,7 @@ def write_line(line: str) -> None:
 
 
 def load_spec(run: RunPaths) -> Spec:
-    return Spec.model_validate_json(durable.to_json(yaml.safe_load(run.spec.read_bytes())), strict=True)
+    return Spec.model_validate_json(durable.to_json(yaml.safe_load(run.spec.read_bytes())))
 
 
 def save_spec(run: RunPaths, spec: Spec) -> None:

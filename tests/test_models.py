@@ -141,17 +141,13 @@ def test_dropout_acts_in_training_alone() -> None:
     assert torch.equal(model(images), model(images))
 
 
-def test_vgg_of_eleven_layers_learns_without_batch_norm_at_a_rate_of_five_hundredths() -> None:
-    """An eighth of VGG-11's widths, on eight classes that differ by a coarse pattern."""
+@pytest.mark.parametrize("depth", [11, 19])
+def test_without_batch_norm_the_first_layer_of_vgg_gets_as_much_gradient_as_the_last(depth: int) -> None:
+    """PyTorch's own initialization loses a factor of two a layer and more: 300 at depth 11, and it does not learn."""
     torch.manual_seed(0)
-    widths = tuple(width if width == "M" else width // 8 for width in TABLE_1[11])
-    model = build("vgg", image_size=32, widths=widths, num_classes=8)
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9)
-    labels = torch.arange(64) % 8
-    patterns = F.interpolate(torch.randn(8, 3, 4, 4), size=32)
-    for _ in range(60):
-        loss = F.cross_entropy(model(patterns[labels] + 0.5 * torch.randn(64, 3, 32, 32)), labels)
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-    assert loss.item() < 0.5  # log(8) is 2.079
+    widths = tuple(width if width == "M" else width // 4 for width in TABLE_1[depth])
+    model = build("vgg", image_size=32, widths=widths)
+    F.cross_entropy(model(torch.randn(16, 3, 32, 32)), torch.arange(16) % 10).backward()
+    biases = [layer.bias for layer in model.features if isinstance(layer, torch.nn.Conv2d)]
+    first, last = (bias.grad.norm().item() for bias in (biases[0], biases[-1]))
+    assert 0.1 < first / last < 10

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import http.client
-import os
 import pickle
 import socket
 import tarfile
@@ -108,7 +107,7 @@ def _advice(kind: Any, datasets: Path, folder: Path, error: BaseException) -> st
         "Where there is no network, put these files there yourself; they are checked and unpacked by the next job:",
         *(f"  {file}  (md5 {md5})" for file, md5 in archives),
     ]
-    if folder.is_dir() and any(os.scandir(folder)):
+    if folder.is_dir() and any(folder.iterdir()):
         lines.append(f"If {folder} holds damaged files, remove it first.")
     return "\n".join(lines)
 
