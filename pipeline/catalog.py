@@ -46,7 +46,7 @@ class Model(Entry):
 
 @dataclass(frozen=True)
 class Dataset(Entry):
-    """Called with the datasets' folder and its options; gives a `pipeline.data.source.Source`."""
+    """Called with the datasets' folder and its options; gives a `pipeline.data.source.Found`."""
 
     num_classes: int | None = None  # None: known when the pictures are read
     channels: int = 3
@@ -94,7 +94,7 @@ DATASETS: dict[str, Dataset] = {
     "cifar100": Dataset("pipeline.data.downloads:read_cifar100", "CIFAR-100", num_classes=100, size=32),
     "image_folder": Dataset(
         "pipeline.data.image_folder:read",
-        "your own pictures: train/<class>/* and test/<class>/*",
+        "your own pictures, as `train/<class>/*` and `test/<class>/*`",
         options={
             "path": option(str, ..., "The folder; a relative path is looked up in HOME/datasets.", min_length=1),
             "on_corrupt": option(
@@ -103,7 +103,7 @@ DATASETS: dict[str, Dataset] = {
             "in_memory": option(
                 Literal["auto", "always", "never"],
                 "auto",
-                "Keep all pictures in memory (much faster), or read them from disk each epoch; auto: by free memory.",
+                "All pictures in memory (much faster), or from disk each epoch; auto: by the machine's memory.",
             ),
         },
     ),

@@ -313,9 +313,16 @@ def retry(context: typer.Context, ids: Ids) -> None:
 
 
 @app.command()
-def schema() -> None:
+def schema(
+    markdown: Annotated[bool, typer.Option("--markdown", help="Print the reference page instead, for people.")] = False,
+) -> None:
     """Print the JSON Schema of job files, for editors."""
-    print_json(json_schema())
+    if markdown:
+        from pipeline import reference
+
+        typer.echo(reference.markdown(), nl=False)
+    else:
+        print_json(json_schema())
 
 
 @app.command()

@@ -87,12 +87,14 @@ class Evaluation:
 
     @property
     def accuracy(self) -> float:
-        return float(self.confusion.diagonal().sum() / self.confusion.sum())
+        return int(self.confusion.diagonal().sum()) / int(self.confusion.sum())
 
     @property
     def class_accuracy(self) -> list[float]:
         """Share of each true class that was recognized; NaN for a class without pictures."""
-        return (self.confusion.diagonal() / self.confusion.sum(1)).tolist()
+        shares = self.confusion.diagonal().double() / self.confusion.sum(1)
+        values: list[float] = shares.tolist()
+        return values
 
 
 @dataclass

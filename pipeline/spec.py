@@ -211,9 +211,9 @@ class Spec(Section):
     description: str = Field("", max_length=10_000, description="For people.")
     model: ModelSection = Field(..., description="The network.")
     data: DataSection = Field(..., description="The pictures.")
-    train: Train = Field(default_factory=Train)
-    log: Log = Field(default_factory=Log)
-    resources: Resources = Field(default_factory=Resources)
+    train: Train = Field(default_factory=Train, description="How it is trained.")
+    log: Log = Field(default_factory=Log, description="What TensorBoard gets.")
+    resources: Resources = Field(default_factory=Resources, description="Where it runs, how long, how often.")
 
     @property
     def image_size(self) -> int | None:

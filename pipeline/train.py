@@ -91,8 +91,12 @@ class Trainer:
         return lambda step: peak * factor(step)
 
     def autocast(self) -> AbstractContextManager[None]:
+        """Mixed precision. A weight is used once a step, so a cache of cast weights would only cost."""
         return torch.autocast(
-            self.setting.device.type, dtype=self.setting.dtype, enabled=self.setting.dtype is not torch.float32
+            self.setting.device.type,
+            dtype=self.setting.dtype,
+            enabled=self.setting.dtype is not torch.float32,
+            cache_enabled=False,
         )
 
     def train_epoch(self) -> Iterator[int]:
@@ -112,7 +116,7 @@ class Trainer:
     def accumulate_gradient(self, images: torch.Tensor, labels: torch.Tensor, *, share: float) -> None:
         """images: (N, C, H, W), normalized. labels: int64 (N,). share: of this batch in its step."""
         with self.autocast():
-            logits = self.network(images)
+            logits = self.network(images).float()
             loss = F.cross_entropy(logits, labels, label_smoothing=self.spec.train.label_smoothing)
         self.scaler.scale(loss if share == 1 else loss * share).backward()
         self.window.add(loss, logits, labels, step=self.step + 1)

@@ -143,7 +143,8 @@ def _make(name: str, found: Found, cache: Cache, image_size: int | None) -> Sour
             test=_prepared(name, contents.test, contents.classes, image_size),
         )
     )
-    cache.write({**vars(source), "train": _pack(source.train), "test": _pack(source.test)}, state=found.state())
+    kept = {**vars(source), "train": _pack(source.train), "test": _pack(source.test), "seal": _seal(source)}
+    cache.write(kept, state=found.state())
     return source
 
 
@@ -153,13 +154,21 @@ def _restore(cache: Cache, state: str) -> Source | None:
     if kept is None:
         return None
     try:
+        seal = kept.pop("seal")
         source = Source(**{**kept, "train": _unpack(kept["train"]), "test": _unpack(kept["test"])})
-        if source.fingerprint == _fingerprint(source.train, source.test, source.classes):
+        intact = source.fingerprint == _fingerprint(source.train, source.test, source.classes)
+        if intact and seal == _seal(source):
             return source
     except (LookupError, TypeError, ValueError, AttributeError, OSError):  # OSError: a file of a FileSplit has gone
         pass
     cache.log(f"{cache.file} is not as it was written; reading the dataset again")
     return None
+
+
+def _seal(source: Source) -> str:
+    """A digest of all that the fingerprint does not cover."""
+    text = repr((source.fingerprint, source.mean, source.std, source.notes))
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def _pack(split: Split | FileSplit) -> dict[str, Any]:

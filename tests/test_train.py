@@ -1,0 +1,244 @@
+"""The training loop, on the real digits."""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from pipeline import catalog, device, train
+from pipeline.board.writer import Board
+from pipeline.data import source as datasets
+from pipeline.data.source import Source
+from pipeline.errors import CheckpointError, DataError, DivergedError, Interrupted
+from pipeline.metrics import Evaluation
+from pipeline.spec import Spec
+from pipeline.stop import Stop
+from pipeline.train import Loop, Trainer
+
+
+@pytest.fixture(scope="module")
+def digits(tmp_path_factory: pytest.TempPathFactory) -> Source:
+    return datasets.load(
+        "digits", {}, image_size=None, datasets=tmp_path_factory.mktemp("datasets"), log=lambda line: None
+    )
+
+
+@pytest.fixture(autouse=True)
+def ordinary_kernels() -> Iterator[None]:
+    yield
+    torch.use_deterministic_algorithms(False)
+
+
+def make_spec(model: dict[str, Any] | None = None, data: dict[str, Any] | None = None, **changes: Any) -> Spec:
+    value = {
+        "name": "test",
+        "model": model or {"name": "cnn_bn"},
+        "data": {"name": "digits", "batch_size": 64, **(data or {})},
+        "train": {"epochs": 2, "deterministic": True, **changes.pop("train", {})},
+        "log": {"every": 5, **changes.pop("log", {})},
+    }
+    return Spec.model_validate_json(json.dumps(value))
+
+
+def trainer_of(spec: Spec, source: Source) -> Trainer:
+    if spec.train.deterministic:
+        device.make_deterministic()
+    return Trainer(spec, source, device.choose(spec))
+
+
+class Recorder:
+    """A Report that keeps what it is told, and may ask for a stop."""
+
+    def __init__(self, at_step: Callable[[int], None] = lambda step: None) -> None:
+        self.at_step = at_step
+        self.evaluations: list[Evaluation] = []
+        self.losses: dict[int, float] = {}
+
+    def training(self, trainer: Trainer, metrics: dict[str, float]) -> None:
+        self.losses[trainer.step] = metrics["train/loss"]
+        self.at_step(trainer.step)
+
+    def epoch(self, trainer: Trainer, metrics: dict[str, float], evaluation: Evaluation) -> None:  # noqa: ARG002
+        self.evaluations.append(evaluation)
+
+
+def run(
+    trainer: Trainer,
+    folder: Path,
+    *,
+    stop_at: int | None = None,
+    saved: list[tuple[dict[str, Any], bool]] | None = None,
+) -> Recorder:
+    """Train to the end, or until a stop is asked for when step `stop_at` is logged."""
+    stop, saved = Stop(), [] if saved is None else saved
+
+    def at_step(step: int) -> None:
+        if step == stop_at:
+            stop.request("asked to stop")
+
+    recorder = Recorder(at_step)
+    with Board(folder, first_step=0) as board:
+        Loop(
+            trainer,
+            board=board,
+            report=recorder,
+            save=lambda state, is_best: saved.append((copy.deepcopy(state), is_best)),
+            stop=stop,
+        ).run()
+    return recorder
+
+
+def weights(trainer: Trainer) -> dict[str, torch.Tensor]:
+    return {name: value.clone() for name, value in trainer.model.state_dict().items()}
+
+
+def assert_identical(ours: dict[str, torch.Tensor], theirs: dict[str, torch.Tensor]) -> None:
+    assert ours.keys() == theirs.keys()
+    assert [name for name, value in ours.items() if not torch.equal(value, theirs[name])] == []
+
+
+RESUMED = {
+    "plain": make_spec(),
+    "augmented": make_spec(data={"augment": [{"name": "crop", "padding": 1}, "flip", {"name": "cutout", "size": 2}]}),
+    "adamw": make_spec(train={"optimizer": {"name": "adamw"}, "schedule": {"name": "one_cycle"}}),
+    "accumulated": make_spec(train={"accumulate": 3, "clip_grad_norm": 1.0, "label_smoothing": 0.1}),
+    "dropout": make_spec(model={"name": "vgg", "widths": [8, "M", 8], "dropout": 0.5}),
+}
+
+
+@pytest.mark.parametrize("spec", RESUMED.values(), ids=RESUMED)
+def test_a_job_stopped_and_resumed_ends_with_the_same_weights_bit_for_bit(
+    spec: Spec, digits: Source, tmp_path: Path
+) -> None:
+    alone = trainer_of(spec, digits)
+    told = run(alone, tmp_path / "alone")
+
+    saved: list[tuple[dict[str, Any], bool]] = []
+    with pytest.raises(Interrupted):
+        run(trainer_of(spec, digits), tmp_path / "stopped", stop_at=5, saved=saved)
+    torch.rand(17)  # what another process drew meanwhile does not matter
+    resumed = trainer_of(spec, digits)
+    state, _ = saved[-1]
+    resumed.load_state_dict(state)
+    assert resumed.step == 5
+    told_again = run(resumed, tmp_path / "resumed")
+
+    assert_identical(weights(resumed), weights(alone))
+    assert told_again.losses == {step: loss for step, loss in told.losses.items() if step > 5}
+
+
+def test_the_same_seed_gives_the_same_weights_and_another_seed_others(digits: Source, tmp_path: Path) -> None:
+    ends = []
+    for seed in (0, 0, 1):
+        trainer = trainer_of(make_spec(train={"epochs": 1, "seed": seed}), digits)
+        run(trainer, tmp_path)
+        ends.append(weights(trainer))
+    assert_identical(ends[0], ends[1])
+    assert not torch.equal(ends[0]["classifier.fc1.weight"], ends[2]["classifier.fc1.weight"])
+
+
+def test_accumulated_batches_make_the_step_of_one_large_batch(digits: Source) -> None:
+    """Without batch norm, whose statistics are of each batch."""
+    model = {"name": "vgg", "widths": [8, "M", 16]}
+    ends = []
+    for batch_size, accumulate in ((120, 1), (40, 3)):
+        spec = make_spec(model, {"batch_size": batch_size}, train={"accumulate": accumulate, "precision": "fp32"})
+        trainer = trainer_of(spec, digits)
+        for _ in zip(range(4), trainer.train_epoch(), strict=False):
+            pass
+        assert trainer.step == 4
+        ends.append(weights(trainer))
+    torch.testing.assert_close(ends[0], ends[1], rtol=1e-4, atol=1e-6)
+
+
+def test_a_step_is_that_of_a_plain_pytorch_loop(digits: Source) -> None:
+    spec = make_spec(train={"precision": "fp32", "optimizer": {"name": "sgd", "lr": 0.05, "weight_decay": 1e-3}})
+    trainer = trainer_of(spec, digits)
+    plain = copy.deepcopy(trainer.model)
+    sgd = torch.optim.SGD(plain.parameters(), lr=0.05, momentum=0.9, weight_decay=1e-3)
+    batches = list(trainer.loader.epoch(0))[:3]
+    for images, labels in batches:
+        sgd.zero_grad()
+        F.cross_entropy(plain(images), labels).backward()
+        sgd.step()
+    for _ in zip(range(3), trainer.train_epoch(), strict=False):
+        pass
+    torch.testing.assert_close(trainer.model.state_dict(), plain.state_dict())
+
+
+def test_every_picture_is_trained_on_once_an_epoch_and_the_last_batch_is_kept(digits: Source, tmp_path: Path) -> None:
+    trainer = trainer_of(make_spec(train={"epochs": 1}), digits)
+    run(trainer, tmp_path)
+    assert trainer.num_images == len(digits.train) == 1437
+    assert trainer.step == trainer.num_steps == 23
+
+
+def test_digits_are_learned(digits: Source, tmp_path: Path) -> None:
+    spec = make_spec(train={"epochs": 8, "optimizer": {"name": "adamw", "lr": 3e-3}, "schedule": {"name": "one_cycle"}})
+    told = run(trainer_of(spec, digits), tmp_path)
+    assert told.evaluations[-1].accuracy >= 0.97
+    assert int(told.evaluations[-1].confusion.sum()) == len(digits.test) == 360
+
+
+def test_best_is_the_epoch_with_the_highest_accuracy(digits: Source, tmp_path: Path) -> None:
+    saved: list[tuple[dict[str, Any], bool]] = []
+    told = run(trainer_of(make_spec(train={"epochs": 4}), digits), tmp_path, saved=saved)
+    accuracies = [evaluation.accuracy for evaluation in told.evaluations]
+    assert [is_best for _, is_best in saved] == [a > max([-1.0, *accuracies[:i]]) for i, a in enumerate(accuracies)]
+    assert saved[-1][0]["best"]["accuracy"] == max(accuracies)
+
+
+def test_a_loss_that_is_not_finite_ends_the_attempt_and_leaves_no_checkpoint_of_it(
+    digits: Source, tmp_path: Path
+) -> None:
+    explosive = {"name": "sgd", "lr": 100.0, "momentum": 0.99, "weight_decay": 1.0}
+    spec = make_spec(train={"optimizer": explosive, "epochs": 10})
+    saved: list[tuple[dict[str, Any], bool]] = []
+    with pytest.raises(DivergedError, match=r"the loss is (nan|inf) at step \d+"):
+        run(trainer_of(spec, digits), tmp_path, saved=saved)
+    assert all(torch.isfinite(value).all() for state, _ in saved for value in state["model"].values())
+
+
+def test_a_checkpoint_of_another_model_is_refused(digits: Source) -> None:
+    state = trainer_of(make_spec(), digits).state_dict()
+    with pytest.raises(CheckpointError, match="does not fit the model"):
+        trainer_of(make_spec({"name": "vgg", "widths": [8]}), digits).load_state_dict(state)
+
+
+def test_a_model_that_cannot_take_the_pictures_says_so(digits: Source) -> None:
+    spec = make_spec({"name": "net"}, {"image_size": 32})  # the spec promises 32 pixels, the source has 8
+    with pytest.raises(DataError, match="cannot take 8-pixel pictures"):
+        train.build_model(spec, digits)
+
+
+@pytest.mark.parametrize("name", catalog.MODELS)
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_every_model_trains_in_every_precision(
+    name: str, precision: str, digits: Source, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    resized = datasets.load("digits", {}, image_size=32, datasets=tmp_path_factory.getbasetemp(), log=print)
+    spec = make_spec({"name": name}, {"image_size": 32}, train={"precision": precision})
+    trainer = trainer_of(spec, resized)
+    before = weights(trainer)
+    for _ in zip(range(2), trainer.train_epoch(), strict=False):
+        pass
+    trainer.window.fold()
+    moved = [key for key, value in weights(trainer).items() if not torch.equal(value, before[key])]
+    assert set(dict(trainer.model.named_parameters())) <= set(moved)
+
+
+def test_two_seeded_losses_stay_what_they_are(digits: Source, tmp_path: Path) -> None:
+    """A refactoring proves itself by these; torch 2.14 on x86-64, fp32."""
+    told = run(trainer_of(make_spec(train={"precision": "fp32"}), digits), tmp_path)
+    assert told.losses[5] == pytest.approx(PINNED[0], rel=1e-3)
+    assert told.losses[45] == pytest.approx(PINNED[1], rel=2e-2)
+
+
+PINNED = (0.0, 0.0)
