@@ -5,9 +5,12 @@ from __future__ import annotations
 import json
 import os
 import secrets
+import stat
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, BinaryIO
+
+MAX_RECORD_BYTES = 16 * 1024 * 1024
 
 
 def fsync_folder(folder: Path) -> None:
@@ -56,6 +59,16 @@ def create(path: Path, data: bytes, *, by_way_of: Path) -> None:
         temporary.unlink()
 
 
+def read_small(path: Path, *, limit: int) -> bytes:
+    """What is in a small regular file. Raises ValueError for anything else: a pipe would block whoever opens it."""
+    info = path.lstat()
+    if not stat.S_ISREG(info.st_mode):
+        raise ValueError("it is not a regular file")
+    if info.st_size > limit:
+        raise ValueError(f"it is {info.st_size:,} bytes long; at most {limit:,} are allowed")
+    return path.read_bytes()
+
+
 def make_folder(folder: Path) -> None:
     """As `mkdir --parents`, durable."""
     if folder.is_dir():
@@ -77,7 +90,7 @@ def replace_json(path: Path, value: Any, *, indent: int | None = None) -> None:
 def read_json(path: Path) -> dict[str, Any] | None:
     """The object in the file; None where there is no file, or what is in it is not a whole JSON object."""
     try:
-        value = json.loads(path.read_bytes())
+        value = json.loads(read_small(path, limit=MAX_RECORD_BYTES))
     except (FileNotFoundError, NotADirectoryError, ValueError, RecursionError):
         return None
     return value if isinstance(value, dict) else None

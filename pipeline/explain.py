@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, get_args
 
 from pydantic import BaseModel
@@ -26,53 +26,97 @@ _NOUNS = {
 _EXPECTED = {
     "bool_type": "true or false",
     "int_type": "a whole number",
-    "int_parsing": "a whole number",
     "int_from_float": "a whole number",
     "float_type": "a number",
-    "float_parsing": "a number",
     "finite_number": "a finite number",
     "string_type": "text",
-    "tuple_type": "a list, as [crop, flip]",
-    "model_type": "a mapping of fields, one a line, indented",
-    "model_attributes_type": "a mapping of fields, one a line, indented",
-    "dict_type": "a mapping of fields, one a line, indented",
+    "tuple_type": "a list",
+    "model_type": "a mapping of fields",
+    "model_attributes_type": "a mapping of fields",
+    "dict_type": "a mapping of fields",
+    "greater_than": "above {gt}",
+    "greater_than_equal": "at least {ge}",
+    "less_than": "below {lt}",
+    "less_than_equal": "at most {le}",
 }
-_YES, _NO = ("yes", "on", "y"), ("no", "off", "n")
+_WORDS_FOR_BOOLS = {"yes": "true", "on": "true", "y": "true", "true": "true"} | {
+    "no": "false", "off": "false", "n": "false", "false": "false"
+}  # fmt: skip
 
 
-def explain(detail: ErrorDetails, path: Path, plain: Any) -> str:
-    """One of Pydantic's errors, at `path` of the file's plain data."""
-    kind, context, value = detail["type"], detail.get("ctx", {}), given(plain, path)
+def explain(details: Sequence[ErrorDetails], path: Path, plain: Any) -> str:
+    """Pydantic's errors at `path` of the file's plain data: one, or one a member of a union of plain types."""
+    detail, value = details[0], given(plain, path)
+    kind, context = detail["type"], detail.get("ctx", {})
     if kind == "union_tag_invalid":
         noun = _NOUNS[str(next(part for part in reversed(path[:-1]) if isinstance(part, str)))]
-        return f"{context['tag']!r} is not {noun}{nearest(context['tag'], _quoted(context['expected_tags']))}"
+        return f"{short(value)} is not {noun}{nearest(str(value), _quoted(context['expected_tags']))}"
     if kind == "extra_forbidden":
-        return f"there is no such field{nearest(str(path[-1]), _fields(path[:-1], plain))}"
+        section, name = given(plain, path[:-1]), str(path[-1])
+        members = _sections(path[:-1], plain)
+        known = list(_chosen(members, section).model_fields)
+        chooser = repr(section["name"]) if len(members) > 1 and "name" in section else "there is"
+        return f"{chooser} {'has ' if chooser != 'there is' else ''}no such field{nearest(name, known, _elsewhere(name))}"
+    if kind == "missing" and isinstance(value, list):
+        return f"{short(value)} should have {int(details[-1]['loc'][-1]) + 1} items"
     if kind in ("missing", "union_tag_not_found"):
         return "is missing and has no default" + _names(path, plain)
-    if kind == "literal_error":
-        return f"{short(value)} is not allowed{nearest(str(value), _quoted(context['expected']))}"
-    return f"{short(value)} {_expectation(detail, value)}"
-
-
-def _expectation(detail: ErrorDetails, value: Any) -> str:
-    kind, message = detail["type"], detail["msg"]
     if kind in ("duration", "format"):
-        return message
-    if kind == "bool_type" and isinstance(value, str) and value.lower() in _YES + _NO:
-        return f"is text; write {'true' if value.lower() in _YES else 'false'}"
-    hint = ""
-    if kind == "string_type" and isinstance(value, (int, float, bool)):
-        hint = "; put it in quotes"
-    elif kind in ("int_type", "float_type") and isinstance(value, str) and _is_number(value):
-        hint = "; write it without quotes"
-    expected = _EXPECTED.get(kind) or re.sub(r"^(Input|Tuple|String|List|Value) should (be )?", "", message)
-    return f"should {'have' if expected.startswith('have') else 'be'} {expected.removeprefix('have ')}{hint}"
+        return f"{short(value)} {detail['msg']}"
+    if kind == "literal_error":
+        choices = _quoted(context["expected"])
+        hint = "; write it without quotes" if value in choices else nearest(str(value), choices)
+        return f"{short(value)} is not allowed{hint}"
+    expected = " or ".join(dict.fromkeys(_expected(detail) for detail in details))
+    return f"{short(value)} should {expected}{_hint(kind, value, path, plain)}"
 
 
-def _is_number(text: str) -> bool:
+def _expected(detail: ErrorDetails) -> str:
+    """What follows "should"."""
+    kind, context = detail["type"], detail.get("ctx", {})
+    if kind == "literal_error":
+        return " or ".join(_quoted(context["expected"]))
+    if kind in _EXPECTED:
+        return "be " + _EXPECTED[kind].format(**context)
+    message = re.sub(r" after validation, not \d+$", "", detail["msg"])
+    return re.sub(r"^(Input|Tuple|String|List|Value) should ", "", message)
+
+
+def _hint(kind: str, value: Any, path: Path, plain: Any) -> str:
+    """What to write instead of the value."""
+    if value is None:
+        return _hint_for_nothing(kind, path, plain)
+    remedy = None
+    if kind == "bool_type" and str(value).lower() in _WORDS_FOR_BOOLS:
+        remedy = _WORDS_FOR_BOOLS[str(value).lower()]
+    elif kind == "string_type" and isinstance(value, (int, float)):
+        return "; put it in quotes"
+    elif kind in ("int_type", "float_type") and isinstance(value, str):
+        remedy = _number(value)
+    elif kind in ("int_type", "int_from_float") and isinstance(value, float) and value.is_integer():
+        remedy = f"{value:.0f}" if abs(value) < 1e15 else None
+    elif kind == "tuple_type" and not isinstance(value, dict):
+        remedy = f"[{short(value).strip(chr(39))}]"
+    elif kind in ("model_type", "model_attributes_type") and isinstance(value, str):
+        remedy = f"{{name: {value}}}" if len(_sections(path, plain)) > 1 else None
+    return f"; write {remedy}" if remedy else ""
+
+
+def _hint_for_nothing(kind: str, path: Path, plain: Any) -> str:
+    """For a field that is there with nothing after its colon."""
+    members = _sections(path[:-1], plain) if isinstance(path[-1], str) else []
+    if not members:
+        return ""
+    if _chosen(members, given(plain, path[:-1])).model_fields[str(path[-1])].is_required():
+        return _names((*path, "name"), plain)
+    return '; write "" for empty text' if kind == "string_type" else "; leave it out for the default"
+
+
+def _number(text: str) -> str | None:
+    """The number that was meant by `'5'`, `012` or `1_000`; None where it is none."""
+    text = re.sub(r"^([-+]?)0+(?=\d)|_", r"\1", text)
     value = yamltree.scalar(text)
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
+    return text if isinstance(value, (int, float)) and not isinstance(value, bool) else None
 
 
 def given(plain: Any, path: Path) -> Any:
@@ -92,14 +136,16 @@ def short(value: Any) -> str:
     return text if len(text) <= 60 else f"{text[:57]}..."
 
 
-def nearest(wrong: str, names: Iterable[str]) -> str:
+def nearest(wrong: str, names: Iterable[str], better: str | None = None) -> str:
     """`; did you mean 'a'? (known: a, b)`; without the question where nothing is near."""
     known = sorted(set(names), key=lambda name: (int(name) if name.isdigit() else 0, name))
-    if wrong.isdigit() and all(name.isdigit() for name in known):
-        near = [min(known, key=lambda name: abs(int(name) - int(wrong)))]
+    if wrong.isdecimal() and all(name.isdigit() for name in known):
+        near = [min(known, key=lambda name: abs(int(name) - int(wrong[:300])))]
     else:
         near = difflib.get_close_matches(wrong.lower().replace("-", "_"), known, n=1, cutoff=0.5)
-    return (f"; did you mean {near[0]!r}?" if near else "") + f" (known: {', '.join(known)})"
+    guess = better or (near[0] if near else None)
+    quoted = guess if guess is None or guess.isdigit() else repr(guess)
+    return (f"; did you mean {quoted}?" if guess else "") + f" (known: {', '.join(known)})"
 
 
 def _quoted(text: str) -> list[str]:
@@ -108,15 +154,24 @@ def _quoted(text: str) -> list[str]:
 
 
 def _names(path: Path, plain: Any) -> str:
-    members = _sections(path[:-1], plain)
-    if path[-1] != "name" or len(members) < 2:
+    """The names that choose the section, where it is the section or its name that is missing."""
+    section = path[:-1] if path[-1] == "name" else path
+    members = _sections(section, plain)
+    if len(members) < 2:
         return ""
-    return f"; choose one of {', '.join(sorted(_name(member) for member in members))}"
+    names = ", ".join(sorted(_name(member) for member in members))
+    return f"; choose one of {names}" + ("" if path[-1] == "name" else f", as {{name: {_name(members[0])}}}")
 
 
-def _fields(path: Path, plain: Any) -> list[str]:
-    """The names of the fields that the section at `path` may have."""
-    return list(_chosen(_sections(path, plain), given(plain, path)).model_fields)
+def _elsewhere(name: str) -> str | None:
+    """Where a field of this name is, from the top of the file."""
+    seen: list[tuple[str, type[BaseModel]]] = [("", Spec)]
+    for prefix, model in seen:
+        if name in model.model_fields and name != "name":
+            return f"{prefix}{name}"
+        for key, field in model.model_fields.items():
+            seen += [(f"{prefix}{key}.", member) for member in _members(field.annotation)]
+    return None
 
 
 def _sections(path: Path, plain: Any) -> list[type[BaseModel]]:

@@ -6,6 +6,7 @@ names and clocks decide nothing.
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 from dataclasses import dataclass
@@ -20,25 +21,25 @@ class Lease:
     @classmethod
     def acquire(cls, path: Path) -> Lease | None:
         """The lease, or None where somebody holds it."""
-        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            current = path.stat()
-            if (current.st_dev, current.st_ino) == (os.fstat(fd).st_dev, os.fstat(fd).st_ino):
-                return cls(path, fd)
-        except (BlockingIOError, FileNotFoundError):
-            pass  # held, or its holder removed the file between our open and our lock
-        except BaseException:
-            os.close(fd)
-            raise
-        os.close(fd)
-        return None
+        while True:
+            fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
+            try:
+                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                if _is_at(path, fd):
+                    return cls(path, fd)
+            except BlockingIOError:
+                os.close(fd)
+                return None
+            except BaseException:
+                os.close(fd)
+                raise
+            os.close(fd)  # its holder removed the file between our open and our lock; there may be a new one
 
     @classmethod
     def is_held(cls, path: Path) -> bool:
         """Whether a process alive holds it."""
         try:
-            fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+            fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
         except FileNotFoundError:
             return False
         try:
@@ -51,5 +52,15 @@ class Lease:
 
     def release(self) -> None:
         """Remove the file, then let go: in this order nobody can lock a file that is about to vanish unseen."""
-        self.path.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # a file that stays is in nobody's way
+            self.path.unlink()
         os.close(self.fd)
+
+
+def _is_at(path: Path, fd: int) -> bool:
+    """Whether the open file is still the one of that name."""
+    try:
+        current = path.stat()
+    except FileNotFoundError:
+        return False
+    return os.path.samestat(current, os.fstat(fd))

@@ -9,11 +9,14 @@ queue/jobs/<id>/result.json   End       the job's one recorded end
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, Self, get_args
+from typing import Any, Literal, Self
+
+from pydantic import TypeAdapter
 
 from pipeline import durable
 
@@ -43,11 +46,11 @@ class _Record:
         """None where fields are missing or of the wrong kind; unknown fields are left out."""
         if value is None:
             return None
-        known = {f.name: value[f.name] for f in dataclasses.fields(cls) if f.name in value}  # type: ignore[arg-type]
         try:
-            return cls(**known)
-        except (TypeError, ValueError):
+            record: Self = _adapter(cls).validate_python(value)
+        except ValueError:
             return None
+        return record
 
     @classmethod
     def read(cls, path: Path) -> Self | None:
@@ -55,6 +58,11 @@ class _Record:
 
     def to_json(self) -> dict[str, Any]:
         return dataclasses.asdict(self)  # type: ignore[call-overload,no-any-return]
+
+
+@functools.cache
+def _adapter(record: type[_Record]) -> TypeAdapter[Any]:
+    return TypeAdapter(record)
 
 
 def _finite(metrics: dict[str, float]) -> dict[str, float]:
@@ -91,8 +99,6 @@ class Result(_Record):
     finished_at: str | None = None
 
     def __post_init__(self) -> None:
-        if self.outcome not in get_args(Outcome):
-            raise ValueError(self.outcome)
         object.__setattr__(self, "metrics", _finite(self.metrics))
 
     def write(self, path: Path) -> None:

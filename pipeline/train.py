@@ -116,11 +116,15 @@ class Trainer:
     def accumulate_gradient(self, images: torch.Tensor, labels: torch.Tensor, *, share: float) -> None:
         """images: (N, C, H, W), normalized. labels: int64 (N,). share: of this batch in its step."""
         with self.autocast():
-            logits = self.network(images).float()
+            logits = self.forward(images)
             loss = F.cross_entropy(logits, labels, label_smoothing=self.spec.train.label_smoothing)
-        self.scaler.scale(loss if share == 1 else loss * share).backward()
+        self.scaler.scale(loss if share == 1 else loss * share).backward()  # type: ignore[no-untyped-call]
         self.window.add(loss, logits, labels, step=self.step + 1)
         self.num_images += len(labels)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """images: (N, C, H, W), normalized. Gives float32 logits (N, classes)."""
+        return self.network(images.contiguous(memory_format=self.setting.memory_format)).float()
 
     def update_weights(self) -> None:
         for group in self.optimizer.param_groups:
@@ -139,7 +143,7 @@ class Trainer:
         evaluator = Evaluator(len(self.source.classes))
         for images, labels in self.test_loader.epoch(0):
             with self.autocast():
-                logits = self.network(images).float()
+                logits = self.forward(images)
             evaluator.add(F.cross_entropy(logits, labels, reduction="none"), logits, labels)
             stop.check()
         return evaluator.result()

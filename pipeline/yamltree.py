@@ -21,6 +21,7 @@ MAX_DEPTH = 20
 
 _INT = re.compile(r"[-+]?(0|[1-9][0-9]*)")
 _FLOAT = re.compile(r"[-+]?(\.[0-9]+|(0|[1-9][0-9]*)(\.[0-9]*)?)([eE][-+]?[0-9]+)?")
+_REFUSED = re.compile(r"[\x00-\x08\x0b-\x1f\x7f\ud800-\udfff]")  # control characters, halves of surrogate pairs
 _WORDS: dict[str, Any] = {"": None, "~": None, "null": None, "true": True, "false": False}
 
 
@@ -52,7 +53,7 @@ def scalar(text: str) -> Any:
     """The value of an unquoted scalar."""
     if text in _WORDS:
         return _WORDS[text]
-    if _INT.fullmatch(text) and len(text) < 25:
+    if _INT.fullmatch(text) and len(text) < 300:
         return int(text)
     if _FLOAT.fullmatch(text):
         return float(text)
@@ -61,13 +62,21 @@ def scalar(text: str) -> Any:
 
 def parse(data: bytes, source: str) -> Node:
     """The document's root. Raises SpecError with everything that was found wrong."""
+    root, problems = read(data, source)
+    if problems:
+        raise SpecError(problems)
+    return root
+
+
+def read(data: bytes, source: str) -> tuple[Node, list[Problem]]:
+    """The document's root, and what is refused but does not hinder reading on. Raises SpecError for what does."""
     if len(data) > MAX_BYTES:
         raise _refused(source, 0, f"is {len(data):,} bytes long; a job file has at most {MAX_BYTES:,}")
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
-        raise _refused(source, line, f"byte {data[error.start]:#04x} is not UTF-8 text") from None
+        raise _refused(source, line, f"byte {data[error.start]:#04x} is not UTF-8 text; save it as UTF-8") from None
     builder = _Builder(source)
     try:
         for event in yaml.parse(text, Loader=yaml.SafeLoader):
@@ -76,10 +85,10 @@ def parse(data: bytes, source: str) -> Node:
         raise builder.syntax_error(error) from None
     except yaml.reader.ReaderError as error:
         line = text.count("\n", 0, error.position) + 1
-        raise _refused(source, line, f"character {error.character!r} is not allowed in YAML") from None
-    if builder.problems:
-        raise SpecError(builder.problems)
-    return builder.root or Node(1, None)
+        raise _refused(source, line, f"the character U+{error.character:04X} is not allowed in YAML") from None
+    except (ValueError, OverflowError):  # of PyYAML's chr() and int(), which it does not guard
+        raise _refused(source, builder.line, "not valid YAML: a number in an escape or directive is too large") from None
+    return builder.root or Node(1, None), list(dict.fromkeys(builder.problems))
 
 
 def _refused(source: str, line: int, message: str) -> SpecError:
@@ -102,9 +111,10 @@ class _Builder:
     stack: list[_Open] = field(default_factory=list)
     problems: list[Problem] = field(default_factory=list)
     documents: int = 0
+    line: int = 1  # of the latest event
 
     def feed(self, event: yaml.Event) -> None:
-        line = event.start_mark.line + 1 if event.start_mark else 0
+        self.line = line = event.start_mark.line + 1 if event.start_mark else 0
         if isinstance(event, yaml.DocumentStartEvent):
             self.documents += 1
             if self.documents > 1:
@@ -124,19 +134,23 @@ class _Builder:
     def check(self, event: yaml.NodeEvent, line: int) -> None:
         if event.anchor is not None:
             self.problem(line, f"anchor '&{event.anchor}' is refused; write the value out where it is needed")
-        if getattr(event, "tag", None) not in (None, "!"):
-            self.problem(line, f"tag '{event.tag}' is refused; a job file holds plain values")  # type: ignore[attr-defined]
-        waits_for_key = self.stack and isinstance(self.stack[-1].node.value, dict) and self.stack[-1].key is None
-        if waits_for_key and not isinstance(event, yaml.ScalarEvent):
+        tag = getattr(event, "tag", None)
+        if tag is not None:
+            written = tag.replace("tag:yaml.org,2002:", "!!")
+            self.problem(line, f"tag '{written}' is refused; a job file holds plain values")
+        if self.waits_for_key() and not isinstance(event, yaml.ScalarEvent):
             raise _refused(self.source, line, "a key must be a plain word, not a list or a mapping")
 
     def scalar_value(self, event: yaml.ScalarEvent, line: int) -> Any:
         value: str = event.value
-        if any("\ud800" <= character <= "\udfff" for character in value):
-            self.problem(line, "text with half a surrogate pair is refused")
+        refused = _REFUSED.search(value)
+        if refused:
+            self.problem(line, f"the character U+{ord(refused[0]):04X} is refused in text")
             return None
-        is_key = self.stack and isinstance(self.stack[-1].node.value, dict) and self.stack[-1].key is None
-        return value if is_key or event.style else scalar(value)
+        return value if self.waits_for_key() or event.style else scalar(value)
+
+    def waits_for_key(self) -> bool:
+        return bool(self.stack) and isinstance(self.stack[-1].node.value, dict) and self.stack[-1].key is None
 
     def open(self, node: Node) -> None:
         if len(self.stack) >= MAX_DEPTH:
@@ -153,6 +167,8 @@ class _Builder:
             parent.node.value.append(node)
         elif parent.key is None:
             parent.key, parent.key_line = str(node.value), node.line
+            if parent.key == "<<":
+                self.problem(node.line, "merge key '<<' is refused; write its fields out")
             if parent.key in parent.node.value:
                 first = parent.node.value[parent.key].key_line
                 self.problem(node.line, f"key '{parent.key}' is given a second time; the first is on line {first}")
@@ -165,12 +181,21 @@ class _Builder:
         self.problems.append(Problem(self.source, line, "", message))
 
     def syntax_error(self, error: yaml.MarkedYAMLError) -> SpecError:
-        mark = error.problem_mark or error.context_mark
-        parts = [part for part in (error.context, error.problem) if part]
-        message = "not valid YAML: " + ", ".join(parts)
-        if "'\\t'" in message:
-            message += "; indent with spaces, not tabs"
+        mark, began = error.problem_mark or error.context_mark, error.context_mark
+        message = "not valid YAML: " + ", ".join(part for part in (error.context, error.problem) if part)
+        if mark and began and began.line < mark.line:
+            message += f" (it began on line {began.line + 1})"
+        message += next((f"; {hint}" for words, hint in _HINTS.items() if words in message), "")
         return SpecError([*self.problems, Problem(self.source, mark.line + 1 if mark else 0, "", message)])
+
+
+_HINTS = {
+    r"character '\t'": "indent with spaces, not tabs",
+    "cannot start any token": "put text that begins so in quotes",
+    "mapping values are not allowed here": "put text that has ': ' in it in quotes, and a space after each key's ':'",
+    "expected <block end>": "is it indented as the lines around it?",
+}
+"""What to do about a message of the YAML parser that has these words."""
 
 
 def walk(node: Node, path: tuple[str | int, ...]) -> Iterator[tuple[str | int, Node]]:

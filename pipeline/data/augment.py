@@ -1,4 +1,74 @@
-"""STAND-IN by the founder, to be replaced whole by the hot path's author."""
-def flip(images, *, generator, **k): return images
-def crop(images, *, generator, padding, **k): return images
-def cutout(images, *, generator, size, **k): return images
+"""Random changes to training pictures, a whole chunk of batches at a time, on the device where the pictures are.
+
+An augmentation is a function
+
+    name(images, *, generator, fill, <its options>) -> images
+
+images: uint8 (N, H, W, C), contiguous; it is not changed, and what is returned has its shape. generator: on the same
+device; every random number comes from it, so that the result is a function of its seed. fill: uint8 (C,), the training
+set's mean colour. Each picture gets its own random numbers. Nothing waits for the device.
+"""
+
+from __future__ import annotations
+
+import torch
+
+
+def crop(
+    images: torch.Tensor,
+    *,
+    generator: torch.Generator,
+    fill: torch.Tensor,  # noqa: ARG001
+    padding: int,
+) -> torch.Tensor:
+    """Pad with black by `padding` pixels on each side, then cut the old size at any of the (2 padding + 1)^2 places.
+
+    As `torchvision.transforms.RandomCrop(size, padding=padding)`.
+    """
+    num, height, width, channels = images.shape
+    padded_height, padded_width = height + 2 * padding, width + 2 * padding
+    padded = images.new_zeros(num, padded_height, padded_width, channels)
+    padded[:, padding : padding + height, padding : padding + width] = images
+
+    top, left = torch.randint(2 * padding + 1, (2, num, 1), generator=generator, device=images.device)
+    picture = torch.arange(num, device=images.device)[:, None] * padded_height
+    row = torch.arange(height, device=images.device)
+    starts = (((picture + top + row) * padded_width + left) * channels).flatten()
+    # Every run of `row_size` bytes, wherever it begins, is a row of this view, and index_select copies a row at once:
+    # 50 times as fast as indexing pixels.
+    row_size = width * channels
+    runs = padded.as_strided((padded.numel() - row_size + 1, row_size), (1, 1))
+    return runs.index_select(0, starts).view(images.shape)
+
+
+def flip(
+    images: torch.Tensor,
+    *,
+    generator: torch.Generator,
+    fill: torch.Tensor,  # noqa: ARG001
+) -> torch.Tensor:
+    """Mirror left and right with probability 1/2, as `torchvision.transforms.RandomHorizontalFlip()`."""
+    num, height, width, channels = images.shape
+    mirrored = torch.randint(2, (num,), generator=generator, device=images.device)
+    columns = torch.arange(width * channels, device=images.device).view(width, channels)
+    both = torch.stack((columns, columns.flip(0))).flatten(1)
+    source = both.index_select(0, mirrored)[:, None, :].expand(num, height, width * channels)
+    return images.view(num, height, width * channels).gather(2, source).view(images.shape)
+
+
+def cutout(images: torch.Tensor, *, generator: torch.Generator, fill: torch.Tensor, size: int) -> torch.Tensor:
+    """A square of `size` pixels, its centre anywhere in the picture, set to the mean colour: 0 once normalised.
+
+    DeVries and Taylor (2017), arXiv:1708.04552: the part of the square that lies outside is cut off.
+    """
+    num, height, width, _ = images.shape
+    rows = _covered(num, height, size, generator=generator)
+    columns = _covered(num, width, size, generator=generator)
+    return torch.where((rows[:, :, None] & columns[:, None, :])[..., None], fill, images)
+
+
+def _covered(num: int, length: int, size: int, *, generator: torch.Generator) -> torch.Tensor:
+    """bool (num, length): a run of `size` a row, its middle anywhere in it."""
+    first = torch.randint(length, (num, 1), generator=generator, device=generator.device) - size // 2
+    place = torch.arange(length, device=generator.device)
+    return (first <= place) & (place < first + size)

@@ -1,14 +1,167 @@
-"""STAND-IN by the founder, to be replaced whole by the hot path's author."""
+"""Batches of a split: shuffled, augmented, normalised, on the device.
+
+The order of an epoch depends on (seed, epoch) alone, and the augmentation of a chunk, a few batches that are prepared
+together, on (seed, epoch, chunk). So there is no random state to save: whoever asks for epoch 7 from batch 123 gets
+the batches that an uninterrupted run gets. Torch's global random state is neither used nor changed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+from collections.abc import Callable, Iterator, Sequence
+from typing import TypeAlias
+
 import torch
+from torch.utils.data import DataLoader, Dataset
+
+from pipeline.data.source import FileSplit, Split
+from pipeline.errors import DataError
+
+Batch: TypeAlias = tuple[torch.Tensor, torch.Tensor]
+
+CHUNK_VALUES = 2**22
+"""Pixels times channels that are prepared together: 8 MiB of bfloat16, 1365 pictures of 32 x 32 x 3.
+
+Many small batches cost as few calls as one large one, and a chunk still fits in a CPU's cache.
+"""
+
+
 class Loader:
-    def __init__(self, split, *, batch_size, device, mean, std, dtype, augment, seed, shuffle):
-        self.split, self.bs, self.mean, self.std, self.dtype, self.seed, self.shuffle, self.augment = split, batch_size, torch.tensor(mean).view(1,-1,1,1), torch.tensor(std).view(1,-1,1,1), dtype, seed, shuffle, augment
-        self.num_batches = -(-len(split)//batch_size)
-    def epoch(self, epoch, first=0):
-        g = torch.Generator().manual_seed(self.seed*1000003+epoch)
-        n = len(self.split)
-        order = torch.randperm(n, generator=g) if self.shuffle else torch.arange(n)
-        for b in range(first, self.num_batches):
-            i = order[b*self.bs:(b+1)*self.bs]
-            x = self.split.images[i].permute(0,3,1,2).float().div_(255).sub_(self.mean).div_(self.std).to(self.dtype)
-            yield x, self.split.labels[i]
+    """Gives a split's batches, the last and smaller one included.
+
+    augment: functions as in `augment.py`, their options already bound, applied in this order.
+    dtype: of the images that are given. num_workers: processes that read a FileSplit ahead; 0 reads in this one.
+    """
+
+    def __init__(
+        self,
+        split: Split | FileSplit,
+        *,
+        batch_size: int,
+        device: torch.device,
+        mean: Sequence[float],
+        std: Sequence[float],
+        dtype: torch.dtype,
+        augment: Sequence[Callable[..., torch.Tensor]],
+        seed: int,
+        shuffle: bool,
+        num_workers: int = 2,
+    ) -> None:
+        self.batch_size, self.device, self.dtype = batch_size, device, dtype
+        self.augment, self.seed, self.shuffle = tuple(augment), seed, shuffle
+        self.num_images = len(split)
+        self.num_batches = -(-self.num_images // batch_size)
+        values = split.image_size**2 * split.channels
+        self.chunk_batches = max(1, CHUNK_VALUES // (values * batch_size))
+        self._labels = split.labels.to(device)
+        self._pictures: _Memory | _Files = (
+            _Memory(split, device) if isinstance(split, Split) else _Files(split, device, num_workers)
+        )
+        # A row of pixels at a time: three channels alone are too short a run for vector instructions.
+        mean_, std_ = torch.tensor(mean, dtype=torch.float64), torch.tensor(std, dtype=torch.float64)
+        self._scale = (1 / (255 * std_)).repeat(split.image_size).float().to(device)
+        self._shift = (-mean_ / std_).repeat(split.image_size).float().to(device)
+        self._fill = (255 * mean_).round().to(torch.uint8).to(device)
+
+    def epoch(self, epoch: int, first: int = 0) -> Iterator[Batch]:
+        """The batches of an epoch from number `first` on: images (B, C, H, W), channels_last; labels int64 (B,)."""
+        chunk, skip_batches = divmod(first, self.chunk_batches)
+        size = self.chunk_batches * self.batch_size
+        order = self._order(epoch)[chunk * size :]
+        all_labels = self._labels.index_select(0, order.to(self.device))
+        for number, pictures in enumerate(self._pictures.read(order, size)):
+            images = self._normalised(self._augmented(pictures, epoch, chunk + number))
+            labels = all_labels[number * size : (number + 1) * size]
+            batches = zip(torch.split(images, self.batch_size), torch.split(labels, self.batch_size), strict=True)
+            yield from itertools.islice(batches, skip_batches, None)
+            skip_batches = 0
+
+    def _order(self, epoch: int) -> torch.Tensor:
+        """Drawn on the CPU, so that it is the same on every device."""
+        if not self.shuffle:
+            return torch.arange(self.num_images)
+        return torch.randperm(self.num_images, generator=_generator(torch.device("cpu"), self.seed, epoch))
+
+    def _augmented(self, pictures: torch.Tensor, epoch: int, chunk: int) -> torch.Tensor:
+        generator = _generator(self.device, self.seed, epoch, chunk)
+        for augmentation in self.augment:
+            pictures = augmentation(pictures, generator=generator, fill=self._fill)
+        return pictures
+
+    def _normalised(self, pictures: torch.Tensor) -> torch.Tensor:
+        """From uint8 (N, H, W, C) to (N, C, H, W) of mean 0 and deviation 1, computed in float32."""
+        rows = pictures.flatten(2).to(torch.float32)
+        rows = torch.addcmul(self._shift, rows, self._scale).to(self.dtype)
+        return rows.view(pictures.shape).permute(0, 3, 1, 2)
+
+
+class _Memory:
+    """Pictures that are all on the device."""
+
+    def __init__(self, split: Split, device: torch.device) -> None:
+        self.images = split.images.to(device)
+
+    def read(self, order: torch.Tensor, size: int) -> Iterator[torch.Tensor]:
+        """The pictures in this order, `size` at a time."""
+        order = order.to(self.images.device)
+        for start in range(0, len(order), size):
+            yield self.images.index_select(0, order[start : start + size])  # on a CPU 20 times as fast as images[...]
+
+
+class _Files:
+    """Pictures on disk, read ahead by worker processes that live as long as the loader."""
+
+    def __init__(self, split: FileSplit, device: torch.device, num_workers: int) -> None:
+        self.device = device
+        self.chunks = _Chunks()
+        self.loader = DataLoader(
+            _Reader(split),
+            batch_size=None,
+            sampler=self.chunks,
+            num_workers=num_workers,
+            pin_memory=device.type == "cuda",
+            # Spawned, not forked: a fork keeps the job's lease and CUDA's state, and is unsafe beside threads.
+            multiprocessing_context="spawn" if num_workers else None,
+            persistent_workers=num_workers > 0,
+            generator=torch.Generator(),  # else it draws from the global one
+        )
+
+    def read(self, order: torch.Tensor, size: int) -> Iterator[torch.Tensor]:
+        """The pictures in this order, `size` at a time. Raises DataError where a file cannot be read."""
+        self.chunks.order, self.chunks.size = order, size
+        for pictures in self.loader:
+            if isinstance(pictures, DataError):
+                raise pictures
+            yield pictures.to(self.device, non_blocking=True)
+
+
+class _Chunks:
+    """A sampler whose indices are whole chunks, of an order that is set anew for each epoch."""
+
+    order: torch.Tensor
+    size: int
+
+    def __iter__(self) -> Iterator[list[int]]:
+        for start in range(0, len(self.order), self.size):
+            yield self.order[start : start + self.size].tolist()
+
+    def __len__(self) -> int:
+        return -(-len(self.order) // self.size)
+
+
+class _Reader(Dataset[torch.Tensor | DataError]):
+    def __init__(self, split: FileSplit) -> None:
+        self.split = split
+
+    def __getitem__(self, indices: Sequence[int]) -> torch.Tensor | DataError:
+        try:
+            return self.split.read(indices)
+        except DataError as error:
+            return error  # raised in the worker it would come out with a traceback for a message
+
+
+def _generator(device: torch.device, *key: int) -> torch.Generator:
+    """A generator for this key alone. Hashed, as the CPU's looks at 32 bits of a seed only."""
+    digest = hashlib.sha256(repr(key).encode()).digest()
+    return torch.Generator(device).manual_seed(int.from_bytes(digest[:8], "little"))

@@ -1,0 +1,102 @@
+"""What is written for TensorBoard, read back with TensorBoard's own readers."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import pytest
+import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
+from tensorboard.compat.proto.event_pb2 import Event, SessionLog
+from torch import nn
+
+from pipeline.board import histograms, tags
+from pipeline.board.writer import Board
+
+
+def events(folder: Path) -> list[Event]:
+    return [event for path in sorted(folder.glob("events.*")) for event in EventFileLoader(str(path)).Load()]
+
+
+def read(folder: Path) -> EventAccumulator:
+    reader = EventAccumulator(str(folder), size_guidance={"scalars": 0, "histograms": 0})
+    reader.Reload()
+    return reader
+
+
+def test_all_scalars_of_a_step_are_one_event(tmp_path: Path) -> None:
+    with Board(tmp_path, first_step=0) as board:
+        board.scalars(5, {"a": 1.0, "b": 2.0, "c": 3.0})
+    assert [[value.tag for value in e.summary.value] for e in events(tmp_path) if e.step == 5] == [["a", "b", "c"]]
+
+
+@pytest.mark.parametrize("first_step", [0, 7])
+def test_an_attempt_says_from_which_step_on_it_speaks(tmp_path: Path, first_step: int) -> None:
+    with Board(tmp_path, first_step=first_step):
+        pass
+    starts = [e for e in events(tmp_path) if e.session_log.status == SessionLog.START]
+    assert [e.step for e in starts] == [first_step]
+
+
+def test_a_resumed_curve_has_each_step_once_and_hides_what_was_written_after_the_checkpoint(tmp_path: Path) -> None:
+    with Board(tmp_path, first_step=0) as board:
+        for step in (10, 20, 30, 40):
+            board.scalars(step, {tags.TRAIN_LOSS: float(step)})
+    with Board(tmp_path, first_step=21) as board:  # the checkpoint was taken after step 20
+        for step in (30, 40, 50):
+            board.scalars(step, {tags.TRAIN_LOSS: step + 0.5})
+    points = [(point.step, point.value) for point in read(tmp_path).Scalars(tags.TRAIN_LOSS)]
+    assert points == [(10, 10), (20, 20), (30, 30.5), (40, 40.5), (50, 50.5)]
+
+
+def test_what_was_flushed_can_be_read_while_the_writer_lives(tmp_path: Path) -> None:
+    with Board(tmp_path, first_step=0) as board:
+        board.scalars(1, {"a": 1.0})
+        board.flush()
+        assert [point.value for point in read(tmp_path).Scalars("a")] == [1.0]
+
+
+def test_a_scalar_that_is_no_number_is_kept_as_such(tmp_path: Path) -> None:
+    with Board(tmp_path, first_step=0) as board:
+        board.scalars(1, {"a": math.nan})
+    assert math.isnan(read(tmp_path).Scalars("a")[0].value)
+
+
+def test_every_parameter_and_its_gradient_has_a_histogram(tmp_path: Path) -> None:
+    model = nn.Sequential(nn.Linear(4, 3), nn.BatchNorm1d(3))
+    model(torch.randn(8, 4)).square().sum().backward()
+    with Board(tmp_path, first_step=0) as board:
+        histograms.add_parameters(board, model, step=1)
+    names = [name for name, _ in model.named_parameters()]
+    expected = {tag(name) for name in names for tag in (tags.parameter, tags.gradient)}
+    assert set(read(tmp_path).Tags()["histograms"]) == expected
+
+
+def test_a_histogram_counts_what_torch_counts(tmp_path: Path) -> None:
+    values = torch.randn(1000, generator=torch.Generator().manual_seed(0))
+    with Board(tmp_path, first_step=0) as board:
+        histograms.add(board, "h", values, step=1)
+    summary = read(tmp_path).Histograms("h")[0].histogram_value
+    assert summary.num == 1000
+    assert summary.min == pytest.approx(float(values.min()))
+    assert summary.max == pytest.approx(float(values.max()))
+    assert summary.sum == pytest.approx(float(values.sum()), abs=1e-3)
+    assert sum(summary.bucket) == 1000
+    assert len(summary.bucket) == histograms.NUM_BINS
+
+
+@pytest.mark.parametrize("values", [[1.0, 1.0], [0.0], [math.nan, 2.0, math.inf]])
+def test_constant_and_broken_tensors_have_a_histogram_of_what_is_finite(tmp_path: Path, values: list[float]) -> None:
+    with Board(tmp_path, first_step=0) as board:
+        histograms.add(board, "h", torch.tensor(values), step=1)
+    finite = [value for value in values if math.isfinite(value)]
+    assert sum(read(tmp_path).Histograms("h")[0].histogram_value.bucket) == len(finite)
+
+
+def test_a_tensor_without_a_finite_value_leaves_none(tmp_path: Path) -> None:
+    with Board(tmp_path, first_step=0) as board:
+        histograms.add(board, "h", torch.tensor([math.nan, math.inf]), step=1)
+        board.scalars(1, {"a": 1.0})
+    assert read(tmp_path).Tags()["histograms"] == []
