@@ -1,0 +1,147 @@
+"""One side of the comparison in `throughput.py`: a process that trains while it is told to.
+
+    python benchmarks/sides.py SIDE MODEL BATCH_SIZE PRECISION DATA SCRATCH
+
+It says which precision it computes in, then reads a number of seconds a line and answers with what it did in them.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+MODELS: dict[str, dict[str, Any]] = {
+    "net": {"name": "net"},
+    "cnn_bn": {"name": "cnn_bn"},
+    "vgg11_bn": {"name": "vgg", "depth": 11, "batch_norm": True},
+}
+NOT_AUGMENTED = ("net",)  # as in its tutorial
+
+
+@dataclass(frozen=True)
+class Work:
+    model: str
+    batch_size: int
+    precision: str
+    data: Path
+    scratch: Path
+
+    @property
+    def augment(self) -> bool:
+        return self.model not in NOT_AUGMENTED
+
+
+class Pace:
+    """Lets a side train for as long as it is told, turn after turn."""
+
+    def __init__(self, precision: str) -> None:
+        self._say({"precision": precision})
+        self._wait()
+
+    def step(self, num_images: int) -> None:
+        """To be called after each step."""
+        self.num_images += num_images
+        seconds = time.perf_counter() - self.began
+        if seconds >= self.limit:
+            self._say({"images": self.num_images, "seconds": seconds})
+            self._wait()
+
+    def _say(self, message: dict[str, Any]) -> None:
+        print(json.dumps(message), flush=True)
+
+    def _wait(self) -> None:
+        command = sys.stdin.readline()
+        if not command:
+            sys.exit()
+        self.limit, self.num_images, self.began = float(command), 0, time.perf_counter()
+
+
+def tutorial(work: Work) -> None:
+    from tutorial import train
+
+    from pipeline import catalog
+
+    options = dict(MODELS[work.model])
+    net = catalog.MODELS[options.pop("name")].load()(num_classes=10, channels=3, image_size=32, **options)
+    log_dir = Path(tempfile.mkdtemp(dir=work.scratch))
+    steps = train(net, work.data, batch_size=work.batch_size, augment=work.augment, log_dir=log_dir)
+    pace = Pace("fp32")
+    for num_images in steps:
+        pace.step(num_images)
+
+
+def ours(work: Work) -> None:
+    """As `pipeline.run` trains, without checkpoints and evaluation."""
+    from pipeline import device
+    from pipeline.board.writer import Board
+    from pipeline.data import source
+    from pipeline.metrics import Evaluation
+    from pipeline.spec import Spec
+    from pipeline.stop import Stop
+    from pipeline.train import Loop, Trainer
+
+    data = {"name": "image_folder", "path": str(work.data), "batch_size": work.batch_size}
+    train = {
+        "precision": work.precision,
+        "optimizer": {"lr": 0.001, "momentum": 0.9},
+        "checkpoint_every": "1d",
+        "epochs": 100_000,
+    }
+    spec = Spec.model_validate(
+        {
+            "name": "benchmark",
+            "model": MODELS[work.model],
+            "data": {**data, "augment": ("crop", "flip") if work.augment else ()},
+            "train": train,
+            "resources": {"device": "cpu"},
+        }
+    )
+    device.keep_freed_memory()
+    setting = device.choose(spec)
+    pictures = source.load(
+        spec.data.name,
+        spec.data.options(),
+        image_size=None,
+        datasets=work.scratch,
+        log=lambda text: print(text, file=sys.stderr),
+    )
+    trainer = Trainer(spec, pictures, setting)
+
+    class PacedStop(Stop):
+        """The loop asks after each step whether to stop."""
+
+        num_images = 0
+
+        def check(self) -> None:
+            super().check()
+            pace.step(trainer.num_images - self.num_images)
+            self.num_images = trainer.num_images
+
+    class Silent:
+        def training(self, trainer: Trainer, metrics: dict[str, float]) -> None: ...
+
+        def epoch(self, trainer: Trainer, metrics: dict[str, float], evaluation: Evaluation) -> None: ...
+
+    def save(state: dict[str, Any], is_best: bool) -> None: ...
+
+    with Board(Path(tempfile.mkdtemp(dir=work.scratch)), first_step=0) as board:
+        loop = Loop(trainer, board, Silent(), save, PacedStop())
+        pace = Pace(str(setting.describe()["precision"]))
+        while True:
+            loop.train_epoch()
+            trainer.epoch, trainer.batch = trainer.epoch + 1, 0
+
+
+def main() -> None:
+    side, model, batch_size, precision, data, scratch = sys.argv[1:]
+    work = Work(model, int(batch_size), precision, Path(data), Path(scratch))
+    {"tutorial": tutorial, "ours": ours}[side](work)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,245 @@
+"""Training throughput of the pipeline's engine against the tutorial loop, side by side on this machine.
+
+    python benchmarks/throughput.py --data DIR [--models net,vgg] [--seconds 5] [--rounds 5] [--json]
+
+DIR is an image folder of 32 x 32 pictures, `train/<class>/*` and `test/<class>/*`, or holds one named `cifar10-images`.
+
+Each side is a process of its own, started once, so that neither's allocator or caches touch the other's. They take
+turns, A B A B, a few seconds at a time, while the other waits; the ratio is taken within each round and the median
+reported. Both have the same threads, model, pictures and augmentation. A round in which other programs took more than
+a tenth of the processor is measured again. The pipeline's side is its real loop, with its logging; evaluation and
+checkpoints, which the tutorial loop does not have, are left out, and so is the time to read the pictures once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.metadata
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+MAX_OTHERS = 0.1  # of the machine's processors
+WARM_UP = 2  # segments that are not counted
+
+
+@dataclass(frozen=True)
+class Case:
+    model: str
+    batch_size: int
+    targets: dict[str, float]  # from a precision to the ratio to reach
+
+
+CASES = (
+    Case("net", 4, {"auto": 3.0}),
+    Case("net", 128, {"auto": 4.0, "fp32": 1.0}),
+    Case("cnn_bn", 128, {"auto": 3.5, "fp32": 1.0}),
+    Case("vgg11_bn", 128, {"auto": 1.8, "fp32": 1.0}),
+)
+
+
+@dataclass(frozen=True)
+class Row:
+    model: str
+    batch_size: int
+    precision: str
+    tutorial: float  # images a second, median
+    ours: float
+    ratio: float  # median over rounds
+    low: float
+    high: float
+    target: float
+    met: bool
+    others: float  # largest share of the processors that other programs took
+
+
+def main() -> int:
+    arguments = parse()
+    data = find_data(arguments.data)
+    wanted = arguments.models.split(",")
+    conditions = describe(arguments.threads)
+    if not arguments.json:
+        print("\n".join(f"{key:8} {value}" for key, value in conditions.items()), "", HEADER, sep="\n", flush=True)
+    rows = []
+    with tempfile.TemporaryDirectory() as scratch:
+        for case in CASES:
+            if case.model in wanted:
+                for row in measure(case, data, Path(scratch), arguments):
+                    rows.append(row)
+                    if not arguments.json:
+                        print(line(row), flush=True)
+    if arguments.json:
+        print(json.dumps({**conditions, "rows": [asdict(row) for row in rows]}, indent=2))
+    return 0 if all(row.met for row in rows) else 1
+
+
+def parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=str(__doc__).split("\n", 1)[0])
+    known = list(dict.fromkeys(case.model for case in CASES))
+    parser.add_argument("--data", type=Path, help="an image folder of 32 x 32 pictures")
+    parser.add_argument("--models", default=",".join(known), help="some of %(default)s")
+    parser.add_argument("--seconds", type=float, default=5, help="of each turn (default: %(default)s)")
+    parser.add_argument("--rounds", type=int, default=5, help="turns of each side (default: %(default)s)")
+    parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)), help="of both sides")
+    parser.add_argument("--json", action="store_true")
+    arguments = parser.parse_args()
+    if unknown := set(arguments.models.split(",")) - set(known):
+        parser.error(f"no such model: {', '.join(sorted(unknown))}; there are {', '.join(known)}")
+    return arguments
+
+
+def find_data(data: Path | None) -> Path:
+    for folder in [data, data / "cifar10-images"] if data else []:
+        if (folder / "train").is_dir() and (folder / "test").is_dir():
+            return folder.absolute()
+    what = f"{data} has no folders train and test." if data else "No pictures were given."
+    sys.exit(
+        f"{what} Throughput is measured on real pictures: give an image folder, train/<class>/* and test/<class>/*,\n"
+        "of 32 x 32 pixels: make bench BENCH_DATA=/path/to/folder (or --data /path/to/folder)"
+    )
+
+
+def describe(threads: int) -> dict[str, str]:
+    model = platform.processor() or platform.machine()
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.exists():
+        named = [line.partition(": ")[2] for line in cpuinfo.read_text().splitlines() if line.startswith("model name")]
+        model = named[0] if named else model
+    versions = [f"{name} {importlib.metadata.version(name)}" for name in ("torch", "torchvision", "pillow")]
+    return {
+        "machine": f"{model}, {len(os.sched_getaffinity(0))} processors, {platform.system()} {platform.release()}",
+        "versions": ", ".join([f"python {platform.python_version()}", *versions]),
+        "threads": str(threads),
+        "command": " ".join(["python", *sys.argv]),
+    }
+
+
+# The parent: start the sides of a case, give them turns, compare.
+
+
+def measure(case: Case, data: Path, scratch: Path, arguments: argparse.Namespace) -> list[Row]:
+    sides = [Side(case, "tutorial", "fp32", data, scratch, arguments.threads)]
+    sides += [Side(case, "ours", precision, data, scratch, arguments.threads) for precision in case.targets]
+    try:
+        for side in sides:
+            for _ in range(WARM_UP):
+                side.turn(arguments.seconds)
+        rounds: list[list[Turn]] = []
+        for _ in range(3 * arguments.rounds):
+            rounds.append([side.turn(arguments.seconds) for side in sides])
+            if sum(is_quiet(turns) for turns in rounds) == arguments.rounds:
+                break
+        quiet = [turns for turns in rounds if is_quiet(turns)]
+        return [
+            compare(case, side, target, quiet or rounds, place)
+            for place, (side, target) in enumerate(zip(sides[1:], case.targets.values(), strict=True), start=1)
+        ]
+    finally:
+        for side in sides:
+            side.end()
+
+
+@dataclass(frozen=True)
+class Turn:
+    rate: float  # images a second
+    others: float
+
+
+def is_quiet(turns: list[Turn]) -> bool:
+    return max(turn.others for turn in turns) <= MAX_OTHERS
+
+
+def compare(case: Case, side: Side, target: float, rounds: list[list[Turn]], place: int) -> Row:
+    ratios = sorted(turns[place].rate / turns[0].rate for turns in rounds)
+    ratio = statistics.median(ratios)
+    return Row(
+        model=case.model,
+        batch_size=case.batch_size,
+        precision=side.precision,
+        tutorial=statistics.median(turns[0].rate for turns in rounds),
+        ours=statistics.median(turns[place].rate for turns in rounds),
+        ratio=ratio,
+        low=ratios[0],
+        high=ratios[-1],
+        target=target,
+        met=ratio >= target,
+        others=max(turn.others for turns in rounds for turn in turns),
+    )
+
+
+HEADER = "model      batch  precision  tutorial      ours   ratio          (range)  target          others"
+
+
+def line(row: Row) -> str:
+    return (
+        f"{row.model:9} {row.batch_size:6}  {row.precision:9} {row.tutorial:7.0f}/s {row.ours:7.0f}/s {row.ratio:6.2f}x"
+        f"  {f'({row.low:.2f}-{row.high:.2f})':>15} {row.target:6.1f}x  {'met' if row.met else 'NOT MET':7} {row.others:5.0%}"
+    )
+
+
+class Side:
+    """A process that trains when it is told to."""
+
+    def __init__(self, case: Case, side: str, precision: str, data: Path, scratch: Path, threads: int) -> None:
+        work = (side, case.model, case.batch_size, precision, data, scratch)
+        self.process = subprocess.Popen(
+            [sys.executable, Path(__file__).with_name("sides.py"), *map(str, work)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env={**os.environ, "OMP_NUM_THREADS": str(threads)},
+            start_new_session=True,
+        )
+        self.precision = self._answer()["precision"]
+
+    def turn(self, seconds: float) -> Turn:
+        assert self.process.stdin is not None
+        busy, own, began = busy_seconds(), self._own_seconds(), time.perf_counter()
+        self.process.stdin.write(f"{seconds}\n")
+        self.process.stdin.flush()
+        answer = self._answer()
+        elapsed = time.perf_counter() - began
+        others = (busy_seconds() - busy) - (self._own_seconds() - own)
+        return Turn(answer["images"] / answer["seconds"], max(0.0, others) / elapsed / (os.cpu_count() or 1))
+
+    def _answer(self) -> Any:
+        assert self.process.stdout is not None
+        text = self.process.stdout.readline()
+        if not text:
+            sys.exit(f"a side of the comparison ended with exit code {self.process.wait()}; its error is above")
+        return json.loads(text)
+
+    def _own_seconds(self) -> float:
+        """Of the process and its children, by the session that they share."""
+        ticks = 0
+        for file in Path("/proc").glob("[0-9]*/stat"):
+            try:
+                fields = file.read_text().rpartition(")")[2].split()
+            except OSError:
+                continue  # it has just ended
+            if int(fields[3]) == self.process.pid:
+                ticks += sum(map(int, fields[11:15]))  # user and system; its own and its ended children's
+        return ticks / os.sysconf("SC_CLK_TCK")
+
+    def end(self) -> None:
+        assert self.process.stdin is not None
+        self.process.stdin.close()
+        self.process.wait()
+
+
+def busy_seconds() -> float:
+    """Of all programs on this machine and, where it is virtual, of its neighbours."""
+    user, nice, system, _, _, irq, softirq, steal = Path("/proc/stat").read_text().split()[1:9]
+    return sum(map(int, (user, nice, system, irq, softirq, steal))) / os.sysconf("SC_CLK_TCK")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
