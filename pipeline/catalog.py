@@ -38,6 +38,7 @@ class Model(Entry):
     """Called with `num_classes`, `channels`, `image_size` and its options; gives an `nn.Module`."""
 
     min_size: int | Callable[[Any], int] = 1  # pixels, or a function of the model's section
+    min_batch: int = 1  # 2 where it has batch norm over single values, which one picture has no variance of
 
     def smallest(self, section: Any) -> int:
         """The smallest pictures that the model can take, in pixels a side."""
@@ -60,7 +61,7 @@ def _vgg_min_size(section: Any) -> int:
 
 MODELS: dict[str, Model] = {
     "net": Model("pipeline.models.net:Net", "the PyTorch tutorial's small network", min_size=16),
-    "cnn_bn": Model("pipeline.models.cnn_bn:CnnBn", "four convolutions with batch norm", min_size=4),
+    "cnn_bn": Model("pipeline.models.cnn_bn:CnnBn", "four convolutions with batch norm", min_size=4, min_batch=2),
     "vgg": Model(
         "pipeline.models.vgg:Vgg",
         "VGG with the small-image head",

@@ -21,7 +21,7 @@ import pipeline
 from pipeline import doctor as checks
 from pipeline import jobfile, repair
 from pipeline import status as jobs
-from pipeline.errors import PipelineError, SpecError
+from pipeline.errors import PipelineError, SpecError, UsageError
 from pipeline.jobqueue import Queue
 from pipeline.paths import Home
 from pipeline.spec import Spec, json_schema
@@ -80,7 +80,13 @@ def print_lines(lines: Sequence[str]) -> None:
 
 
 def queue_of(context: typer.Context) -> Queue:
+    """The queue of the home. Raises UsageError where no home can be."""
     home: Home = context.obj
+    nearest = next(path for path in (home.root, *home.root.parents) if path.exists())
+    if not nearest.is_dir():
+        raise UsageError(f"{home.root}: cannot be a home: {nearest} is not a folder")
+    if not os.access(nearest, os.R_OK | os.X_OK):
+        raise UsageError(f"{home.root}: cannot be a home: {nearest} cannot be read")
     return Queue(home)
 
 
@@ -116,7 +122,7 @@ def load_all(files: Sequence[Path], overrides: Sequence[str]) -> list[Spec]:
         except SpecError as error:
             problems += error.problems
     if problems:
-        raise SpecError(problems)
+        raise SpecError(list(dict.fromkeys(problems)))  # an override may be wrong in each file
     return specs
 
 
@@ -176,7 +182,7 @@ def warn_of_missing_folders(specs: Sequence[Spec], home: Home) -> None:
 @app.command()
 def worker(context: typer.Context, drain: Drain = False, slots: Slots = 1) -> None:
     """Work through the queue. Ctrl-C saves running jobs and queues them again; a second one does not wait for that."""
-    work(context.obj, drain=drain, slots=slots)
+    work(queue_of(context).home, drain=drain, slots=slots)
 
 
 @app.command()
@@ -192,8 +198,9 @@ def up(
     """Run the worker and TensorBoard together; Ctrl-C stops both."""
     from pipeline.serve import TensorBoard
 
-    home: Home = context.obj
-    Queue(home).create()
+    queue = queue_of(context)
+    queue.create()
+    home = queue.home
     board = TensorBoard(home.runs, port=port, host=host)
     try:
         board.wait_until_it_answers()
@@ -331,7 +338,7 @@ def run(context: typer.Context, file: File, overrides: Overrides = None) -> None
     from pipeline.run import run_in_foreground
 
     spec = jobfile.load(file, overrides or [])
-    result, folder = run_in_foreground(context.obj, spec, echo=typer.echo)
+    result, folder = run_in_foreground(queue_of(context).home, spec, echo=typer.echo)
     message(f"the run is in {folder}")
     if result.outcome != "succeeded":
         raise typer.Exit(1)

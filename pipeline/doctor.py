@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import platform
+import re
+import secrets
 import shutil
 import sys
 from dataclasses import dataclass
@@ -44,7 +46,7 @@ def check_home(home: Home) -> list[Check]:
 
 def check_operations(queue: Queue) -> None:
     """Do once what the queue rests on. Raises OSError, EXDEV where its folders are on different filesystems."""
-    name = f".doctor-{os.getpid()}"
+    name = f".doctor-{secrets.token_hex(4)}"  # in two containers, two processes may have the same id
     first, second = queue.paths.tmp / name, queue.paths.control / name
     lease = Lease.acquire(queue.paths.leases / name)
     if lease is None:
@@ -74,13 +76,13 @@ def check_filesystem(home: Home) -> Check:
 def filesystem_of(path: Path) -> str | None:
     """The kind of filesystem that holds a folder, as `ext4`; None where the system does not say."""
     try:
-        mounts = Path("/proc/self/mountinfo").read_text().splitlines()
+        mounts = Path("/proc/self/mountinfo").read_text(errors="surrogateescape").splitlines()
     except OSError:
         return None
     best, kind = "", None
     for line in mounts:
         left, _, right = line.partition(" - ")
-        point = left.split()[4].encode().decode("unicode_escape")
+        point = re.sub(r"\\([0-7]{3})", lambda octal: chr(int(octal[1], 8)), left.split()[4])  # a blank is \040
         if path.resolve().is_relative_to(point) and len(point) >= len(best):
             best, kind = point, right.split()[0]
     return kind

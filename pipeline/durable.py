@@ -56,7 +56,7 @@ def create(path: Path, data: bytes, *, by_way_of: Path) -> None:
     try:
         os.link(temporary, path)
     finally:
-        temporary.unlink()
+        temporary.unlink(missing_ok=True)
 
 
 def read_small(path: Path, *, limit: int) -> bytes:

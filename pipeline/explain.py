@@ -14,7 +14,7 @@ from pydantic_core import ErrorDetails
 from pipeline import yamltree
 from pipeline.spec import Spec
 
-Path = tuple[str | int, ...]
+Keys = tuple[str | int, ...]
 
 _NOUNS = {
     "model": "a model",
@@ -39,12 +39,10 @@ _EXPECTED = {
     "less_than": "below {lt}",
     "less_than_equal": "at most {le}",
 }
-_WORDS_FOR_BOOLS = {"yes": "true", "on": "true", "y": "true", "true": "true"} | {
-    "no": "false", "off": "false", "n": "false", "false": "false"
-}  # fmt: skip
+_BOOLS = dict.fromkeys(("true", "yes", "on", "y"), "true") | dict.fromkeys(("false", "no", "off", "n"), "false")
 
 
-def explain(details: Sequence[ErrorDetails], path: Path, plain: Any) -> str:
+def explain(details: Sequence[ErrorDetails], path: Keys, plain: Any) -> str:
     """Pydantic's errors at `path` of the file's plain data: one, or one a member of a union of plain types."""
     detail, value = details[0], given(plain, path)
     kind, context = detail["type"], detail.get("ctx", {})
@@ -52,11 +50,7 @@ def explain(details: Sequence[ErrorDetails], path: Path, plain: Any) -> str:
         noun = _NOUNS[str(next(part for part in reversed(path[:-1]) if isinstance(part, str)))]
         return f"{short(value)} is not {noun}{nearest(str(value), _quoted(context['expected_tags']))}"
     if kind == "extra_forbidden":
-        section, name = given(plain, path[:-1]), str(path[-1])
-        members = _sections(path[:-1], plain)
-        known = list(_chosen(members, section).model_fields)
-        chooser = repr(section["name"]) if len(members) > 1 and "name" in section else "there is"
-        return f"{chooser} {'has ' if chooser != 'there is' else ''}no such field{nearest(name, known, _elsewhere(name))}"
+        return _no_such_field(path, plain)
     if kind == "missing" and isinstance(value, list):
         return f"{short(value)} should have {int(details[-1]['loc'][-1]) + 1} items"
     if kind in ("missing", "union_tag_not_found"):
@@ -71,44 +65,62 @@ def explain(details: Sequence[ErrorDetails], path: Path, plain: Any) -> str:
     return f"{short(value)} should {expected}{_hint(kind, value, path, plain)}"
 
 
+def _no_such_field(path: Keys, plain: Any) -> str:
+    name, members = str(path[-1]), _sections(path[:-1], plain)
+    section = _chosen(members, given(plain, path[:-1]))
+    known, others = list(section.model_fields), [_name(m) for m in members if name in m.model_fields]
+    top, _, rest = name.partition(".")
+    hint = None
+    if others:
+        hint = f"it belongs to {', '.join(others)}"
+    elif rest and top in known:
+        hint = f"write {top}: {{{rest}: ...}}"
+    elif elsewhere := _elsewhere(name):
+        hint = f"did you mean '{elsewhere}'?"
+    subject = f"{_name(section)!r} has" if len(members) > 1 else "there is"
+    return f"{subject} no such field{nearest(name, known, hint)}"
+
+
 def _expected(detail: ErrorDetails) -> str:
     """What follows "should"."""
     kind, context = detail["type"], detail.get("ctx", {})
     if kind == "literal_error":
         return " or ".join(_quoted(context["expected"]))
     if kind in _EXPECTED:
-        return "be " + _EXPECTED[kind].format(**context)
+        return "be " + _EXPECTED[kind].format(**{key: str(bound).removesuffix(".0") for key, bound in context.items()})
     message = re.sub(r" after validation, not \d+$", "", detail["msg"])
     return re.sub(r"^(Input|Tuple|String|List|Value) should ", "", message)
 
 
-def _hint(kind: str, value: Any, path: Path, plain: Any) -> str:
+def _hint(kind: str, value: Any, path: Keys, plain: Any) -> str:
     """What to write instead of the value."""
     if value is None:
         return _hint_for_nothing(kind, path, plain)
     remedy = None
-    if kind == "bool_type" and str(value).lower() in _WORDS_FOR_BOOLS:
-        remedy = _WORDS_FOR_BOOLS[str(value).lower()]
+    if kind == "bool_type":
+        remedy = _BOOLS.get(str(value).lower())
     elif kind == "string_type" and isinstance(value, (int, float)):
         return "; put it in quotes"
     elif kind in ("int_type", "float_type") and isinstance(value, str):
         remedy = _number(value)
     elif kind in ("int_type", "int_from_float") and isinstance(value, float) and value.is_integer():
         remedy = f"{value:.0f}" if abs(value) < 1e15 else None
-    elif kind == "tuple_type" and not isinstance(value, dict):
-        remedy = f"[{short(value).strip(chr(39))}]"
-    elif kind in ("model_type", "model_attributes_type") and isinstance(value, str):
-        remedy = f"{{name: {value}}}" if len(_sections(path, plain)) > 1 else None
+    elif kind == "tuple_type" and isinstance(value, (str, int, float)):
+        remedy = f"[{value}]"
+    elif kind.startswith(("model", "dict")):
+        if value not in [_name(member) for member in _sections(path, plain) if "name" in member.model_fields]:
+            return _names(path, plain)
+        remedy = f"{{name: {value}}}"
     return f"; write {remedy}" if remedy else ""
 
 
-def _hint_for_nothing(kind: str, path: Path, plain: Any) -> str:
+def _hint_for_nothing(kind: str, path: Keys, plain: Any) -> str:
     """For a field that is there with nothing after its colon."""
-    members = _sections(path[:-1], plain) if isinstance(path[-1], str) else []
-    if not members:
-        return ""
-    if _chosen(members, given(plain, path[:-1])).model_fields[str(path[-1])].is_required():
-        return _names((*path, "name"), plain)
+    if not isinstance(path[-1], str):
+        return _names(path, plain)
+    section = _chosen(_sections(path[:-1], plain), given(plain, path[:-1]))
+    if section.model_fields[path[-1]].is_required():
+        return _names(path, plain)
     return '; write "" for empty text' if kind == "string_type" else "; leave it out for the default"
 
 
@@ -119,7 +131,7 @@ def _number(text: str) -> str | None:
     return text if isinstance(value, (int, float)) and not isinstance(value, bool) else None
 
 
-def given(plain: Any, path: Path) -> Any:
+def given(plain: Any, path: Keys) -> Any:
     """What stands at `path`; None where nothing does."""
     for key in path:
         try:
@@ -132,20 +144,31 @@ def given(plain: Any, path: Path) -> Any:
 def short(value: Any) -> str:
     if value is None:
         return "nothing (null)"
-    text = repr(value) if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-    return text if len(text) <= 60 else f"{text[:57]}..."
+    return cut(repr(value) if isinstance(value, str) else json.dumps(value, ensure_ascii=False))
 
 
-def nearest(wrong: str, names: Iterable[str], better: str | None = None) -> str:
-    """`; did you mean 'a'? (known: a, b)`; without the question where nothing is near."""
+def cut(text: str, length: int = 60) -> str:
+    """On one line, and no longer than that."""
+    text = text.replace("\n", "\\n").replace("\r", "\\r")
+    return text if len(text) <= length else f"{text[: length - 3]}..."
+
+
+def nearest(wrong: str, names: Iterable[str], hint: str | None = None) -> str:
+    """`; did you mean 'a'? (known: a, b)`; without the question where nothing is near, or with a hint in its place."""
     known = sorted(set(names), key=lambda name: (int(name) if name.isdigit() else 0, name))
-    if wrong.isdecimal() and all(name.isdigit() for name in known):
-        near = [min(known, key=lambda name: abs(int(name) - int(wrong[:300])))]
+    if re.fullmatch("[0-9]{1,300}", wrong) and all(name.isdigit() for name in known):
+        near = [min(known, key=lambda name: abs(int(name) - int(wrong)))]
     else:
         near = difflib.get_close_matches(wrong.lower().replace("-", "_"), known, n=1, cutoff=0.5)
-    guess = better or (near[0] if near else None)
-    quoted = guess if guess is None or guess.isdigit() else repr(guess)
-    return (f"; did you mean {quoted}?" if guess else "") + f" (known: {', '.join(known)})"
+    if near and not hint:
+        hint = f"did you mean {near[0] if near[0].isdigit() else repr(near[0])}?"
+    return (f"; {hint}" if hint else "") + f" (known: {', '.join(known)})"
+
+
+def likely_name(path: Keys, plain: Any) -> str:
+    """What a wrong or missing name at `path` was perhaps meant to be."""
+    names = [_name(member) for member in _sections(path[:-1] if path[-1] == "name" else path, plain)]
+    return [*difflib.get_close_matches(str(given(plain, path)), names, n=1, cutoff=0.5), names[0]][0]
 
 
 def _quoted(text: str) -> list[str]:
@@ -153,7 +176,7 @@ def _quoted(text: str) -> list[str]:
     return [name or number for name, number in re.findall(r"'([^']*)'|\b(\d+)\b", text)]
 
 
-def _names(path: Path, plain: Any) -> str:
+def _names(path: Keys, plain: Any) -> str:
     """The names that choose the section, where it is the section or its name that is missing."""
     section = path[:-1] if path[-1] == "name" else path
     members = _sections(section, plain)
@@ -174,7 +197,7 @@ def _elsewhere(name: str) -> str | None:
     return None
 
 
-def _sections(path: Path, plain: Any) -> list[type[BaseModel]]:
+def _sections(path: Keys, plain: Any) -> list[type[BaseModel]]:
     """The models that may stand at `path`; several where a `name` chooses."""
     members: list[type[BaseModel]] = [Spec]
     for depth, key in enumerate(path):

@@ -5,6 +5,7 @@ A job file is never changed. What is read here is what `spec.py` declares; nothi
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,9 +16,11 @@ from pydantic_core import ErrorDetails
 
 from pipeline import explain, yamltree
 from pipeline.errors import Problem, SpecError, UsageError
+from pipeline.explain import Keys
 from pipeline.spec import Conflict, Spec
 from pipeline.yamltree import Node
 
+_MAX_PROBLEMS = 100  # that are explained
 _ROUNDS = 20  # of taking wrong fields out and looking again; a file has rarely more than two
 
 
@@ -35,13 +38,15 @@ def load(path: Path, overrides: Sequence[str] = ()) -> Spec:
 
 def parse(data: bytes, source: str, overrides: Sequence[str] = ()) -> Spec:
     """As `load`, from the file's bytes; `source` is the name that messages give it."""
-    root = yamltree.parse(data, source)
+    root, problems = yamltree.read(data, source)
     if not isinstance(root.value, dict):
-        raise SpecError([Problem(source, root.line, "", "a job file is a mapping that begins with 'name: ...'")])
+        raise SpecError(
+            problems or [Problem(source, root.line, "", "a job file is a mapping that begins with 'name: ...'")]
+        )
     places = _Places(source, root)
     for override in overrides:
         places.override(override)
-    return _validate(root, places)
+    return _validate(root, places, problems)
 
 
 class _Places:
@@ -54,17 +59,22 @@ class _Places:
     def override(self, text: str) -> None:
         key, separator, value = text.partition("=")
         path = key.strip().split(".")
-        source = f"--set {text}"
-        if not separator or not all(path):
+        source = f"--set {explain.cut(text)}"
+        if not separator or not all(path) or len(path) > yamltree.MAX_DEPTH:
             raise UsageError(f"{source}: write it as key=value, for example --set train.epochs=3")
-        node, new = self.root, yamltree.parse(value.encode("utf-8", "replace"), source)
+        try:
+            new = yamltree.parse(value.encode("utf-8", "surrogatepass"), source)
+        except SpecError as error:
+            raise SpecError([dataclasses.replace(problem, line=0) for problem in error.problems]) from None
+        node = self.root
         for part in path[:-1]:
             child = node.child(part)
             if child is None or child.value is None:
                 child = node.value[part] = Node(0, {}, 0)
                 self.overridden[id(child)] = source
             if not isinstance(child.value, dict):
-                problem = f"'{part}' is {explain.short(child.plain())}, which has no fields of its own"
+                whole = "; give the whole list" if isinstance(child.value, list) else ""
+                problem = f"'{part}' is {explain.short(child.plain())}, which has no fields of its own{whole}"
                 raise SpecError([Problem(source, 0, ".".join(path), problem)])
             node = child
         self._mark(new, source)
@@ -76,21 +86,36 @@ class _Places:
         for child in children if isinstance(node.value, (dict, list)) else ():
             self._mark(child, source)
 
-    def problem(self, path: tuple[str | int, ...], message: str, *, of_key: bool = False) -> Problem:
+    def find(self, path: Keys, *, of_key: bool = False) -> tuple[str, int]:
+        """The source, and the line in it, of a field or of the last there is of what it lies in."""
         source, line = self.source, self.root.line
-        for key, node in yamltree.walk(self.root, path):
+        for depth, (_, node) in enumerate(yamltree.walk(self.root, path), start=1):
             if id(node) in self.overridden:
                 source, line = self.overridden[id(node)], 0
             else:
-                is_last = key is path[-1]
-                line = node.key_line if of_key and is_last and node.key_line else node.line
-        return Problem(source, line, ".".join(map(str, path)), message)
+                line = node.key_line if of_key and depth == len(path) and node.key_line else node.line
+        return source, line
+
+    def problem(self, path: Keys, message: str, *, of_key: bool = False) -> Problem:
+        return Problem(*self.find(path, of_key=of_key), _dotted(path), message)
+
+    def conflict(self, conflict: Conflict) -> Problem:
+        """Where its field was given; or, where that is the file, in the override that changed what it depends on."""
+        source, line = self.find(_split(conflict.at))
+        for field in map(_split, conflict.depends if line else ()):
+            other, other_line = self.find(field)
+            if not other_line and len(list(yamltree.walk(self.root, field))) == len(field):
+                source, line = other, 0
+        return Problem(source, line, conflict.at, conflict.message)
 
 
-def _validate(root: Node, places: _Places) -> Spec:
-    """Fields that are wrong are taken out and the rest is checked again, so that one error does not hide another."""
-    problems: list[Problem] = []
-    wrong: set[str] = set()
+def _validate(root: Node, places: _Places, problems: list[Problem]) -> Spec:
+    """Fields that are wrong get a stand-in and the rest is checked again, so that one error does not hide another.
+
+    `problems` are the file's as YAML; what else is wrong on their lines is no news.
+    """
+    refused = {problem.line for problem in problems}
+    wrong: set[Keys] = set()
     plain = root.plain()
     for _ in range(_ROUNDS):
         try:
@@ -98,38 +123,54 @@ def _validate(root: Node, places: _Places) -> Spec:
         except ValidationError as error:
             details = error.errors(include_url=False, include_input=False)
             if details[0]["type"] == "conflicts":
-                problems += _conflicts(details[0]["ctx"]["conflicts"], wrong, places)
+                conflicts = [c for c in details[0]["ctx"]["conflicts"] if not _hangs_on(c, wrong)]
+                problems += [places.conflict(conflict) for conflict in conflicts]
                 break
-            paths = [_path(detail, plain) for detail in details]
-            for detail, path in zip(details, paths, strict=True):
-                if _dotted(path) not in wrong:
-                    message = explain.explain(detail, path, plain)
-                    problems.append(places.problem(path, message, of_key=detail["type"] == "extra_forbidden"))
-                wrong.add(_dotted(path))
-            if sum(_remove(plain, path) for path in paths) == 0:
+            found: dict[Keys, list[ErrorDetails]] = {}
+            for detail in details:
+                found.setdefault(_path(detail, plain), []).append(detail)
+            for path, group in found.items():
+                if len(problems) <= _MAX_PROBLEMS and not _is_known(path, wrong, group[0]["type"]):
+                    problem = places.problem(
+                        path, explain.explain(group, path, plain), of_key=group[0]["type"] == "extra_forbidden"
+                    )
+                    problems += [] if problem.line in refused else [problem]
+            names_first = sorted(found, key=lambda path: not _is_wrong_name(found[path][0]))
+            mended = [_mend(plain, path, found[path][0]) for path in names_first]
+            wrong |= found.keys()
+            if not any(mended):
                 break
         else:
             if problems:
                 break
             return spec
-    raise SpecError(sorted(problems, key=lambda problem: (problem.source != places.source, problem.line)))
+    problems.sort(key=lambda problem: (problem.source != places.source, problem.line))
+    if len(problems) > _MAX_PROBLEMS:
+        problems[_MAX_PROBLEMS:] = [Problem(places.source, 0, "", "and more; mend these first")]
+    raise SpecError(problems)
 
 
-def _conflicts(conflicts: Sequence[Conflict], wrong: set[str], places: _Places) -> list[Problem]:
-    return [
-        places.problem(
-            tuple(int(part) if part.isdigit() else part for part in conflict.at.split(".")), conflict.message
-        )
-        for conflict in conflicts
-        if not any(bad == field or bad.startswith(f"{field}.") for bad in wrong for field in conflict.depends)
-    ]
+def _is_known(path: Keys, wrong: set[Keys], kind: str) -> bool:
+    """Whether the person was told of it, or would not be wrong but for a name that had to be guessed."""
+    hangs_on_name = kind in ("extra_forbidden", "missing") and len(path) > 1
+    return path in wrong or (hangs_on_name and (*path[:-1], "name") in wrong)
 
 
-def _dotted(path: tuple[str | int, ...]) -> str:
+def _hangs_on(conflict: Conflict, wrong: set[Keys]) -> bool:
+    """Whether a field that it depends on is wrong, or a part of one is, or the section that it lies in."""
+    fields = [_split(field) for field in conflict.depends]
+    return any(bad == field[: len(bad)] or field == bad[: len(field)] for bad in wrong for field in fields)
+
+
+def _split(dotted: str) -> Keys:
+    return tuple(int(part) if part.isdigit() else part for part in dotted.split("."))
+
+
+def _dotted(path: Keys) -> str:
     return ".".join(map(str, path))
 
 
-def _path(detail: ErrorDetails, plain: Any) -> tuple[str | int, ...]:
+def _path(detail: ErrorDetails, plain: Any) -> Keys:
     """Pydantic's location without the tags of unions, as the keys that a person wrote."""
     path: list[str | int] = []
     location = detail["loc"]
@@ -144,20 +185,34 @@ def _path(detail: ErrorDetails, plain: Any) -> tuple[str | int, ...]:
         elif isinstance(plain, list) and isinstance(key, int) and key < len(plain):
             path.append(key)
             plain = plain[key]
-    if detail["type"].startswith("union_tag"):
-        path.append("name")
+    if _is_wrong_name(detail) and isinstance(plain, dict):
+        path.append("name")  # else the name stands by itself, as in [crop, flip]
     return tuple(path)
 
 
-def _remove(plain: Any, path: tuple[str | int, ...]) -> bool:
-    """Take a wrong field out, so that its default stands in; a name cannot be, for what else is allowed hangs on it."""
-    if path == ("name",):
-        plain["name"] = "unnamed"
+_STAND_INS: dict[Keys, Any] = {("name",): "unnamed", ("model",): {"name": "cnn_bn"}, ("data",): {"name": "cifar10"}}
+
+
+def _is_wrong_name(detail: ErrorDetails) -> bool:
+    """Whether the name that chooses a section is wrong or missing."""
+    return detail["type"].startswith("union_tag")
+
+
+def _mend(plain: Any, path: Keys, detail: ErrorDetails) -> bool:
+    """Put something right in the place of a wrong field, or take it out so that its default stands in."""
+    if _is_wrong_name(detail):
+        explain.given(plain, path[:-1])[path[-1]] = explain.likely_name(path, plain)
         return True
-    parent = explain.given(plain, path[:-1])
-    if not path or path[-1] == "name" or not isinstance(parent, dict) or path[-1] not in parent:
+    while path and isinstance(parent := explain.given(plain, path[:-1]), list):
+        path = path[:-1]  # an item that is wrong takes its list out
+    if path in _STAND_INS:
+        plain[path[0]] = _STAND_INS[path]
+    elif not path or not isinstance(parent, dict):
         return False
-    del parent[path[-1]]
+    elif path[-1] in parent:
+        del parent[path[-1]]
+    else:
+        parent[path[-1]] = "unknown"  # missing: the fields that must be given, and are no sections, are text
     return True
 
 

@@ -15,6 +15,11 @@ from pipeline.errors import DivergedError
 
 MAX_HELD_VALUES = 2_000_000  # logits that a window holds before it folds them into sums
 
+DIVERGED_HINT = (
+    "the training diverged. Likely the learning rate is too high: try a tenth of it, train.clip_grad_norm: 1.0, "
+    "a schedule with warm-up, or train.precision: fp32"
+)
+
 
 @dataclass
 class Window:
@@ -58,10 +63,7 @@ class Window:
     def _check(self, losses: list[float]) -> None:
         for step, loss in zip(self._steps, losses, strict=True):
             if not math.isfinite(loss):
-                raise DivergedError(
-                    f"the loss is {loss} at step {step}: the training diverged. Likely the learning rate is too high: "
-                    "try a tenth of it, train.clip_grad_norm: 1.0, a schedule with warm-up, or train.precision: fp32"
-                )
+                raise DivergedError(f"the loss is {loss} at step {step}: {DIVERGED_HINT}")
 
     def read(self) -> tuple[float, float]:
         """Mean loss and accuracy since the last read, which begins anew. Raises DivergedError."""

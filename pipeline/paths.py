@@ -117,7 +117,8 @@ class RunPaths:
 
     def logs(self) -> list[Path]:
         """The logs of all attempts so far, first attempt first."""
-        return sorted(self.root.glob("attempt-*.log"), key=lambda p: int(p.stem.removeprefix("attempt-")))
+        numbers = {p: p.stem.removeprefix("attempt-") for p in self.root.glob("attempt-*.log")}
+        return sorted((p for p, text in numbers.items() if text.isdecimal()), key=lambda p: int(numbers[p]))
 
 
 @dataclass(frozen=True)

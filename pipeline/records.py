@@ -47,7 +47,7 @@ class _Record:
         if value is None:
             return None
         try:
-            record: Self = _adapter(cls).validate_python(value)
+            record: Self = _adapter(cls).validate_python(value)  # type: ignore[arg-type] # a class has a hash
         except ValueError:
             return None
         return record
@@ -61,7 +61,7 @@ class _Record:
 
 
 @functools.cache
-def _adapter(record: type[_Record]) -> TypeAdapter[Any]:
+def _adapter(record: Any) -> TypeAdapter[Any]:
     return TypeAdapter(record)
 
 

@@ -9,6 +9,7 @@ writes a checkpoint first, from which the next attempt goes on.
 from __future__ import annotations
 
 import argparse
+import errno
 import signal
 import sys
 import time
@@ -192,7 +193,7 @@ class TrainingReport:
         self.written_at = 0.0
         self.write_progress(trainer, metrics)
 
-    def training(self, trainer: Trainer, metrics: dict[str, float]) -> None:
+    def step(self, trainer: Trainer, metrics: dict[str, float]) -> None:
         if time.perf_counter() - self.written_at > PROGRESS_EVERY_S:
             self.write_progress(trainer, metrics)
 
@@ -245,6 +246,8 @@ def in_words(seconds: float) -> str:
 def explain(error: BaseException) -> str:
     """An unforeseen error in a line, with what usually helps."""
     text = f"{type(error).__name__}: {error}".strip().splitlines()[0]
+    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+        return f"the disk is full: {text}; `retry` goes on from the last checkpoint once there is room"
     out_of_memory = isinstance(error, MemoryError) or "out of memory" in text or "can't allocate memory" in text
     if out_of_memory:
         return f"out of memory; a smaller data.batch_size or data.image_size helps ({text})"

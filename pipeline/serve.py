@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import errno
 import signal
 import socket
 import subprocess
@@ -26,10 +27,7 @@ class TensorBoard:
         """Raises PipelineError where the port is taken or TensorBoard does not come up."""
         self.logdir, self.port, self.host = logdir, port, host
         self.url = f"http://localhost:{port}"
-        if not _is_free(host, port):
-            raise PipelineError(
-                f"port {port} is in use, perhaps by another `up`; stop that, or choose one with --port {port + 1}"
-            )
+        _check_is_free(host, port)
         self.process = self._start()
 
     def _start(self) -> subprocess.Popen[bytes]:
@@ -70,14 +68,16 @@ class TensorBoard:
             self.process.wait()
 
 
-def _is_free(host: str, port: int) -> bool:
+def _check_is_free(host: str, port: int) -> None:
     with socket.socket() as server:
         server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             server.bind((host, port))
-        except OSError:
-            return False
-    return True
+        except OSError as error:
+            if error.errno != errno.EADDRINUSE:
+                raise PipelineError(f"TensorBoard cannot listen at {host}:{port}: {error.strerror}") from None
+            hint = f"stop that, or choose one with --port {port % 65535 + 1}"
+            raise PipelineError(f"port {port} is in use, perhaps by another `up`; {hint}") from None
 
 
 def _die_with_parent() -> None:

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, TypeAlias, Union
 
 from pydantic import (
-    AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -27,7 +26,7 @@ from pipeline import catalog
 
 
 class Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False, defer_build=True)
 
 
 class Choice(Section):
@@ -78,12 +77,12 @@ class Conflict:
 def _text(pattern: str, expected: str) -> Any:
     """Text that matches a pattern; `expected` says so to a person."""
 
-    def check(value: str) -> str:
-        if re.fullmatch(pattern, value) is None:
+    def check(value: object) -> object:
+        if re.fullmatch(pattern, str(value)) is None:
             raise PydanticCustomError("format", "{expected}", {"expected": expected})
         return value
 
-    return Annotated[str, AfterValidator(check), Field(json_schema_extra={"pattern": f"^{pattern}$"})]
+    return Annotated[str, BeforeValidator(check), Field(json_schema_extra={"pattern": f"^({pattern})$"})]
 
 
 if TYPE_CHECKING:
@@ -91,28 +90,35 @@ if TYPE_CHECKING:
     Device: TypeAlias = str
 else:
     Name = _text(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}", "is not a name; use up to 64 letters, digits, - and _")
-    Device = _text(r"auto|cpu|cuda(:\d{1,2})?", "is not a device; write auto, cpu, cuda or cuda:N")
+    Device = _text(r"auto|cpu|cuda(:[0-9]{1,2})?", "is not a device; write auto, cpu, cuda or cuda:N")
 
-_DURATION = re.compile(r"(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s)?")
+_DURATION = re.compile("".join(f"(?:([0-9]{{1,9}}){unit})?" for unit in "dhms"))
+_MAX_DAYS = 366
 
 
 def _seconds(value: object) -> object:
     """`90`, `90s`, `5m`, `1h30m` or `2d` as seconds."""
-    if not isinstance(value, str):
-        return value
-    match = _DURATION.fullmatch(value)
-    if not value or match is None:
+    match = _DURATION.fullmatch(value) if isinstance(value, str) and value else None
+    if match:
+        days, hours, minutes, seconds = (int(part or 0) for part in match.groups())
+        value = ((days * 24 + hours) * 60 + minutes) * 60 + seconds
+    if type(value) is not int:
         raise PydanticCustomError("duration", "is not a duration; write 90s, 5m, 1h30m, 2d or a number of seconds")
-    days, hours, minutes, seconds = (int(part or 0) for part in match.groups())
-    return ((days * 24 + hours) * 60 + minutes) * 60 + seconds
+    if not 1 <= value <= _MAX_DAYS * 86400:
+        raise PydanticCustomError("duration", "is out of range; a duration is from 1s to {days}d", {"days": _MAX_DAYS})
+    return value
 
 
 Duration = Annotated[
     int,
-    Field(ge=1, le=366 * 86400),
     BeforeValidator(_seconds),
     WithJsonSchema(
-        {"anyOf": [{"type": "integer", "minimum": 1}, {"type": "string", "pattern": r"^(\d+d)?(\d+h)?(\d+m)?(\d+s)?$"}]}
+        {
+            "anyOf": [
+                {"type": "integer", "minimum": 1, "maximum": _MAX_DAYS * 86400},
+                {"type": "string", "pattern": r"^(?=.)(\d+d)?(\d+h)?(\d+m)?(\d+s)?$"},
+            ]
+        }
     ),
 ]
 
@@ -199,6 +205,7 @@ class Resources(Section):
     )
     retry_on: tuple[Literal["lost", "failed", "timed_out"], ...] = Field(
         ("lost",),
+        max_length=3,
         description="Ends of an attempt after which it is tried again; lost: its worker or process was killed.",
     )
     priority: int = Field(0, ge=-1000, le=1000, description="Higher runs first; equals run in order of submission.")
@@ -232,12 +239,23 @@ def model_takes_the_size(spec: Spec) -> Conflict | None:
     needed = catalog.MODELS[spec.model.name].smallest(spec.model)
     if spec.image_size is None or spec.image_size >= needed:
         return None
+    size = (
+        f"data.image_size is {spec.image_size}" if spec.data.image_size else f"{spec.data.name} has {spec.image_size}"
+    )
     return Conflict(
         "model.name",
-        f"{spec.model.name!r} needs pictures of at least {needed} pixels, and {spec.data.name} has {spec.image_size}; "
+        f"{spec.model.name!r} needs pictures of at least {needed} pixels, and {size}; "
         f"set data.image_size: {max(needed, 32)}",
         depends=("data.image_size", "data.name", "model.name", "model.widths"),
     )
+
+
+def model_takes_the_batch(spec: Spec) -> Conflict | None:
+    needed = catalog.MODELS[spec.model.name].min_batch
+    if spec.data.batch_size >= needed:
+        return None
+    message = f"{spec.data.batch_size} is too small for the batch norm of {spec.model.name!r}; at least {needed}"
+    return Conflict("data.batch_size", message, depends=("data.batch_size", "model.name"))
 
 
 def augmentations_fit_the_size(spec: Spec) -> Conflict | None:
@@ -245,7 +263,8 @@ def augmentations_fit_the_size(spec: Spec) -> Conflict | None:
         for key, value in augmentation.options().items():
             if key in ("padding", "size") and spec.image_size is not None and value > spec.image_size:
                 message = f"{value} is more than the pictures' {spec.image_size} pixels"
-                return Conflict(f"data.augment.{index}.{key}", message, depends=("data.image_size", "data.augment"))
+                at = f"data.augment.{index}.{key}"
+                return Conflict(at, message, depends=("data.image_size", "data.name", at))
     return None
 
 
@@ -278,6 +297,7 @@ def warmup_ends_before_training_does(spec: Spec) -> Conflict | None:
 
 RULES: tuple[Callable[[Spec], Conflict | None], ...] = (
     model_takes_the_size,
+    model_takes_the_batch,
     augmentations_fit_the_size,
     widths_begin_with_a_convolution,
     nesterov_has_momentum,

@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
+from pipeline.errors import UsageError
 from pipeline.jobqueue import Queue
 from pipeline.paths import STATES
 from pipeline.records import End, Progress
@@ -15,14 +16,15 @@ EXIT_CODES = {"succeeded": 0, "failed": 3, "invalid": 3, "cancelled": 4, "timed_
 """Of `submit --wait`, by how the job ended."""
 
 POLL_S = 0.3
+LOOKS = 10
 
 
 def jobs(queue: Queue, state: str | None = None) -> list[dict[str, Any]]:
     """All jobs, oldest first, or those in one state."""
-    states = [state] if state else STATES
-    found = [(job_id, where) for where in states for job_id in queue.tickets.ids(where)]
-    found.sort(key=lambda item: age_key(item[0]))
-    return [view for job_id, where in found if (view := job(queue, job_id, where))]
+    states = [state] if state else [*STATES, "pending"]  # a job may go back there while the others are looked at
+    found = {job_id: where for where in states for job_id in queue.tickets.ids(where)}
+    views = [job(queue, job_id, found[job_id]) for job_id in sorted(found, key=age_key)]
+    return [view for view in views if view]
 
 
 def job(queue: Queue, job_id: str, state: str) -> dict[str, Any] | None:
@@ -30,13 +32,13 @@ def job(queue: Queue, job_id: str, state: str) -> dict[str, Any] | None:
     run = queue.home.run(job_id)
     end = End.read(queue.paths.end(job_id)) if state not in ("pending", "running") else None
     if end is not None:
-        values = end.to_json()
-        return {"id": job_id, "state": state, **values, "run_dir": str(run.root)}
+        return {**vars(end), "id": job_id, "state": state, "run_dir": str(run.root)}
     ticket = queue.tickets.read(state, job_id)
     if ticket is None:
         return None
     attempts, progress = queue.attempts(job_id), Progress.read(run.progress)
-    progress = progress or Progress(0, epochs=ticket.spec.get("train", {}).get("epochs", 0))
+    train = ticket.spec.get("train")
+    progress = progress or Progress(0, epochs=train.get("epochs", 0) if isinstance(train, dict) else 0)
     latest = attempts.entries[-1] if attempts.entries else {}
     return {
         "id": job_id,
@@ -62,16 +64,19 @@ def job(queue: Queue, job_id: str, state: str) -> dict[str, Any] | None:
 def _why(state: str, latest: dict[str, Any], progress: Progress) -> str:
     if state == "pending":
         return f"queued again: {latest['why']}" if latest.get("why") else "waits for a worker"
+    if state != "running":
+        return "has no recorded end; the next worker queues it again"
     return progress.note or "training"
 
 
 def find(queue: Queue, prefix: str) -> dict[str, Any]:
     """The job whose id begins so, or the `latest`. Raises UsageError."""
     job_id = queue.tickets.find(prefix)
-    while True:  # it may move between two looks
+    for _ in range(LOOKS):  # it may move between two of them
         view = job(queue, job_id, queue.tickets.state(job_id) or "pending")
         if view is not None:
             return view
+    raise UsageError(f"{job_id}: its ticket cannot be read; `pipeline status` says what is in quarantine")
 
 
 def changes(queue: Queue, job_id: str) -> Iterator[dict[str, Any]]:

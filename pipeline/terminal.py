@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 import sys
 import time
@@ -27,14 +28,14 @@ class TerminalDisplay:
         self._write(f"worker: {line}")
 
     def log_line(self, job_id: str, line: str) -> None:
-        self._write(f"{job_id.split('-2', 1)[0]}: {line}")
+        self._write(f"{name_of(job_id)}: {line}")
 
     def progress(self, jobs: list[tuple[str, Progress]]) -> None:
         if not self.is_terminal or time.monotonic() - self.written_at < LIVE_EVERY_S:
             return
         self.written_at = time.monotonic()
         self._clear()
-        self.live = "  |  ".join(f"{job_id.split('-2', 1)[0]}: {live(progress)}" for job_id, progress in jobs)
+        self.live = "  |  ".join(f"{name_of(job_id)}: {live(progress)}" for job_id, progress in jobs)
         sys.stdout.write(self.live[: shutil.get_terminal_size().columns - 1])
         sys.stdout.flush()
 
@@ -43,14 +44,21 @@ class TerminalDisplay:
         self.live = ""
 
     def _write(self, line: str) -> None:
-        self._clear()
-        sys.stdout.write(f"{line}\n")
-        sys.stdout.write(self.live[: shutil.get_terminal_size().columns - 1] if self.live else "")
-        sys.stdout.flush()
+        """Nobody may be reading any more, or the disk may be full: the jobs matter more."""
+        with contextlib.suppress(OSError, UnicodeEncodeError):
+            self._clear()
+            sys.stdout.write(f"{line}\n")
+            sys.stdout.write(self.live[: shutil.get_terminal_size().columns - 1] if self.live else "")
+            sys.stdout.flush()
 
     def _clear(self) -> None:
         if self.live:
             sys.stdout.write("\r\x1b[2K")
+
+
+def name_of(job_id: str) -> str:
+    """The job file's name in an id, which is `<name>-<time>-<random>`."""
+    return job_id.rsplit("-", 2)[0]
 
 
 def live(progress: Progress) -> str:
@@ -82,9 +90,9 @@ def status_table(jobs: Sequence[dict[str, Any]], *, all_ended: bool) -> list[str
 
 def _row(job: dict[str, Any]) -> tuple[str, ...]:
     accuracy = job["metrics"].get("test/accuracy")
-    state = job["outcome"] if job["state"] == "failed" else job["state"]
+    state = job["outcome"] or "failed" if job["state"] == "failed" else job["state"]
     epoch = f"{job['epoch']}/{job['epochs']}" if job["epochs"] else ""
-    return job["id"], state, epoch, "" if accuracy is None else f"{100 * accuracy:.2f} %", job["why"]
+    return job["id"], state, epoch, "" if accuracy is None else f"{100 * accuracy:.2f} %", " ".join(job["why"].split())
 
 
 def table(rows: Sequence[Sequence[str]]) -> list[str]:

@@ -5,23 +5,27 @@ What lies in a state's folder and is not a whole ticket is moved to `quarantine/
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
 import secrets
-import stat
 import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
+
 from pipeline import durable
 from pipeline.errors import UsageError
 from pipeline.paths import STATES, QueuePaths
 from pipeline.records import now
-from pipeline.spec import Spec
+from pipeline.spec import Resources, Spec
 
 MAX_TICKET_BYTES = 1024 * 1024
+MAX_QUARANTINED_NAME = 150  # characters of a foreign file's name that are kept
+MAX_REASON = 500
 
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}-(\d{8}T\d{12}Z-[0-9a-f]{6})")
 _last_id_time = 0
@@ -68,13 +72,22 @@ class Ticket:
         ticket = cls(**{name: value[name] for name in fields})
         if ticket.id != job_id:
             raise ValueError(f"it says that it is {ticket.id!r}")
-        if type(ticket.priority) is not int or not isinstance(ticket.name, str) or not isinstance(ticket.spec, dict):
-            raise ValueError("a field is of the wrong kind")
+        kinds = {"name": str, "priority": int, "submitted_at": str, "spec": dict}
+        if wrong := [name for name, kind in kinds.items() if type(value[name]) is not kind]:
+            raise ValueError(f"of the wrong kind: {', '.join(wrong)}")
         return ticket
 
     def validated(self) -> Spec:
         """The spec. Raises ValidationError where this version of the program does not take it any more."""
         return Spec.model_validate_json(json.dumps(self.spec))
+
+    @property
+    def resources(self) -> Resources:
+        """Of the spec; the defaults where this version of the program does not take it any more."""
+        try:
+            return self.validated().resources
+        except ValidationError:
+            return Resources()
 
 
 @dataclass(frozen=True)
@@ -94,34 +107,43 @@ class Tickets:
             if name.endswith(".json") and _ID.fullmatch(name[:-5]):
                 ids.append(name[:-5])
             else:
-                self._quarantine(self.paths.state(state) / name, "its name is not that of a ticket")
+                self.quarantine(self.paths.state(state) / name, "its name is not that of a ticket")
         return ids
 
     def read(self, state: str, job_id: str) -> Ticket | None:
-        """The ticket; None where it has moved on, or could not be read and is in quarantine now."""
+        """The ticket; None where it has moved on, is not one and is in quarantine now, or the disk cannot read it."""
         path = self.paths.ticket(state, job_id)
         try:
-            return Ticket.parse(_content(path), job_id)
-        except FileNotFoundError:
-            return None
+            return Ticket.parse(durable.read_small(path, limit=MAX_TICKET_BYTES), job_id)
         except (ValueError, TypeError, RecursionError, PermissionError) as error:
-            self._quarantine(path, f"it cannot be read: {error}")
-            return None
+            self.quarantine(path, f"it cannot be read: {error}")
+        except OSError:
+            pass  # not its own fault, so it stays
+        return None
 
-    def _quarantine(self, path: Path, why: str) -> None:
-        target = self.paths.quarantine / f"{path.name}.{secrets.token_hex(3)}"
+    def quarantine(self, path: Path, why: str) -> None:
+        """Move a file out of the way, with the reason beside it; where that cannot be done it stays."""
+        name = re.sub(r"[^A-Za-z0-9._-]", "_", path.name)[:MAX_QUARANTINED_NAME]
+        target = self.paths.quarantine / f"{name}.{secrets.token_hex(3)}"
+        reason = target.with_name(f"{target.name}.why")
+        line = f"{_printable(path)}: {why[:MAX_REASON]}\n".encode(errors="replace")
         try:
+            durable.replace(reason, lambda file: file.write(line))
             path.rename(target)
-        except FileNotFoundError:
-            return
-        durable.replace(target.with_name(f"{target.name}.why"), lambda file: file.write(f"{path}: {why}\n".encode()))
+        except OSError:
+            with contextlib.suppress(OSError):
+                reason.unlink()
 
     def quarantined(self) -> list[str]:
         """A line for each file in quarantine: where it lay, and why it is here."""
-        return [p.read_text(errors="replace").strip() for p in sorted(self.paths.quarantine.glob("*.why"))]
+        lines = []
+        for path in sorted(self.paths.quarantine.glob("*.why")):
+            with contextlib.suppress(OSError, ValueError):  # a folder, say, or gone meanwhile
+                lines.append(durable.read_small(path, limit=MAX_TICKET_BYTES).decode(errors="replace").strip())
+        return lines
 
     def state(self, job_id: str) -> str | None:
-        for _ in range(2):  # a second look finds a ticket that moved against the order of this one
+        for _ in range(3):  # another look finds a ticket that moved against the order of this one
             for state in STATES:
                 if self.paths.ticket(state, job_id).exists():
                     return state
@@ -136,6 +158,8 @@ class Tickets:
 
     def find(self, prefix: str) -> str:
         """The id that begins so; `latest` is the newest. Raises UsageError where there is none, or more than one."""
+        if _ID.fullmatch(prefix) and self.state(prefix):
+            return prefix
         ids = sorted((job_id for state in STATES for job_id in self.ids(state)), key=age_key)
         if not ids:
             raise UsageError(f"{self.paths.root}: there are no jobs here yet")
@@ -149,11 +173,6 @@ class Tickets:
         return found[0]
 
 
-def _content(path: Path) -> bytes:
-    """Raises ValueError where it is not a small regular file; a pipe would block whoever opens it."""
-    info = path.lstat()
-    if not stat.S_ISREG(info.st_mode):
-        raise ValueError("it is not a regular file")
-    if info.st_size > MAX_TICKET_BYTES:
-        raise ValueError(f"it is {info.st_size:,} bytes long; a ticket has at most {MAX_TICKET_BYTES:,}")
-    return path.read_bytes()
+def _printable(path: Path) -> str:
+    """On one line, whatever its name is made of."""
+    return str(path) if str(path).isprintable() else ascii(str(path))

@@ -1,4 +1,4 @@
-"""The training loop: a Trainer holds the state and takes steps, `train` says when to log, evaluate and save.
+"""The training loop: the Loop says when to log, evaluate and save; the Trainer holds the state and takes the steps.
 
 A step is one change of the weights. Nothing in a step waits for the device; what is logged is read every `log.every`
 steps. The order of pictures and their augmentation are functions of seed, epoch and batch (`data/loader.py`), so that a
@@ -24,12 +24,84 @@ from pipeline.board.writer import Board
 from pipeline.data.loader import Loader
 from pipeline.data.source import FileSplit, Source, Split
 from pipeline.device import Setting
-from pipeline.errors import CheckpointError, DataError, Interrupted
-from pipeline.metrics import Evaluation, Evaluator, Window
+from pipeline.errors import CheckpointError, DataError, DivergedError, Interrupted
+from pipeline.metrics import DIVERGED_HINT, Evaluation, Evaluator, Window
 from pipeline.spec import Spec
 from pipeline.stop import Stop
 
 EVALUATION_BATCH = 500  # pictures; larger ones fall out of a CPU's cache
+
+
+@dataclass
+class Loop:
+    """One attempt's way through the epochs that are left."""
+
+    trainer: Trainer
+    board: Board
+    report: Report
+    save: Callable[[dict[str, Any], bool], None]  # a checkpoint's state, and whether it is the best so far
+    stop: Stop
+    metrics: dict[str, float] = field(default_factory=dict)  # the latest value of each scalar
+
+    def run(self) -> None:
+        """Train to the end. Raises Interrupted, with a checkpoint written, where it is asked to stop."""
+        try:
+            while self.trainer.epoch < self.trainer.spec.train.epochs:
+                self.train_epoch()
+                self.end_epoch()
+        except Interrupted:
+            self.checkpoint(is_best=False)
+            raise
+
+    def train_epoch(self) -> None:
+        trainer, spec = self.trainer, self.trainer.spec
+        stopwatch = Stopwatch(trainer.num_images)
+        saved_at = time.perf_counter()
+        for step in trainer.train_epoch():
+            if step % spec.log.every == 0 or step == trainer.num_steps:
+                self.log_training(stopwatch)
+            self.report.step(trainer, self.metrics)
+            if time.perf_counter() - saved_at > spec.train.checkpoint_every:
+                self.checkpoint(is_best=False)
+                saved_at = time.perf_counter()
+            self.stop.check()
+
+    def log_training(self, stopwatch: Stopwatch) -> None:
+        trainer = self.trainer
+        loss, accuracy = trainer.window.read()  # waits for the device, so the time below is that of finished work
+        self.log(
+            {
+                tags.TRAIN_LOSS: loss,
+                tags.TRAIN_ACCURACY: accuracy,
+                tags.LEARNING_RATE: trainer.schedule(trainer.step - 1),
+                tags.IMAGES_PER_SECOND: stopwatch.rate(trainer.num_images),
+            }
+        )
+
+    def end_epoch(self) -> None:
+        """Evaluate, write what an epoch leaves, save."""
+        trainer = self.trainer
+        evaluation = trainer.evaluate(self.stop)
+        trainer.epoch, trainer.batch = trainer.epoch + 1, 0
+        is_best = evaluation.accuracy > trainer.best_accuracy
+        if is_best:
+            trainer.best_accuracy, trainer.best_epoch = evaluation.accuracy, trainer.epoch
+        self.log({tags.TEST_LOSS: evaluation.loss, tags.TEST_ACCURACY: evaluation.accuracy})
+        per_class = zip(trainer.source.classes, evaluation.class_accuracy, strict=True)
+        self.board.scalars(trainer.step, {tags.class_accuracy(name): value for name, value in per_class})
+        if trainer.spec.log.histograms:
+            histograms.add_parameters(self.board, trainer.model, step=trainer.step)
+        self.checkpoint(is_best=is_best)
+        self.report.epoch(trainer, self.metrics, evaluation)
+
+    def log(self, values: dict[str, float]) -> None:
+        self.metrics.update(values)
+        self.board.scalars(self.trainer.step, values)
+
+    def checkpoint(self, *, is_best: bool) -> None:
+        state = self.trainer.state_dict()
+        self.board.flush()  # first, so that what a checkpoint follows is never lost
+        self.save({**state, "metrics": self.metrics}, is_best)
 
 
 class Trainer:
@@ -151,6 +223,8 @@ class Trainer:
     def state_dict(self) -> dict[str, Any]:
         """All that the next step depends on. Raises DivergedError rather than give weights that are not finite."""
         self.window.fold()
+        if not all(torch.stack([parameter.isfinite().all() for parameter in self.model.parameters()]).tolist()):
+            raise DivergedError(f"the weights are not finite after step {self.step}: {DIVERGED_HINT}")
         return {
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
@@ -198,83 +272,11 @@ def build_model(spec: Spec, source: Source) -> nn.Module:
 class Report(Protocol):
     """Told of the training as it goes on; whoever is told writes logs and progress."""
 
-    def training(self, trainer: Trainer, metrics: dict[str, float]) -> None:
-        """The latest value of each scalar: after `log.every` steps."""
+    def step(self, trainer: Trainer, metrics: dict[str, float]) -> None:
+        """A step was taken; `metrics` are the latest value of each scalar. Called often."""
 
     def epoch(self, trainer: Trainer, metrics: dict[str, float], evaluation: Evaluation) -> None:
         """An epoch has ended and was evaluated."""
-
-
-@dataclass
-class Loop:
-    """One attempt's way through the epochs that are left."""
-
-    trainer: Trainer
-    board: Board
-    report: Report
-    save: Callable[[dict[str, Any], bool], None]  # a checkpoint's state, and whether it is the best so far
-    stop: Stop
-    metrics: dict[str, float] = field(default_factory=dict)  # the latest value of each scalar
-
-    def run(self) -> None:
-        """Train to the end. Raises Interrupted, with a checkpoint written, where it is asked to stop."""
-        try:
-            while self.trainer.epoch < self.trainer.spec.train.epochs:
-                self.train_epoch()
-                self.end_epoch()
-        except Interrupted:
-            self.checkpoint(is_best=False)
-            raise
-
-    def train_epoch(self) -> None:
-        trainer, spec = self.trainer, self.trainer.spec
-        stopwatch = Stopwatch(trainer.num_images)
-        saved_at = time.perf_counter()
-        for step in trainer.train_epoch():
-            if step % spec.log.every == 0 or step == trainer.num_steps:
-                self.log_training(stopwatch)
-            if time.perf_counter() - saved_at > spec.train.checkpoint_every:
-                self.checkpoint(is_best=False)
-                saved_at = time.perf_counter()
-            self.stop.check()
-
-    def log_training(self, stopwatch: Stopwatch) -> None:
-        trainer = self.trainer
-        loss, accuracy = trainer.window.read()  # waits for the device, so the time below is that of finished work
-        self.log(
-            {
-                tags.TRAIN_LOSS: loss,
-                tags.TRAIN_ACCURACY: accuracy,
-                tags.LEARNING_RATE: trainer.schedule(trainer.step - 1),
-                tags.IMAGES_PER_SECOND: stopwatch.rate(trainer.num_images),
-            }
-        )
-        self.report.training(trainer, self.metrics)
-
-    def end_epoch(self) -> None:
-        """Evaluate, write what an epoch leaves, save."""
-        trainer = self.trainer
-        evaluation = trainer.evaluate(self.stop)
-        trainer.epoch, trainer.batch = trainer.epoch + 1, 0
-        is_best = evaluation.accuracy > trainer.best_accuracy
-        if is_best:
-            trainer.best_accuracy, trainer.best_epoch = evaluation.accuracy, trainer.epoch
-        self.log({tags.TEST_LOSS: evaluation.loss, tags.TEST_ACCURACY: evaluation.accuracy})
-        per_class = zip(trainer.source.classes, evaluation.class_accuracy, strict=True)
-        self.board.scalars(trainer.step, {tags.class_accuracy(name): value for name, value in per_class})
-        if trainer.spec.log.histograms:
-            histograms.add_parameters(self.board, trainer.model, step=trainer.step)
-        self.checkpoint(is_best=is_best)
-        self.report.epoch(trainer, self.metrics, evaluation)
-
-    def log(self, values: dict[str, float]) -> None:
-        self.metrics.update(values)
-        self.board.scalars(self.trainer.step, values)
-
-    def checkpoint(self, *, is_best: bool) -> None:
-        state = self.trainer.state_dict()
-        self.board.flush()  # first, so that what a checkpoint follows is never lost
-        self.save({**state, "metrics": self.metrics}, is_best)
 
 
 class Stopwatch:

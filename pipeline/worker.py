@@ -9,6 +9,7 @@ pipe. Nothing here imports torch.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
 import secrets
@@ -16,7 +17,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import BinaryIO, Protocol
 
@@ -31,6 +32,9 @@ from pipeline.stop import Stop
 
 TICK_S = 0.2
 REPAIR_EVERY_S = 5.0
+COMPLAIN_EVERY_S = 60.0
+LOG_CHUNK_BYTES = 1024 * 1024
+KILLED_FROM_OUTSIDE = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 GRACE_S = 30.0  # to write a checkpoint; below the grace period that Compose gives the worker
 
 
@@ -65,7 +69,8 @@ class Child:
     def ask_to_stop(self, outcome: Outcome) -> None:
         if self.asked is None:
             self.asked, self.kill_at = outcome, time.monotonic() + GRACE_S
-            self.process.send_signal(signal.SIGTERM)
+            if self.process.returncode is None:
+                os.kill(self.process.pid, signal.SIGTERM)  # Popen's send_signal might reap it unseen
 
     def kill(self) -> None:
         """The child and whatever it has started in its session."""
@@ -104,13 +109,12 @@ class Worker:
     def __post_init__(self) -> None:
         self.queue = Queue(self.home)
         self._repaired_at = time.monotonic()
+        self._complaints: dict[str, float] = {}
 
     def run(self) -> None:
         """Work until asked to stop or, with `drain`, until nothing waits. Running jobs are queued again."""
         self.queue.create()
-        lease = Lease.acquire(self.queue.paths.worker_lease(self.name))
-        if lease is None:
-            raise QueueError(f"{self.queue.paths.leases}: cannot lock a file here, so no worker can run")
+        lease = self.lease_a_name()
         try:
             for check in doctor.check_home(self.home):
                 if check.verdict != "ok" and check.name != "workers":
@@ -125,6 +129,16 @@ class Worker:
                 child.kill()
             lease.release()
 
+    def lease_a_name(self) -> Lease:
+        """Show that this worker lives. Raises QueueError where files cannot be locked."""
+        try:
+            while (lease := Lease.acquire(self.queue.paths.worker_lease(self.name))) is None:
+                self.name = secrets.token_hex(4)  # somebody is looking whether it is held, and is in the way
+        except OSError as error:
+            where = self.queue.paths.leases
+            raise QueueError(f"{where}: files cannot be locked here, so no worker can run: {error}") from None
+        return lease
+
     def is_done(self) -> bool:
         if self.children:
             return False
@@ -132,78 +146,117 @@ class Worker:
 
     def tick(self) -> None:
         for child in list(self.children):
-            self.watch(child)
+            with self.trying_again(child.id):
+                self.watch(child)
+        with self.trying_again("the queue"):
+            self.fill_slots()
+        with self.trying_again("repair"):
+            self.repair()
+        with self.trying_again("the display"):
+            self.display.progress([(child.id, p) for child in self.children if (p := self.progress(child))])
+            self.on_tick()
+
+    def fill_slots(self) -> None:
+        while not self.stop.why and len(self.children) < self.slots:
+            claim = self.queue.claim(self.name)
+            if claim is None:
+                break
+            self.start(claim)
+
+    def repair(self) -> None:
+        if time.monotonic() - self._repaired_at > REPAIR_EVERY_S:
+            self._repaired_at = time.monotonic()
+            self.queue.create()
+            for line in repair.repair_running(self.queue):
+                self.complain(line)
+
+    @contextlib.contextmanager
+    def trying_again(self, what: str) -> Iterator[None]:
+        """For what a full disk, say, may refuse now and allow with a later tick: nothing is given up for it."""
         try:
-            while not self.stop.why and len(self.children) < self.slots:
-                claim = self.queue.claim(self.name)
-                if claim is None:
-                    break
-                self.start(claim)
-            if time.monotonic() - self._repaired_at > REPAIR_EVERY_S:
-                self._repaired_at = time.monotonic()
-                for line in repair.repair_running(self.queue):
-                    self.display.say(line)
-        except OSError as error:  # a full disk, say: the queue is as it was, and the next look may find room
-            self.display.say(f"the queue cannot be used right now: {error}")
-        self.display.progress([(child.id, p) for child in self.children if (p := self.progress(child))])
-        self.on_tick()
+            yield
+        except (OSError, QueueError) as error:
+            self.complain(f"{what}: does not work right now: {error}")
+
+    def complain(self, line: str) -> None:
+        """Say what may come again with every tick, once a minute."""
+        if time.monotonic() > self._complaints.get(line, 0):
+            self._complaints[line] = time.monotonic() + COMPLAIN_EVERY_S
+            self.display.say(line)
 
     def progress(self, child: Child) -> Progress | None:
         progress = Progress.read(self.home.run(child.id).progress)
         return progress if progress and progress.attempt == child.claim.attempts.number else None
 
     def start(self, claim: Claim) -> None:
-        """Start the job's next attempt. Raises OSError; then the claim is given back by the next repair."""
+        """Start the job's next attempt. Raises OSError; then the claim is given back, or the next repair does it."""
         run, number = self.home.run(claim.id), claim.attempts.number
-        read_fd, alive_fd = os.pipe()
+        fds: list[int] = []
         try:
+            fds += os.pipe()
             spec = claim.ticket.validated()
             save_spec(run, spec)
             durable.replace_json(run.progress, Progress(number, note="starting").to_json())
             with run.log(number).open("ab") as log:
-                process = subprocess.Popen(
-                    self.command(claim, read_fd),
-                    stdin=subprocess.DEVNULL,
-                    stdout=log,
-                    stderr=subprocess.STDOUT,
-                    start_new_session=True,
-                    pass_fds=(claim.lease.fd, read_fd),
-                    env=self.environment(),
-                )
-            child = Child(claim, process, alive_fd, run.log(number).open("rb"), spec.resources.timeout)
-        except BaseException:
-            os.close(alive_fd)
-            claim.lease.release()
+                reader = run.log(number).open("rb")  # before the child is there: nothing may fail after that
+                try:
+                    process = self.spawn(claim, log, fds[0])
+                except BaseException:
+                    reader.close()
+                    raise
+            self.children.append(Child(claim, process, fds.pop(), reader, spec.resources.timeout))
+        except BaseException as error:
+            self.give_back(claim, str(error))
             raise
         finally:
-            os.close(read_fd)
-        self.children.append(child)
+            for fd in fds:
+                os.close(fd)
         self.display.say(f"{claim.id}: attempt {number} starts")
+
+    def spawn(self, claim: Claim, log: BinaryIO, alive_fd: int) -> subprocess.Popen[bytes]:
+        return subprocess.Popen(
+            self.command(claim, alive_fd),
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+            pass_fds=(claim.lease.fd, alive_fd),
+            env=self.environment(),
+        )
+
+    def give_back(self, claim: Claim, why: str) -> None:
+        with contextlib.suppress(OSError):
+            why = f"could not be started: {why}"
+            self.queue.settle(claim, Result(claim.attempts.number, "interrupted", why))
+        self.queue.pass_over(claim.id)
+        claim.lease.release()
 
     def command(self, claim: Claim, alive_fd: int) -> list[str]:
         arguments = [str(self.home.root), claim.id, str(claim.attempts.number), "--alive", str(alive_fd)]
         return [sys.executable, "-m", "pipeline.run", *arguments]
 
     def environment(self) -> dict[str, str]:
-        """Several slots share the processors, unless the user has said how many threads a job gets."""
+        """What the user has set, and for the threads of several jobs, or of other programs, to live side by side.
+
+        A thread that waits for another one spins by default; where there are fewer free processors than threads, that
+        holds up the very thread that it waits for. Measured beside one other busy process: 8 times faster without.
+        """
         threads = {"OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // self.slots))} if self.slots > 1 else {}
-        return {**threads, **os.environ}
+        return {**threads, "GOMP_SPINCOUNT": "1000", **os.environ}
 
     def watch(self, child: Child) -> None:
+        """Raises OSError; then the lease stays held, so that nobody else runs it, and the next tick tries it again."""
         self.pass_on_log(child)
-        if child.result is None:
-            status = child.exit_status()
-            if status is None:
-                self.stop_if_asked(child)
-                return
-            self.pass_on_log(child)
-            child.result = self.judge(child, status)
-        try:
-            child.result.write(self.home.run(child.id).result)
-            state = self.queue.settle(child.claim, child.result)
-        except OSError as error:
-            self.display.say(f"{child.id}: how it ended cannot be recorded yet: {error}")
-            return  # the lease stays held, so that nobody else runs it; tried again with the next tick
+        status = child.exit_status()
+        if status is None:
+            self.stop_if_asked(child)
+            return
+        self.pass_on_log(child, to_the_end=True)
+        if self.stop.why and child.asked is None:  # whoever asked this process may have asked the child as well
+            child.asked = "interrupted"
+        child.result = child.result or self.judge(child, status)
+        child.result.write(self.home.run(child.id).result)
+        state = self.queue.settle(child.claim, child.result)
         self.children.remove(child)
         child.close()
         self.num_unsuccessful += state in ("failed", "cancelled")
@@ -241,23 +294,25 @@ class Worker:
 
     def without_result(self, run: RunPaths, number: int, status: int) -> Result:
         p = Progress.read(run.progress) or Progress(number)
-        outcome: Outcome = "lost" if status == -signal.SIGKILL else "failed"
-        if outcome == "lost":
+        outcome: Outcome = "lost" if -status in KILLED_FROM_OUTSIDE else "failed"
+        if status == -signal.SIGKILL:
             why = "the training process was killed (SIGKILL); often that is the kernel, out of memory"
         elif status < 0:
-            why = f"the training process crashed ({signal.Signals(-status).name}); see the log"
+            why = f"the training process was ended by a signal ({signal.strsignal(-status) or -status}); see the log"
         else:
             why = f"the training process left with exit code {status} and no result; see the log"
         return Result(number, outcome, why, p.epoch, p.epochs, p.step, p.metrics, finished_at=now())
 
-    def pass_on_log(self, child: Child) -> None:
-        """What the child wrote since the last look, whole lines."""
-        position = child.log.tell()
-        text = child.log.read()
-        whole = text.rfind(b"\n") + 1
-        child.log.seek(position + whole)
-        for line in text[:whole].decode("utf-8", "replace").splitlines():
-            self.display.log_line(child.id, line)
+    def pass_on_log(self, child: Child, *, to_the_end: bool = False) -> None:
+        """What the child wrote since the last look: whole lines, and a chunk at most unless all of it is wanted."""
+        while text := child.log.read(LOG_CHUNK_BYTES):
+            is_full = to_the_end or (len(text) == LOG_CHUNK_BYTES and b"\n" not in text)
+            whole = len(text) if is_full else text.rfind(b"\n") + 1
+            child.log.seek(whole - len(text), os.SEEK_CUR)
+            for line in text[:whole].decode("utf-8", "replace").splitlines():
+                self.display.log_line(child.id, line)
+            if not to_the_end:
+                break
 
 
 def _why(child: Child, left: Result) -> str:

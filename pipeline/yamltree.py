@@ -18,6 +18,7 @@ from pipeline.errors import Problem, SpecError
 
 MAX_BYTES = 64 * 1024
 MAX_DEPTH = 20
+MAX_KEY = 100
 
 _INT = re.compile(r"[-+]?(0|[1-9][0-9]*)")
 _FLOAT = re.compile(r"[-+]?(\.[0-9]+|(0|[1-9][0-9]*)(\.[0-9]*)?)([eE][-+]?[0-9]+)?")
@@ -87,7 +88,9 @@ def read(data: bytes, source: str) -> tuple[Node, list[Problem]]:
         line = text.count("\n", 0, error.position) + 1
         raise _refused(source, line, f"the character U+{error.character:04X} is not allowed in YAML") from None
     except (ValueError, OverflowError):  # of PyYAML's chr() and int(), which it does not guard
-        raise _refused(source, builder.line, "not valid YAML: a number in an escape or directive is too large") from None
+        raise _refused(
+            source, builder.line, "not valid YAML: a number in an escape or directive is too large"
+        ) from None
     return builder.root or Node(1, None), list(dict.fromkeys(builder.problems))
 
 
@@ -167,6 +170,8 @@ class _Builder:
             parent.node.value.append(node)
         elif parent.key is None:
             parent.key, parent.key_line = str(node.value), node.line
+            if len(parent.key) > MAX_KEY:
+                raise _refused(self.source, node.line, f"a key is longer than {MAX_KEY} characters")
             if parent.key == "<<":
                 self.problem(node.line, "merge key '<<' is refused; write its fields out")
             if parent.key in parent.node.value:
@@ -183,7 +188,7 @@ class _Builder:
     def syntax_error(self, error: yaml.MarkedYAMLError) -> SpecError:
         mark, began = error.problem_mark or error.context_mark, error.context_mark
         message = "not valid YAML: " + ", ".join(part for part in (error.context, error.problem) if part)
-        if mark and began and began.line < mark.line:
+        if mark and began and began.line < mark.line and "block" not in (error.context or ""):
             message += f" (it began on line {began.line + 1})"
         message += next((f"; {hint}" for words, hint in _HINTS.items() if words in message), "")
         return SpecError([*self.problems, Problem(self.source, mark.line + 1 if mark else 0, "", message)])

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -12,9 +16,38 @@ import pytest
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.pop("PIPELINE_HOME", None)
 
-from pipeline.paths import Home  # noqa: E402
+from pipeline.paths import Home
+
+MINIMAL = """\
+name: tiny
+model: {name: net}
+data: {name: mnist}
+"""
 
 
 @pytest.fixture
 def home(tmp_path: Path) -> Home:
     return Home(tmp_path / "home")
+
+
+@pytest.fixture
+def job_file(tmp_path: Path) -> Callable[..., Path]:
+    """Writes a job file; its text begins as `MINIMAL` unless all of it is given."""
+
+    def write(more: str = "", *, name: str = "job.yaml", text: str = MINIMAL) -> Path:
+        path = tmp_path / name
+        path.write_text(text + more)
+        return path
+
+    return write
+
+
+@pytest.fixture
+def pipeline(home: Home) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Runs the console script as a process; keyword arguments are those of `subprocess.run`."""
+
+    def run(*arguments: str | Path, home: Home = home, **options: Any) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "pipeline.cli", "--home", home.root, *arguments]
+        return subprocess.run(command, **{"capture_output": True, "text": True, "timeout": 120, **options})
+
+    return run

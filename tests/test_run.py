@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
@@ -164,6 +165,7 @@ def test_a_run_in_the_foreground_saves_itself_at_ctrl_c(home: Home, tmp_path: Pa
 @pytest.mark.parametrize(
     ("error", "expected"),
     [
+        (OSError(errno.ENOSPC, "No space left on device"), "the disk is full"),
         (MemoryError(), "out of memory; a smaller data.batch_size"),
         (RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried"), "out of memory"),
         (ValueError("first line\nsecond line"), "ValueError: first line (the log has the traceback)"),

@@ -56,13 +56,14 @@ def trainer_of(spec: Spec, source: Source) -> Trainer:
 class Recorder:
     """A Report that keeps what it is told, and may ask for a stop."""
 
-    def __init__(self, at_step: Callable[[int], None] = lambda step: None) -> None:
+    def __init__(self, at_step: Callable[[int], object] = str) -> None:
         self.at_step = at_step
         self.evaluations: list[Evaluation] = []
         self.losses: dict[int, float] = {}
 
-    def training(self, trainer: Trainer, metrics: dict[str, float]) -> None:
-        self.losses[trainer.step] = metrics["train/loss"]
+    def step(self, trainer: Trainer, metrics: dict[str, float]) -> None:
+        if trainer.step % trainer.spec.log.every == 0 or trainer.step == trainer.num_steps:
+            self.losses[trainer.step] = metrics["train/loss"]
         self.at_step(trainer.step)
 
     def epoch(self, trainer: Trainer, metrics: dict[str, float], evaluation: Evaluation) -> None:  # noqa: ARG002
@@ -76,7 +77,7 @@ def run(
     stop_at: int | None = None,
     saved: list[tuple[dict[str, Any], bool]] | None = None,
 ) -> Recorder:
-    """Train to the end, or until a stop is asked for when step `stop_at` is logged."""
+    """Train to the end, or until a stop is asked for after step `stop_at`."""
     stop, saved = Stop(), [] if saved is None else saved
 
     def at_step(step: int) -> None:
@@ -113,25 +114,26 @@ RESUMED = {
 }
 
 
+@pytest.mark.parametrize("stop_at", [5, 7], ids=["at a point of the curve", "between two points"])
 @pytest.mark.parametrize("spec", RESUMED.values(), ids=RESUMED)
 def test_a_job_stopped_and_resumed_ends_with_the_same_weights_bit_for_bit(
-    spec: Spec, digits: Source, tmp_path: Path
+    spec: Spec, stop_at: int, digits: Source, tmp_path: Path
 ) -> None:
     alone = trainer_of(spec, digits)
     told = run(alone, tmp_path / "alone")
 
     saved: list[tuple[dict[str, Any], bool]] = []
     with pytest.raises(Interrupted):
-        run(trainer_of(spec, digits), tmp_path / "stopped", stop_at=5, saved=saved)
+        run(trainer_of(spec, digits), tmp_path / "stopped", stop_at=stop_at, saved=saved)
     torch.rand(17)  # what another process drew meanwhile does not matter
     resumed = trainer_of(spec, digits)
     state, _ = saved[-1]
     resumed.load_state_dict(state)
-    assert resumed.step == 5
+    assert resumed.step == stop_at
     told_again = run(resumed, tmp_path / "resumed")
 
     assert_identical(weights(resumed), weights(alone))
-    assert told_again.losses == {step: loss for step, loss in told.losses.items() if step > 5}
+    assert told_again.losses == {step: loss for step, loss in told.losses.items() if step > stop_at}
 
 
 def test_the_same_seed_gives_the_same_weights_and_another_seed_others(digits: Source, tmp_path: Path) -> None:
@@ -221,7 +223,7 @@ def test_a_model_that_cannot_take_the_pictures_says_so(digits: Source) -> None:
 @pytest.mark.parametrize("name", catalog.MODELS)
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_every_model_trains_in_every_precision(
-    name: str, precision: str, digits: Source, tmp_path_factory: pytest.TempPathFactory
+    name: str, precision: str, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     resized = datasets.load("digits", {}, image_size=32, datasets=tmp_path_factory.getbasetemp(), log=print)
     spec = make_spec({"name": name}, {"image_size": 32}, train={"precision": precision})

@@ -12,9 +12,10 @@ def class_accuracy(name: str) -> str:
     return f"test_class_accuracy/{name}"
 
 
+# TensorBoard sorts by tag: these come after what people look at first.
 def parameter(name: str) -> str:
-    return f"parameters/{name.replace('.', '/')}"
+    return f"weights/{name.replace('.', '/')}"
 
 
 def gradient(name: str) -> str:
-    return f"gradients/{name.replace('.', '/')}"
+    return f"weights_gradients/{name.replace('.', '/')}"

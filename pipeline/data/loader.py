@@ -28,7 +28,7 @@ Many small batches cost as few calls as one large one, and a chunk still fits in
 
 
 class Loader:
-    """Gives a split's batches, the last and smaller one included.
+    """Gives a split's batches, the last and smaller one included, but not one of a single picture to train on.
 
     augment: functions as in `augment.py`, their options already bound, applied in this order.
     dtype: of the images that are given. num_workers: processes that read a FileSplit ahead; 0 reads in this one.
@@ -51,6 +51,8 @@ class Loader:
         self.batch_size, self.device, self.dtype = batch_size, device, dtype
         self.augment, self.seed, self.shuffle = tuple(augment), seed, shuffle
         self.num_images = len(split)
+        if shuffle and batch_size > 1 and self.num_images % batch_size == 1:
+            self.num_images -= 1  # batch norm has no variance of one picture; it is another one each epoch
         self.num_batches = -(-self.num_images // batch_size)
         values = split.image_size**2 * split.channels
         self.chunk_batches = max(1, CHUNK_VALUES // (values * batch_size))
@@ -81,7 +83,9 @@ class Loader:
         """Drawn on the CPU, so that it is the same on every device."""
         if not self.shuffle:
             return torch.arange(self.num_images)
-        return torch.randperm(self.num_images, generator=_generator(torch.device("cpu"), self.seed, epoch))
+        return torch.randperm(len(self._labels), generator=_generator(torch.device("cpu"), self.seed, epoch))[
+            : self.num_images
+        ]
 
     def _augmented(self, pictures: torch.Tensor, epoch: int, chunk: int) -> torch.Tensor:
         generator = _generator(self.device, self.seed, epoch, chunk)

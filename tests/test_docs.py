@@ -1,0 +1,137 @@
+"""The documents name what there is, and what they point at exists."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import BaseModel
+
+from pipeline import catalog, cli
+from pipeline.spec import Data, Log, Resources, Spec, Train
+
+ROOT = Path(__file__).parent.parent
+PAGES = [ROOT / "README.md", *sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").glob("*.md"))]
+TEXT = "\n".join(page.read_text() for page in PAGES)
+
+TARGETS = re.findall(r"^([a-z]+):.*## (.+)$", (ROOT / "Makefile").read_text(), re.MULTILINE)
+JOBS = sorted(path.stem for path in (ROOT / "jobs").glob("*.yaml"))
+COMMANDS = sorted(command.callback.__name__ for command in cli.app.registered_commands if command.callback)
+MODULES = sorted(
+    str(path.relative_to(ROOT)) for path in (ROOT / "pipeline").rglob("*.py") if path.name != "__init__.py"
+)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_is_documented(command: str) -> None:
+    assert re.search(rf"`[^`\n]*\bpipeline {command}\b|^[ $]*pipeline {command}\b", TEXT, re.MULTILINE)
+
+
+@pytest.mark.parametrize("target", [name for name, _ in TARGETS])
+def test_every_make_target_is_documented(target: str) -> None:
+    assert re.search(rf"\bmake {target}\b", TEXT)
+
+
+@pytest.mark.parametrize("job", JOBS)
+def test_every_ready_job_is_documented(job: str) -> None:
+    assert re.search(rf"\b{job}\b", TEXT)
+
+
+def fields() -> Iterator[str]:
+    """Every field of a job file, by its own name."""
+    models: list[type[BaseModel]] = [Spec, Data, Train, Log, Resources]
+    for model in models:
+        yield from model.model_fields
+    for entries in (catalog.MODELS, catalog.DATASETS, catalog.AUGMENTATIONS, catalog.OPTIMIZERS, catalog.SCHEDULES):
+        for entry in entries.values():
+            yield from entry.options
+
+
+@pytest.mark.parametrize("name", sorted(set(fields())))
+def test_every_field_of_a_job_file_is_documented(name: str) -> None:
+    assert f"`{name}`" in (ROOT / "docs" / "job-files.md").read_text()
+
+
+@pytest.mark.parametrize(
+    "name",
+    sorted(
+        {*catalog.MODELS, *catalog.DATASETS, *catalog.AUGMENTATIONS, *catalog.OPTIMIZERS, *catalog.SCHEDULES},
+    ),
+)
+def test_every_name_of_the_catalog_is_documented(name: str) -> None:
+    assert f"`{name}`" in (ROOT / "docs" / "job-files.md").read_text()
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_the_architecture_page_says_where_every_module_belongs(module: str) -> None:
+    """By its path, or by its name beside the path of its package."""
+    text = (ROOT / "docs" / "architecture.md").read_text()
+    package, name = module.rsplit("/", 1)
+    assert f"`{module}`" in text or (f"`{package}/`" in text and f"`{name}`" in text)
+
+
+def links() -> Iterator[tuple[Path, str]]:
+    for page in dict.fromkeys(PAGES):
+        text = re.sub(r"```.*?```", "", page.read_text(), flags=re.DOTALL)
+        for target in re.findall(r"\]\(([^)\s]+)\)", text):
+            if not re.match(r"[a-z]+:", target):
+                yield page, target
+
+
+@pytest.mark.parametrize(
+    ("page", "target"), [pytest.param(page, target, id=f"{page.name}-{target}") for page, target in links()]
+)
+def test_every_link_between_the_pages_leads_somewhere(page: Path, target: str) -> None:
+    path, _, anchor = target.partition("#")
+    there = page.parent / path if path else page
+    assert there.exists()
+    if anchor:
+        headings = re.findall(r"^#+ (.+)$", there.read_text(), re.MULTILINE)
+        assert anchor in [re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings]
+
+
+def test_no_page_has_a_placeholder() -> None:
+    assert re.findall(r"@@\w+@@|TODO|FIXME", TEXT) == []
+
+
+# The Makefile
+
+
+def make(*arguments: str, **options: Any) -> subprocess.CompletedProcess[str]:
+    """A target without making the environment anew, for the one that runs this test is ready."""
+    command = [shutil.which("make") or "make", "--no-print-directory", "--old-file=.venv/.installed", *arguments]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False, **options)
+
+
+def test_make_alone_prints_each_target_and_each_job() -> None:
+    done = make()
+    assert done.returncode == 0
+    assert make("help").stdout == done.stdout
+    shown = dict(re.findall(r"^  ([a-z]+) +(.+)$", done.stdout, re.MULTILINE))
+    assert shown == dict(TARGETS)
+    assert sorted(done.stdout.splitlines()[-1].removeprefix("jobs: ").split()) == JOBS
+
+
+@pytest.mark.parametrize(("arguments", "said"), [((), "which job?"), (("JOB=vgg1",), "there is no job 'vgg1'")])
+def test_make_submit_without_a_job_says_which_there_are(
+    arguments: tuple[str, ...], said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PIPELINE_HOME", str(tmp_path))
+    done = make("submit", *arguments)
+    assert done.returncode != 0
+    assert done.stdout == ""
+    assert said in done.stderr
+    assert f"jobs: {' '.join(JOBS)}" in done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("target", ["cancel", "retry"])
+def test_make_targets_that_need_an_id_ask_for_it(target: str) -> None:
+    done = make(target)
+    assert done.returncode != 0
+    assert "which job?" in done.stderr

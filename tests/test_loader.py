@@ -1,0 +1,176 @@
+"""The loader gives each picture once an epoch, in an order and with changes that seed, epoch and batch decide alone."""
+
+from __future__ import annotations
+
+import functools
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from PIL import Image
+
+from pipeline.data import loader as loader_module
+from pipeline.data.augment import crop, cutout, flip
+from pipeline.data.loader import Loader
+from pipeline.data.source import FileSplit, Split
+from pipeline.errors import DataError
+
+MEAN, STD = (0.5, 0.4, 0.3), (0.2, 0.25, 0.3)
+AUGMENT = (functools.partial(crop, padding=2), flip, functools.partial(cutout, size=3))
+
+
+def split(num: int = 50, size: int = 8, channels: int = 3) -> Split:
+    """Random pictures, numbered by their labels."""
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randint(256, (num, size, size, channels), dtype=torch.uint8, generator=generator)
+    return Split(images, torch.arange(num))
+
+
+def make(data: Split | FileSplit, **changes: Any) -> Loader:
+    options: dict[str, Any] = {
+        "batch_size": 4,
+        "device": torch.device("cpu"),
+        "mean": MEAN[: data.channels],
+        "std": STD[: data.channels],
+        "dtype": torch.float32,
+        "augment": AUGMENT,
+        "seed": 3,
+        "shuffle": True,
+    }
+    return Loader(data, **(options | changes))
+
+
+def labels(batches: Any) -> list[int]:
+    return torch.cat([labels for _, labels in batches]).tolist()
+
+
+def assert_same(batches: Any, expected: Any) -> None:
+    for (images, labels), (expected_images, expected_labels) in zip(batches, expected, strict=True):
+        assert torch.equal(images, expected_images)
+        assert torch.equal(labels, expected_labels)
+
+
+@pytest.fixture
+def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Three batches of four pictures of 8 x 8 x 3 a chunk."""
+    monkeypatch.setattr(loader_module, "CHUNK_VALUES", 3 * 4 * 8 * 8 * 3)
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> FileSplit:
+    """The pictures of `split()` as files."""
+    data = split()
+    paths = tuple(tmp_path / f"{number}.png" for number in range(len(data)))
+    for path, image in zip(paths, data.images, strict=True):
+        Image.fromarray(image.numpy()).save(path)
+    return FileSplit(paths, data.labels, image_size=8)
+
+
+@pytest.mark.usefixtures("small_chunks")
+@pytest.mark.parametrize("batch_size", [1, 4, 8, 50, 64])
+def test_every_picture_comes_once_an_epoch(batch_size: int) -> None:
+    loader = make(split(), batch_size=batch_size)
+    batches = list(loader.epoch(0))
+    assert len(batches) == loader.num_batches
+    assert all(len(labels) == batch_size for _, labels in batches[:-1])
+    assert sorted(labels(batches)) == list(range(50))
+
+
+@pytest.mark.usefixtures("small_chunks")
+def test_no_batch_of_a_single_picture_is_trained_on_and_another_one_is_left_out_each_epoch() -> None:
+    loader = make(split(), batch_size=7)
+    seen = [labels(loader.epoch(epoch)) for epoch in range(5)]
+    assert all(len(epoch) == len(set(epoch)) == 49 for epoch in seen)
+    assert len({sum(range(50)) - sum(epoch) for epoch in seen}) > 1
+    assert len(labels(make(split(), batch_size=7, shuffle=False).epoch(0))) == 50
+
+
+def test_every_epoch_and_seed_has_its_own_order() -> None:
+    loader = make(split())
+    orders = [labels(loader.epoch(0)), labels(loader.epoch(1)), labels(make(split(), seed=4).epoch(0))]
+    assert len({tuple(order) for order in orders}) == 3
+    assert labels(loader.epoch(0)) == orders[0]
+
+
+def test_without_shuffling_the_order_is_that_of_the_split() -> None:
+    assert labels(make(split(), shuffle=False).epoch(5)) == list(range(50))
+
+
+@pytest.mark.usefixtures("small_chunks")
+def test_an_epoch_can_begin_at_any_batch_and_gives_the_same_bits() -> None:
+    whole = list(make(split()).epoch(2))
+    for first in range(len(whole) + 1):
+        assert_same(make(split()).epoch(2, first=first), whole[first:])
+
+
+@pytest.mark.usefixtures("small_chunks")
+def test_pictures_are_changed_anew_in_every_chunk_and_epoch() -> None:
+    loader = make(Split(split(1).images.repeat(48, 1, 1, 1), torch.arange(48)))
+    seen = {image.numpy().tobytes() for epoch in range(2) for images, _ in loader.epoch(epoch) for image in images}
+    assert len(seen) > 90  # of 96; 25 crops, flipped or not, each with one of 64 squares
+
+
+def test_torchs_random_state_is_neither_used_nor_changed() -> None:
+    torch.manual_seed(1)
+    expected = list(make(split()).epoch(0))
+    torch.manual_seed(2)
+    before = torch.get_rng_state()
+    assert_same(make(split()).epoch(0), expected)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_images_are_normalised_by_channel(channels: int) -> None:
+    data = split(channels=channels)
+    images = torch.cat([images for images, _ in make(data, augment=(), shuffle=False).epoch(0)])
+    mean, std = (torch.tensor(values[:channels])[:, None, None] for values in (MEAN, STD))
+    expected = (data.images.permute(0, 3, 1, 2) / 255 - mean) / std
+    torch.testing.assert_close(images, expected)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_images_in_half_precision_are_rounded_once(dtype: torch.dtype) -> None:
+    exact = make(split()).epoch(0)
+    for (images, _), (expected, _) in zip(make(split(), dtype=dtype).epoch(0), exact, strict=True):
+        assert images.dtype == dtype
+        assert torch.equal(images, expected.to(dtype))
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_batches_are_channels_last(channels: int) -> None:
+    for images, labels in make(split(channels=channels)).epoch(0):
+        assert images.shape == (len(labels), channels, 8, 8)
+        assert images.is_contiguous(memory_format=torch.channels_last)
+        assert labels.dtype == torch.int64
+
+
+def test_what_is_cut_out_is_nearly_zero_once_normalised() -> None:
+    [(images, _)] = make(split(), batch_size=50, augment=[functools.partial(cutout, size=99)]).epoch(0)
+    assert images.abs().max() <= 0.5 / 255 / min(STD) + 1e-6  # half a grey level
+
+
+@pytest.mark.usefixtures("small_chunks")
+def test_files_give_the_same_batches_as_memory(files: FileSplit) -> None:
+    loader = make(files, num_workers=0)
+    for epoch, first in ((0, 0), (1, 0), (1, 5), (1, 13)):
+        assert_same(loader.epoch(epoch, first), make(split()).epoch(epoch, first))
+
+
+@pytest.mark.usefixtures("small_chunks")
+def test_files_are_read_by_processes_in_the_same_order_even_after_an_epoch_left_early(files: FileSplit) -> None:
+    before = torch.get_rng_state()
+    loader = make(files, num_workers=2)
+    next(loader.epoch(0))
+    for epoch, first in ((0, 0), (1, 4)):
+        assert_same(loader.epoch(epoch, first), make(split()).epoch(epoch, first))
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+@pytest.mark.parametrize("num_workers", [0, 1])
+def test_a_file_that_has_gone_is_named(files: FileSplit, num_workers: int) -> None:
+    gone = files.files[7]
+    gone.unlink()
+    with pytest.raises(DataError, match=r"7\.png") as failure:
+        list(make(files, num_workers=num_workers).epoch(0))
+    assert "Traceback" not in str(failure.value)

@@ -1,0 +1,93 @@
+"""Records read back as they were written; anything else reads as None."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipeline.records import FOLDER_OF, Attempts, End, Progress, Result, now
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+    max_leaves=8,
+)
+FIELDS = sorted({*Result.__dataclass_fields__, *End.__dataclass_fields__, *Progress.__dataclass_fields__, "entries"})
+
+
+def test_a_result_reads_back_as_it_was_written(tmp_path: Path) -> None:
+    result = Result(3, "failed", "the loss is nan", 4, 9, 120, {"test/loss": 0.25}, now(), now())
+    result.write(tmp_path / "result.json")
+    assert Result.read(tmp_path / "result.json") == result
+
+
+def test_numbers_that_json_does_not_have_are_left_out(tmp_path: Path) -> None:
+    result = Result(1, "failed", "diverged", metrics={"train/loss": math.nan, "test/loss": math.inf, "a": 1.0})
+    result.write(tmp_path / "result.json")
+    assert json.loads((tmp_path / "result.json").read_text())["metrics"] == {"a": 1.0}
+
+
+@pytest.mark.parametrize("outcome", ["interrupted", "unknown", "", None])
+def test_an_attempt_that_goes_on_is_the_end_of_no_job(outcome: Any) -> None:
+    assert End.from_json({"attempt": 1, "outcome": outcome, "why": "x"}) is None
+
+
+def test_every_end_has_a_folder() -> None:
+    for outcome in FOLDER_OF:
+        assert End.from_json({"attempt": 1, "outcome": outcome, "why": "x"}) is not None
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        {},
+        {"attempt": 1, "outcome": "failed"},
+        {"attempt": "one", "outcome": "failed", "why": "x"},
+        {"attempt": 1, "outcome": "failed", "why": ["x"]},
+        {"attempt": 1, "outcome": "failed", "why": "x", "metrics": []},
+        {"attempt": 1, "outcome": "failed", "why": "x", "metrics": {"a": "b"}},
+    ],
+)
+def test_a_result_with_a_field_missing_or_of_the_wrong_kind_reads_as_none(value: dict[str, Any]) -> None:
+    assert Result.from_json(value) is None
+
+
+def test_fields_of_a_later_version_are_left_out() -> None:
+    assert Result.from_json({"attempt": 1, "outcome": "lost", "why": "x", "later": 5}) == Result(1, "lost", "x")
+
+
+@pytest.mark.parametrize("entries", [5, "text", [1], {"a": 1}, None])
+def test_attempts_that_are_not_a_list_of_entries_read_as_none(entries: Any) -> None:
+    assert Attempts.from_json({"entries": entries}) is None
+
+
+@given(st.dictionaries(st.sampled_from(FIELDS), JSON))
+def test_no_json_breaks_a_reader(value: dict[str, Any]) -> None:
+    for record in (Result, End, Progress, Attempts):
+        found = record.from_json(value)
+        assert found is None or isinstance(found, record)
+
+
+def test_an_attempt_is_open_from_its_begin_to_its_end() -> None:
+    attempts = Attempts()
+    assert (attempts.number, attempts.is_open, attempts.started_at) == (0, False, None)
+    attempts.begin("worker")
+    first = attempts.started_at
+    assert (attempts.number, attempts.is_open) == (1, True)
+    attempts.end("lost", "killed")
+    assert (attempts.number, attempts.is_open) == (1, False)
+    attempts.begin("another")
+    assert (attempts.number, attempts.is_open, attempts.started_at) == (2, True, first)
+
+
+def test_times_are_utc_with_milliseconds_and_sort_as_text() -> None:
+    times = [now() for _ in range(1000)]
+    assert all(re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", time) for time in times)
+    assert times == sorted(times)
