@@ -112,25 +112,21 @@ def ours(work: Work) -> None:
     )
     trainer = Trainer(spec, pictures, setting)
 
-    class PacedStop(Stop):
-        """The loop asks after each step whether to stop."""
+    class Paced:
+        """Told of each step, as the log and the progress file of a real run are."""
 
         num_images = 0
 
-        def check(self) -> None:
-            super().check()
+        def step(self, trainer: Trainer, metrics: dict[str, float]) -> None:
             pace.step(trainer.num_images - self.num_images)
             self.num_images = trainer.num_images
-
-    class Silent:
-        def step(self, trainer: Trainer, metrics: dict[str, float]) -> None: ...
 
         def epoch(self, trainer: Trainer, metrics: dict[str, float], evaluation: Evaluation) -> None: ...
 
     def save(state: dict[str, Any], is_best: bool) -> None: ...
 
     with Board(Path(tempfile.mkdtemp(dir=work.scratch)), first_step=0) as board:
-        loop = Loop(trainer, board, Silent(), save, PacedStop())
+        loop = Loop(trainer, board, Paced(), save, Stop())
         pace = Pace(str(setting.describe()["precision"]))
         while True:
             loop.train_epoch()

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-import shlex
 import signal
 import sys
 from collections.abc import Sequence
@@ -25,7 +24,7 @@ from pipeline.errors import PipelineError, SpecError, UsageError
 from pipeline.jobqueue import Queue
 from pipeline.paths import Home
 from pipeline.spec import Spec, json_schema
-from pipeline.terminal import TerminalDisplay, job_table, status_table, table
+from pipeline.terminal import TerminalDisplay, command_to_look, job_table, status_table, table
 
 app = typer.Typer(
     name="pipeline",
@@ -82,7 +81,7 @@ def print_lines(lines: Sequence[str]) -> None:
 def queue_of(context: typer.Context) -> Queue:
     """The queue of the home. Raises UsageError where no home can be."""
     home: Home = context.obj
-    nearest = next(path for path in (home.root, *home.root.parents) if path.exists())
+    nearest = next(path for path in (home.root, *home.root.parents) if os.access(path, os.F_OK))
     if not nearest.is_dir():
         raise UsageError(f"{home.root}: cannot be a home: {nearest} is not a folder")
     if not os.access(nearest, os.R_OK | os.X_OK):
@@ -262,14 +261,6 @@ def show(context: typer.Context, job_id: Id, as_json: Json = False) -> None:
     print_lines(job_table(view, tensorboard=command_to_look(queue.home)))
 
 
-def command_to_look(home: Home) -> str:
-    """What to type, here and now, to see a home's runs in TensorBoard."""
-    program = Path(sys.argv[0])
-    words = [str(program.relative_to(Path.cwd())) if program.is_relative_to(Path.cwd()) else str(program)]
-    words += [] if home == Home.find() else ["--home", str(home.root)]
-    return f"{shlex.join([*words, 'up'])}, then open http://localhost:6006"
-
-
 @app.command()
 def logs(
     context: typer.Context,
@@ -279,26 +270,15 @@ def logs(
     """Print a job's log, all attempts of it."""
     queue = queue_of(context)
     view = jobs.find(queue, job_id)
-    shown: dict[Path, int] = {}
+    log = jobs.Log(queue.home.run(view["id"]))
     for latest in jobs.changes(queue, view["id"]):
-        print_logs(queue.home, view["id"], shown)
+        typer.echo(log.read_more(), nl=False)
         view = latest
         if not follow:
             break
-    print_logs(queue.home, view["id"], shown)
-    if not shown:
+    typer.echo(log.read_more(), nl=False)  # what was written before its end was
+    if not log.positions:
         message(f"{view['id']}: has no log yet: it is {view['state']}")
-
-
-def print_logs(home: Home, job_id: str, shown: dict[Path, int]) -> None:
-    """What was written since the last call; `shown` holds how much of each file that is."""
-    for path in home.run(job_id).logs():
-        with path.open("rb") as file:
-            file.seek(shown.get(path, 0))
-            text = file.read()
-        shown[path] = shown.get(path, 0) + len(text)
-        if text:
-            typer.echo(text.decode("utf-8", "replace"), nl=False)
 
 
 @app.command()

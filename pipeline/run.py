@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING
 import yaml
 
 from pipeline import durable
-from pipeline.errors import Interrupted, JobError
+from pipeline.errors import Interrupted, JobError, UsageError
 from pipeline.paths import Home, RunPaths
 from pipeline.records import Outcome, Progress, Result, now
 from pipeline.spec import Spec
@@ -68,10 +68,16 @@ def save_spec(run: RunPaths, spec: Spec) -> None:
 
 
 def run_in_foreground(home: Home, spec: Spec, *, echo: Callable[[str], None]) -> tuple[Result, Path]:
-    """Train a job here and now, without the queue; Ctrl-C saves it. Its result, and the run's folder."""
+    """Train a job here and now, without the queue; Ctrl-C saves it. Its result, and the run's folder.
+
+    Raises UsageError where the home cannot be written to.
+    """
     job_id, stop = new_id(spec.name), Stop()
     run = home.run(job_id)
-    save_spec(run, spec)
+    try:
+        save_spec(run, spec)
+    except OSError as error:
+        raise UsageError(f"{home.root}: cannot be a home: {error.strerror}") from None
     with run.log(1).open("a") as log, listen(stop, signal.SIGINT, signal.SIGTERM):
 
         def write(line: str) -> None:

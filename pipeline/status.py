@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 from pipeline.errors import UsageError
 from pipeline.jobqueue import Queue
-from pipeline.paths import STATES
+from pipeline.paths import STATES, RunPaths
 from pipeline.records import End, Progress
 from pipeline.tickets import age_key
 
@@ -87,3 +88,21 @@ def changes(queue: Queue, job_id: str) -> Iterator[dict[str, Any]]:
         if view["outcome"] is not None:
             return
         time.sleep(POLL_S)
+
+
+class Log:
+    """A job's log, all attempts of it, as it grows."""
+
+    def __init__(self, run: RunPaths) -> None:
+        self.run = run
+        self.positions: dict[Path, int] = {}  # how much of each file was read
+
+    def read_more(self) -> str:
+        """What was written since the last call."""
+        texts = []
+        for path in self.run.logs():
+            with path.open("rb") as file:
+                file.seek(self.positions.get(path, 0))
+                texts.append(file.read())
+            self.positions[path] = self.positions.get(path, 0) + len(texts[-1])
+        return b"".join(texts).decode("utf-8", "replace")

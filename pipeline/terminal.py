@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import shlex
 import shutil
 import sys
 import time
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
+from pipeline.paths import Home
 from pipeline.records import Progress
 from pipeline.run import in_words
 
@@ -121,3 +124,11 @@ def job_table(job: dict[str, Any], *, tensorboard: str) -> list[str]:
     rows += [(key.removesuffix("_at"), job[key]) for key in ("submitted_at", "started_at", "finished_at") if job[key]]
     rows += [("run", job["run_dir"]), ("TensorBoard", tensorboard)]
     return table(rows)
+
+
+def command_to_look(home: Home) -> str:
+    """What to type, here and now, to see a home's runs in TensorBoard."""
+    program = Path(sys.argv[0])
+    words = [str(program.relative_to(Path.cwd())) if program.is_relative_to(Path.cwd()) else str(program)]
+    words += [] if home == Home.find() else ["--home", str(home.root)]
+    return f"{shlex.join([*words, 'up'])}, then open http://localhost:6006"

@@ -1,8 +1,8 @@
 """Kill an operation on files just before its n-th call of the system, or let the call fail.
 
-The operation runs in a process of its own, so that a kill is a real SIGKILL. What is counted is whatever changes or
-opens a file below a folder: Python's audit events, and fsync, which has none. `before call n` for all n is also
-`after call n - 1`, so that every state between two calls is seen.
+The operation runs in a process of its own, so that a kill is a real SIGKILL. What is counted are the calls on a folder
+that the fault is about: Python's audit events, and fsync, which has none. `before call n` for all n is also `after call
+n - 1`, so that every state between two calls is seen.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ from typing import Any, Literal
 Fault = Literal["kill", "one EIO", "full disk"]
 CHANGES = ("os.link", "os.mkdir", "os.remove", "os.rename")
 
-fork = multiprocessing.get_context("forkserver")  # forks a small process without threads, with all of this imported
-fork.set_forkserver_preload(["pipeline.repair", "faults"])
+fork = multiprocessing.get_context("forkserver")  # forks a process without threads that has imported all of this:
+fork.set_forkserver_preload(["pipeline.repair", "faults", "quick", "pytest", "hypothesis.stateful"])
 
 
 @dataclass(frozen=True)
@@ -85,8 +85,9 @@ def _arm(root: Path, fault: Fault, at: int) -> list[str]:
     calls = itertools.count(1)
     real_fsync, here = os.fsync, threading.get_ident()
 
-    def strike(call: str, *, needs_room: bool) -> None:
-        if disarmed in struck or threading.get_ident() != here:
+    def strike(call: str, *, creates: bool, changes: bool) -> None:
+        is_meant = {"kill": changes, "one EIO": True, "full disk": creates}[fault]
+        if disarmed in struck or not is_meant or threading.get_ident() != here:
             return
         if next(calls) == at:
             struck.append(call)
@@ -94,17 +95,17 @@ def _arm(root: Path, fault: Fault, at: int) -> list[str]:
                 os.kill(os.getpid(), signal.SIGKILL)
             if fault == "one EIO":
                 raise OSError(errno.EIO, os.strerror(errno.EIO))
-        if struck and fault == "full disk" and needs_room:
+        if struck and fault == "full disk":
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     def on_event(event: str, arguments: tuple[Any, ...]) -> None:
-        is_open = event == "open"
-        if (is_open or event in CHANGES) and str(arguments[0]).startswith(str(root)):
-            creates = bool(arguments[2] & os.O_CREAT) if is_open else event in ("os.link", "os.mkdir")
-            strike(event, needs_room=creates)
+        if not (event == "open" or event in CHANGES) or not str(arguments[0]).startswith(str(root)):
+            return
+        creates = bool(arguments[2] & os.O_CREAT) if event == "open" else event in ("os.link", "os.mkdir")
+        strike(event, creates=creates, changes=creates or event in CHANGES)
 
     def fsync(fd: int) -> None:
-        strike("fsync", needs_room=True)
+        strike("fsync", creates=True, changes=True)
         real_fsync(fd)
 
     sys.addaudithook(on_event)

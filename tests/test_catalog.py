@@ -18,7 +18,7 @@ GIVEN = MappingProxyType(
     {
         "MODELS": {"num_classes", "channels", "image_size"},
         "DATASETS": {"image_size", "log"},
-        "AUGMENTATIONS": {"generator"},
+        "AUGMENTATIONS": {"generator", "fill"},
         "OPTIMIZERS": {"fused"},
         "SCHEDULES": {"steps", "steps_per_epoch"},
     }

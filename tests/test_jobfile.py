@@ -598,19 +598,19 @@ def answers(text: str, *overrides: str) -> None:
         jobfile.parse(text.encode("utf-8", "surrogatepass"), "job.yaml", overrides)
 
 
-@settings(deadline=None, max_examples=200)
+@settings(deadline=None, max_examples=100)
 @given(st.text(max_size=100))
 def test_any_text_gets_an_ordinary_answer(text: str) -> None:
     answers(text)
 
 
-@settings(deadline=None, max_examples=300)
+@settings(deadline=None, max_examples=150)
 @given(st.integers(0, len(VALID)), st.integers(0, 30), JUNK | st.text(max_size=8))
 def test_any_slip_in_a_valid_file_gets_an_ordinary_answer(start: int, length: int, typed: str) -> None:
     answers(VALID[:start] + typed + VALID[start + length :])
 
 
-@settings(deadline=None, max_examples=300)
+@settings(deadline=None, max_examples=150)
 @given(st.lists(st.tuples(FIELDS, JUNK | st.text(max_size=8)), min_size=1, max_size=4))
 def test_any_overrides_get_an_ordinary_answer(fields: list[tuple[str, str]]) -> None:
     answers(VALID, *(f"{field}={value}" for field, value in fields))
@@ -628,7 +628,7 @@ PLAIN = st.recursive(
 )
 
 
-@settings(deadline=None, max_examples=300)
+@settings(deadline=None, max_examples=150)
 @given(st.dictionaries(st.sampled_from([*Spec.model_fields, "x"]), PLAIN))
 def test_any_structure_gets_an_ordinary_answer(value: dict[str, Any]) -> None:
     answers(json.dumps(value))

@@ -168,9 +168,7 @@ def test_files_are_read_by_processes_in_the_same_order_even_after_an_epoch_left_
 
 
 @pytest.mark.parametrize("num_workers", [0, 1])
-def test_a_file_that_has_gone_is_named(files: FileSplit, num_workers: int) -> None:
-    gone = files.files[7]
-    gone.unlink()
-    with pytest.raises(DataError, match=r"7\.png") as failure:
+def test_a_file_that_has_gone_is_named_in_one_line(files: FileSplit, num_workers: int) -> None:
+    files.files[7].unlink()
+    with pytest.raises(DataError, match=r"\A.*7\.png.*\Z"):
         list(make(files, num_workers=num_workers).epoch(0))
-    assert "Traceback" not in str(failure.value)

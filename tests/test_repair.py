@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import random
@@ -46,9 +47,11 @@ def claim(queue: Queue) -> Claim:
     return found
 
 
-def attempt(queue: Queue, outcome: Outcome) -> str:
-    """One attempt, as a worker and its child record it."""
-    claimed = claim(queue)
+def attempt(queue: Queue, outcome: Outcome) -> str | None:
+    """One attempt, as a worker and its child record it; the state after it, None where there was nothing to claim."""
+    claimed = queue.claim("worker")
+    if claimed is None:
+        return None
     result = Result(claimed.attempts.number, outcome, f"{outcome}, as it was", step=10)
     durable.make_folder(queue.home.run(claimed.id).root)
     queue.home.run(claimed.id).log(claimed.attempts.number).touch()
@@ -112,20 +115,8 @@ def do_claim(root: Path, job_id: str) -> None:  # noqa: ARG001
     queue_at(root).claim("victim")
 
 
-def do_succeed(root: Path, job_id: str) -> None:  # noqa: ARG001
-    attempt(queue_at(root), "succeeded")
-
-
-def do_fail(root: Path, job_id: str) -> None:  # noqa: ARG001
-    attempt(queue_at(root), "failed")
-
-
-def do_interrupt(root: Path, job_id: str) -> None:  # noqa: ARG001
-    attempt(queue_at(root), "interrupted")
-
-
-def do_lose(root: Path, job_id: str) -> None:  # noqa: ARG001
-    attempt(queue_at(root), "lost")
+def do_attempt(outcome: Outcome, root: Path, job_id: str) -> None:  # noqa: ARG001
+    attempt(queue_at(root), outcome)
 
 
 def do_cancel(root: Path, job_id: str) -> None:
@@ -144,10 +135,10 @@ Operation = Callable[[Path, str], None]
 OPERATIONS: dict[str, tuple[Callable[[Queue], str], Operation, set[str]]] = {
     "claim": (waiting, do_claim, {"pending"}),
     "claim of a retry": (waits_for_its_retry, do_claim, {"pending"}),
-    "success": (waiting, do_succeed, {"pending", "done"}),
-    "failure": (waiting, do_fail, {"pending", "failed"}),
-    "interruption": (waiting, do_interrupt, {"pending"}),
-    "loss": (waiting, do_lose, {"pending"}),
+    "success": (waiting, functools.partial(do_attempt, "succeeded"), {"pending", "done"}),
+    "failure": (waiting, functools.partial(do_attempt, "failed"), {"pending", "failed"}),
+    "interruption": (waiting, functools.partial(do_attempt, "interrupted"), {"pending"}),
+    "loss": (waiting, functools.partial(do_attempt, "lost"), {"pending"}),
     "cancel of a waiting job": (waiting, do_cancel, {"pending", "cancelled"}),
     "cancel of a waiting retry": (waits_for_its_retry, do_cancel, {"pending", "cancelled"}),
     "cancel of an abandoned job": (abandoned, do_cancel, {"pending", "cancelled"}),

@@ -25,9 +25,7 @@ from pipeline.train import Loop, Trainer
 
 @pytest.fixture(scope="module")
 def digits(tmp_path_factory: pytest.TempPathFactory) -> Source:
-    return datasets.load(
-        "digits", {}, image_size=None, datasets=tmp_path_factory.mktemp("datasets"), log=lambda line: None
-    )
+    return datasets.load("digits", {}, image_size=None, datasets=tmp_path_factory.mktemp("datasets"), log=print)
 
 
 @pytest.fixture(autouse=True)

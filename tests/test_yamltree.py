@@ -174,7 +174,7 @@ PIECES = [
 YAMLISH = st.lists(st.sampled_from(PIECES), max_size=60).map("".join)
 
 
-@settings(deadline=None, max_examples=300)
+@settings(deadline=None, max_examples=150)
 @given(st.binary(max_size=100) | YAMLISH.map(str.encode))
 def test_no_bytes_raise_anything_else(data: bytes) -> None:
     with contextlib.suppress(SpecError):

@@ -135,8 +135,8 @@ class _Files:
         """The pictures in this order, `size` at a time. Raises DataError where a file cannot be read."""
         self.chunks.order, self.chunks.size = order, size
         for pictures in self.loader:
-            if isinstance(pictures, DataError):
-                raise pictures
+            if isinstance(pictures, str):
+                raise DataError(pictures)
             yield pictures.to(self.device, non_blocking=True)
 
 
@@ -154,15 +154,17 @@ class _Chunks:
         return -(-len(self.order) // self.size)
 
 
-class _Reader(Dataset[torch.Tensor | DataError]):
+class _Reader(Dataset[torch.Tensor | str]):
+    """Reads a chunk, or says why it cannot: an error that is raised in a worker has a traceback for a message."""
+
     def __init__(self, split: FileSplit) -> None:
         self.split = split
 
-    def __getitem__(self, indices: Sequence[int]) -> torch.Tensor | DataError:
+    def __getitem__(self, indices: Sequence[int]) -> torch.Tensor | str:
         try:
             return self.split.read(indices)
         except DataError as error:
-            return error  # raised in the worker it would come out with a traceback for a message
+            return str(error)
 
 
 def _generator(device: torch.device, *key: int) -> torch.Generator:
