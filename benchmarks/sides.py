@@ -117,7 +117,7 @@ def ours(work: Work) -> None:
 
         num_images = 0
 
-        def step(self, trainer: Trainer, metrics: dict[str, float]) -> None:
+        def step(self, trainer: Trainer, metrics: dict[str, float]) -> None:  # noqa: ARG002
             pace.step(trainer.num_images - self.num_images)
             self.num_images = trainer.num_images
 

@@ -59,6 +59,7 @@ class Row:
     high: float
     target: float
     met: bool | None  # None: no round was quiet enough to say
+    rounds: int  # that the figures are of
     others: float  # largest share of the processors that other programs took
 
 
@@ -171,18 +172,19 @@ def compare(case: Case, side: Side, target: float, rounds: list[list[Turn]], pla
         low=ratios[0],
         high=ratios[-1],
         target=target,
+        rounds=len(rounds),
         met=ratio >= target if all(map(is_quiet, rounds)) else None,
         others=max(turn.others for turns in rounds for turn in turns),
     )
 
 
 VERDICTS = {True: "met", False: "NOT MET", None: "BUSY"}
-HEADER = "model      batch  precision  tutorial      ours   ratio          (range)  target          others"
+HEADER = "model      batch  precision  tutorial      ours   ratio          (range)  target          rounds  others"
 
 
 def line(row: Row) -> str:
     rates = f"{row.tutorial:7.0f}/s {row.ours:7.0f}/s {row.ratio:6.2f}x  {f'({row.low:.2f}-{row.high:.2f})':>15}"
-    verdict = f"{row.target:6.1f}x  {VERDICTS[row.met]:7} {row.others:5.0%}"
+    verdict = f"{row.target:6.1f}x  {VERDICTS[row.met]:7} {row.rounds:6} {row.others:7.0%}"
     return f"{row.model:9} {row.batch_size:6}  {row.precision:9} {rates} {verdict}"
 
 

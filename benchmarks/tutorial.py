@@ -2,7 +2,7 @@
 
 Follows "Training a Classifier" and "Visualizing Models, Data, and Training with TensorBoard" of the PyTorch tutorials
 (docs.pytorch.org/tutorials/beginner/blitz/cifar10_tutorial, docs.pytorch.org/tutorials/intermediate/
-tensorboard_tutorial), with accuracy logged beside the loss at each step.
+tensorboard_tutorial), with loss and learning rate logged at each step.
 """
 
 from __future__ import annotations
@@ -38,8 +38,7 @@ def train(net: nn.Module, data: Path, *, batch_size: int, augment: bool, log_dir
             loss.backward()
             optimizer.step()
 
-            correct = (outputs.argmax(1) == labels).sum().item()
             writer.add_scalar("training loss", loss.item(), step)
-            writer.add_scalar("training accuracy", correct / len(labels), step)
+            writer.add_scalar("learning rate", optimizer.param_groups[0]["lr"], step)
             step += 1
             yield len(labels)

@@ -51,7 +51,7 @@ class Loader:
         self.batch_size, self.device, self.dtype = batch_size, device, dtype
         self.augment, self.seed, self.shuffle = tuple(augment), seed, shuffle
         self.num_images = len(split)
-        if shuffle and batch_size > 1 and self.num_images % batch_size == 1:
+        if shuffle and batch_size > 1 and self.num_images > 1 and self.num_images % batch_size == 1:
             self.num_images -= 1  # batch norm has no variance of one picture; it is another one each epoch
         self.num_batches = -(-self.num_images // batch_size)
         values = split.image_size**2 * split.channels
