@@ -28,6 +28,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from pipeline.worker import child_environment
+
 MAX_OTHERS = 0.1  # of the machine's processors
 WARM_UP = 2  # segments that are not counted
 
@@ -198,7 +200,7 @@ class Side:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
-            env={**os.environ, "OMP_NUM_THREADS": str(threads)},
+            env={**(child_environment(slots=1) if side == "ours" else os.environ), "OMP_NUM_THREADS": str(threads)},
             start_new_session=True,
         )
         self.precision = self._answer()["precision"]

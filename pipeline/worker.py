@@ -221,7 +221,7 @@ class Worker:
             stderr=subprocess.STDOUT,
             start_new_session=True,
             pass_fds=(claim.lease.fd, alive_fd),
-            env=self.environment(),
+            env=child_environment(self.slots),
         )
 
     def give_back(self, claim: Claim, why: str) -> None:
@@ -234,15 +234,6 @@ class Worker:
     def command(self, claim: Claim, alive_fd: int) -> list[str]:
         arguments = [str(self.home.root), claim.id, str(claim.attempts.number), "--alive", str(alive_fd)]
         return [sys.executable, "-m", "pipeline.run", *arguments]
-
-    def environment(self) -> dict[str, str]:
-        """What the user has set, and for the threads of several jobs, or of other programs, to live side by side.
-
-        A thread that waits for another one spins by default; where there are fewer free processors than threads, that
-        holds up the very thread that it waits for. Measured beside one other busy process: 8 times faster without.
-        """
-        threads = {"OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // self.slots))} if self.slots > 1 else {}
-        return {**threads, "GOMP_SPINCOUNT": "1000", **os.environ}
 
     def watch(self, child: Child) -> None:
         """Raises OSError; then the lease stays held, so that nobody else runs it, and the next tick tries it again."""
@@ -325,3 +316,13 @@ def _why(child: Child, left: Result) -> str:
 
 def _and_now(state: str) -> str:
     return "; queued again" if state == "pending" else ""
+
+
+def child_environment(slots: int) -> dict[str, str]:
+    """What the user has set, and for the threads of several jobs, or of other programs, to live side by side.
+
+    A thread that waits for another one spins by default; where there are fewer free processors than threads, that
+    holds up the very thread that it waits for. Measured beside one other busy process: 6 to 8 times faster without.
+    """
+    threads = {"OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // slots))} if slots > 1 else {}
+    return {**threads, "GOMP_SPINCOUNT": "1000", **os.environ}

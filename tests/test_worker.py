@@ -10,7 +10,6 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 from quick import quick_spec, wait_until
@@ -18,7 +17,7 @@ from quick import quick_spec, wait_until
 from pipeline import durable, repair
 from pipeline.jobqueue import Queue
 from pipeline.lease import Lease
-from pipeline.paths import Home
+from pipeline.paths import STATES, Home
 from pipeline.records import End, Progress, Result
 from pipeline.spec import Spec
 
@@ -285,24 +284,19 @@ def is_pending_signal(process: int, number: int) -> bool:
 
 def test_status_shows_a_running_job_and_submit_waits_for_its_end(queue: Queue, start: Start, tmp_path: Path) -> None:
     """`submit --wait` tells the end by its exit code: 0 succeeded, 3 failed, 4 cancelled, 5 timed out, 6 lost."""
-    file = tmp_path / "job.yaml"
-    file.write_text(
-        "name: job\nmodel: {name: cnn_bn}\ndata: {name: digits}\nlog: {every: 10}\nresources: {retries: 0}\n"
-    )
-    submit = ["submit", str(file), "--wait", "--set"]
+    text = "model: {name: cnn_bn}\nlog: {every: 10}\nresources: {retries: 0}\n"
+    (tmp_path / "job.yaml").write_text(f"name: job\ndata: {{name: digits}}\n{text}")
+    (tmp_path / "bad.yaml").write_text(f"name: bad\ndata: {{name: image_folder, path: absent}}\n{text}")
 
-    def by_name(name: str) -> str | None:
-        ids = [i for state in ("pending", "running") for i in queue.tickets.ids(state) if i.startswith(f"{name}-")]
-        return ids[0] if ids else None
-
-    def submitted(name: str, *changes: str) -> tuple[subprocess.Popen[bytes], str]:
-        words = [word for change in changes for word in ("--set", change)]
-        process = start(*submit, f"name={name}", *words)
-        return process, wait_until(lambda: by_name(name), "the job")
+    def submitted(name: str, *changes: str, file: str = "job.yaml") -> tuple[subprocess.Popen[bytes], str]:
+        words = [word for change in (f"name={name}", *changes) for word in ("--set", change)]
+        process = start("submit", str(tmp_path / file), "--wait", *words)
+        ids = wait_until(lambda: [i for s in STATES for i in queue.tickets.ids(s) if i.startswith(f"{name}-")], name)
+        return process, ids[0]
 
     worker = start("worker")
     good, _ = submitted("good", "train.epochs=1")
-    bad, _ = submitted("bad", "train.epochs=1", "train.optimizer.lr=1000", "train.optimizer.name=sgd")
+    bad, _ = submitted("bad", file="bad.yaml")
     late, _ = submitted("late", f"train.epochs={LONG}", "resources.timeout=8s")
     assert (good.wait(), bad.wait(), late.wait()) == (0, 3, 5)
     lost, job_id = submitted("lost", f"train.epochs={LONG}")
