@@ -20,15 +20,16 @@ help: ## Print this
 $(READY): requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or later is needed, and this is " + sys.version.split()[0] + "; name another with PYTHON=...") if sys.version_info < (3, 11) else 0'
 	@echo "installing the pinned dependencies into $(VENV) (some 6 GB, once)"
-	@test -x $(VENV)/bin/python || $(PYTHON) -m venv $(VENV)
+	@test -x $(VENV)/bin/pip || $(PYTHON) -m venv --clear $(VENV)
 	@$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes --requirement requirements.lock
 	@$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-build-isolation --no-deps --editable .
 	@touch $@
 
 demo: $(READY) ## Train a first model, on data that is bundled; no GPU, no Docker
-	@id=$$($(PIPELINE) submit jobs/digits.yaml 2>/dev/null) && { \
-	  $(PIPELINE) worker --drain; code=$$?; \
-	  echo; $(PIPELINE) show $$id; exit $$code; }
+	@id=$$($(PIPELINE) submit --quiet --priority 1000 jobs/digits.yaml) || exit; \
+	$(PIPELINE) worker --drain; code=$$?; \
+	$(PIPELINE) logs --follow $$id >/dev/null; \
+	echo; $(PIPELINE) show $$id; exit $$code
 
 test: $(READY) ## Linter, types, and all tests that this machine can run
 	@$(VENV)/bin/ruff check . && $(VENV)/bin/ruff format --check --quiet . && $(VENV)/bin/mypy

@@ -172,7 +172,7 @@ SCHEDULES: dict[str, Entry] = {
         "pipeline.optim:step_decay",
         "multiplied by gamma every few epochs",
         options={
-            "step_epochs": option(float, 30.0, "Epochs between two decays.", gt=0),
+            "step_epochs": option(float, 30.0, "Epochs between two decays.", ge=0.01),
             "gamma": option(float, 0.5, "Factor of each decay.", gt=0, le=1),
             "warmup_epochs": _WARMUP,
         },

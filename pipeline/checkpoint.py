@@ -33,14 +33,17 @@ def save(run: RunPaths, state: dict[str, Any], *, is_best: bool = False) -> None
     durable.fsync_folder(run.checkpoints)
 
 
-def load(path: Path, device: torch.device | str = "cpu") -> dict[str, Any] | None:
-    """The state that was saved; None where there is no checkpoint. Raises CheckpointError where it cannot be read."""
+def load(path: Path) -> dict[str, Any] | None:
+    """The state that was saved, on the CPU; None where there is no checkpoint.
+
+    Raises CheckpointError where what is there is none, and OSError where it cannot be read.
+    """
     try:
-        state = torch.load(path, map_location=device, weights_only=True)
+        state = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         return None
-    except (RuntimeError, EOFError, ValueError, OSError, pickle.UnpicklingError) as error:
-        raise CheckpointError(f"{path}: cannot be read ({error}); remove it and the job begins anew") from None
+    except (RuntimeError, EOFError, ValueError, pickle.UnpicklingError) as error:
+        raise CheckpointError(f"{path}: is damaged ({error}); remove it and the job begins anew") from None
     if not isinstance(state, dict) or state.get("format") != FORMAT:
         raise CheckpointError(f"{path}: is not a checkpoint of this version; remove it and the job begins anew")
     del state["format"]

@@ -54,6 +54,7 @@ Slots = Annotated[int, typer.Option(min=1, max=64, help="Jobs that run at the sa
 
 def main() -> NoReturn:
     """The console script. Errors that the program raises on purpose become a message and an exit code."""
+    sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr] # a file name need not be text
     try:
         app()
     except PipelineError as error:
@@ -141,6 +142,7 @@ def submit(
     priority: Annotated[int | None, typer.Option(help="Higher runs first; overrides resources.priority.")] = None,
     wait: Annotated[bool, typer.Option("--wait", help="Wait for the end; the exit code tells it.")] = False,
     as_json: Json = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print the ids and nothing else.")] = False,
 ) -> None:
     """Put jobs into the queue and print their ids. Nothing is submitted if one of the files is wrong."""
     changes = list(overrides or []) + ([] if priority is None else [f"resources.priority={priority}"])
@@ -152,8 +154,8 @@ def submit(
         print_json([jobs.find(queue, job_id) for job_id in ids])
     elif not as_json:
         print_lines(ids)
-    if not queue.live_workers():
-        message("queued; no worker is running: start one with `make up` or `make worker`")
+    if not quiet:
+        hint_at_worker(queue)
     if wait:
         ends = wait_for(queue, ids)
         if as_json:
@@ -217,7 +219,7 @@ def work(home: Home, *, drain: bool, slots: int, on_tick: Any = lambda: None) ->
     worker = Worker(home, display, slots=slots, drain=drain, stop=stop, on_tick=on_tick)
     message(f"worker: serves {home.root}; Ctrl-C stops it, and its jobs go on later")
     try:
-        with listen(stop, signal.SIGINT, signal.SIGTERM, again=worker.kill_all):
+        with listen(stop, signal.SIGINT, signal.SIGTERM, signal.SIGHUP, again=worker.kill_all):
             worker.run()
     finally:
         display.close()
@@ -246,7 +248,12 @@ def status(
         print_lines(status_table(views, all_ended=everything))
     for line in queue.tickets.quarantined():
         message(f"in quarantine: {line}")
-    if any(view["state"] == "pending" for view in views) and not queue.live_workers():
+    if any(view["state"] == "pending" for view in views):
+        hint_at_worker(queue)
+
+
+def hint_at_worker(queue: Queue) -> None:
+    if not queue.live_workers():
         message("no worker is running: start one with `make up` or `make worker`")
 
 
@@ -270,6 +277,8 @@ def logs(
     """Print a job's log, all attempts of it."""
     queue = queue_of(context)
     view = jobs.find(queue, job_id)
+    if follow and view["state"] == "pending":
+        hint_at_worker(queue)
     log = jobs.Log(queue.home.run(view["id"]))
     for latest in jobs.changes(queue, view["id"]):
         typer.echo(log.read_more(), nl=False)

@@ -10,6 +10,7 @@ import ctypes
 import os
 import platform
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
@@ -47,6 +48,9 @@ def choose(spec: Spec) -> Setting:
     """Decide what the job file leaves open. Raises DeviceError where the device that it names is not there."""
     train = spec.train
     device = _device(spec.resources.device)
+    if device.type == "cuda":
+        torch.cuda.set_device(device)  # else pinned memory and the like open the first GPU too
+        torch.backends.cudnn.benchmark = not train.deterministic  # every step has the same shapes
     return Setting(
         device=device,
         dtype=_DTYPES[train.precision] if train.precision != "auto" else _fast_dtype(device, spec.data.batch_size),
@@ -75,22 +79,28 @@ SMALL_BATCH = 32  # below it, casting the weights costs a CPU more than bf16 gai
 def _fast_dtype(device: torch.device, batch_size: int) -> torch.dtype:
     if device.type == "cuda":
         return torch.bfloat16 if torch.cuda.get_device_capability(device) >= (8, 0) else torch.float32
-    capabilities = torch.cpu.get_capabilities()
+    capabilities = _cpu_capabilities()
     fast = capabilities.get("avx512_bf16") or capabilities.get("amx_bf16")
     return torch.bfloat16 if fast and batch_size >= SMALL_BATCH else torch.float32
+
+
+def _cpu_capabilities() -> dict[str, Any]:
+    """What torch knows of the processor; nothing where it is too old to tell."""
+    capabilities: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
+    return capabilities
 
 
 def device_name(device: torch.device) -> str:
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
-    return str(torch.cpu.get_capabilities().get("cpu_name") or platform.processor() or platform.machine())
+    return str(_cpu_capabilities().get("cpu_name") or platform.processor() or platform.machine())
 
 
 def make_deterministic() -> None:
     """Only deterministic kernels. Must come before the first use of CUDA."""
     os.environ["CUBLAS_WORKSPACE_CONFIG"] = ":4096:8"
     torch.use_deterministic_algorithms(True)
-    torch.backends.cudnn.benchmark = False
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined] # it costs, for nothing
 
 
 _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_THRESHOLD = -1, -2, -3  # malloc.h

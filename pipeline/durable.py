@@ -12,6 +12,8 @@ from typing import Any, BinaryIO
 
 MAX_RECORD_BYTES = 16 * 1024 * 1024
 
+_ERRORS = "backslashreplace"  # a file name need not be text; half a surrogate is an escape in JSON
+
 
 def fsync_folder(folder: Path) -> None:
     """Make the folder's entries durable: a rename or link is not before this."""
@@ -79,12 +81,12 @@ def make_folder(folder: Path) -> None:
 
 
 def to_json(value: Any) -> bytes:
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode()
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode(errors=_ERRORS)
 
 
 def replace_json(path: Path, value: Any, *, indent: int | None = None) -> None:
     text = json.dumps(value, ensure_ascii=False, indent=indent, allow_nan=False) + "\n"
-    replace(path, lambda file: file.write(text.encode()))
+    replace(path, lambda file: file.write(text.encode(errors=_ERRORS)))
 
 
 def read_json(path: Path) -> dict[str, Any] | None:

@@ -64,6 +64,8 @@ def _git() -> dict[str, Any]:
     """The commit of the code and whether files differ from it; nothing where the code is not in a checkout."""
     folder = Path(__file__).parent
     try:
+        if Path(_output(folder, "rev-parse", "--show-toplevel")) != folder.parent.resolve():
+            return {"commit": None, "dirty": None}  # somebody else's checkout, with an environment in it
         commit = _output(folder, "rev-parse", "HEAD")
         return {"commit": commit, "dirty": bool(_output(folder, "status", "--porcelain", "--", "."))}
     except (OSError, subprocess.SubprocessError):

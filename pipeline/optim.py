@@ -72,10 +72,12 @@ def one_cycle(
     The learning rate only: momentum stays as the optimizer has it.
     """
     first, last = 1 / div_factor, 1 / (div_factor * final_div_factor)
-    peak_step = pct_start * steps - 1
-    if step <= peak_step:
+    peak_step, last_step = pct_start * steps - 1, steps - 1
+    if step == peak_step or last_step == 0:
+        return 1.0
+    if step < peak_step:
         return _cosine_between(first, 1.0, step / peak_step)
-    return _cosine_between(1.0, last, (step - peak_step) / (steps - 1 - peak_step) if steps - 1 > peak_step else 1.0)
+    return _cosine_between(1.0, last, (step - peak_step) / (last_step - peak_step))
 
 
 def _warmup(step: int, warmup_steps: float) -> float:

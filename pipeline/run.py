@@ -9,7 +9,9 @@ writes a checkpoint first, from which the next attempt goes on.
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import errno
+import os
 import signal
 import sys
 import time
@@ -21,7 +23,7 @@ from typing import TYPE_CHECKING
 
 import yaml
 
-from pipeline import durable
+from pipeline import durable, yamltree
 from pipeline.errors import Interrupted, JobError, UsageError
 from pipeline.paths import Home, RunPaths
 from pipeline.records import Outcome, Progress, Result, now
@@ -43,17 +45,37 @@ def main() -> int:
     parser.add_argument("attempt", type=int)
     parser.add_argument("--alive", type=int, help="read end of a pipe; its end of file says that the worker is dead")
     arguments = parser.parse_args()
+    sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr] # a file name need not be text
     home, stop = Home(arguments.home), Stop()
     attempt = Attempt(home, arguments.id, arguments.attempt, stop, write_line)
-    with listen(stop, signal.SIGTERM, alive_fd=arguments.alive):
+    with listen(stop, signal.SIGTERM, alive_fd=arguments.alive, abandoned=leave_at_once):
         result = attempt.execute()
     return 0 if result.outcome == "succeeded" else 1
+
+
+def leave_at_once() -> None:
+    """With all that this process has started, where it leads a session, as a worker's child does."""
+    if os.getsid(0) == os.getpid():
+        os.killpg(0, signal.SIGKILL)
+    os._exit(1)
 
 
 def write_line(line: str) -> None:
     """To the log: a worker sends its child's output there."""
     sys.stdout.write(line + "\n")
     sys.stdout.flush()
+
+
+class _Dumper(yaml.SafeDumper):
+    """Quotes text that a job file's reader would take for something else, as 1e5."""
+
+
+def _represent_text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
+    is_plain = yamltree.scalar(text) == text
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=None if is_plain else '"')
+
+
+_Dumper.add_representer(str, _represent_text)
 
 
 def load_spec(run: RunPaths) -> Spec:
@@ -63,7 +85,7 @@ def load_spec(run: RunPaths) -> Spec:
 def save_spec(run: RunPaths, spec: Spec) -> None:
     """The frozen spec with every default filled in, as YAML that could be submitted again."""
     durable.make_folder(run.root)
-    text = yaml.safe_dump(spec.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+    text = yaml.dump(spec.model_dump(mode="json"), Dumper=_Dumper, sort_keys=False, allow_unicode=True)
     durable.replace(run.spec, lambda file: file.write(text.encode()))
 
 
@@ -78,7 +100,10 @@ def run_in_foreground(home: Home, spec: Spec, *, echo: Callable[[str], None]) ->
         save_spec(run, spec)
     except OSError as error:
         raise UsageError(f"{home.root}: cannot be a home: {error.strerror}") from None
-    with run.log(1).open("a") as log, listen(stop, signal.SIGINT, signal.SIGTERM):
+    with (
+        run.log(1).open("a", encoding="utf-8", errors="backslashreplace") as log,
+        listen(stop, signal.SIGINT, signal.SIGTERM),
+    ):
 
         def write(line: str) -> None:
             log.write(line + "\n")
@@ -100,7 +125,8 @@ class Attempt:
 
     def __post_init__(self) -> None:
         self.run = self.home.run(self.id)
-        self.progress = Progress(self.number)
+        before = Progress.read(self.run.progress) or Progress(self.number)
+        self.progress = dataclasses.replace(before, attempt=self.number, note="starting")
 
     def execute(self) -> Result:
         """Run the job and record how that ended. Nothing that the job does escapes from here."""
@@ -148,14 +174,15 @@ class Attempt:
         self.stop.check()
         trainer = train.Trainer(spec, source, setting)
         checkpoint.remove_temporaries(self.run)
-        state = checkpoint.load(self.run.last, setting.device)
+        state = checkpoint.load(self.run.last)
         metrics = {} if state is None else state.pop("metrics")
         if state is not None:
             trainer.load_state_dict(state)
         manifest.write(self.run, spec, source, setting, job_id=self.id, attempt=self.number)
         self.log(self.opening(trainer, resumed=state is not None))
         report = TrainingReport(self, trainer, metrics)
-        with Board(self.run.root, first_step=0 if state is None else trainer.step + 1) as board:
+        first_step = 0 if state is None else trainer.step + (not trainer.is_epoch_trained)
+        with Board(self.run.root, first_step=first_step) as board:
             loop = train.Loop(
                 trainer,
                 board=board,
@@ -186,7 +213,7 @@ class Attempt:
         self.echo(f"{time.strftime('%H:%M:%S')}  {line}")
 
     def report_note(self, note: str) -> None:
-        self.progress = Progress(self.number, note=note)
+        self.progress = dataclasses.replace(self.progress, note=note)
         write_progress(self.run, self.progress)
 
 

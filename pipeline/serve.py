@@ -17,6 +17,8 @@ from pipeline.errors import PipelineError
 
 RELOAD_S = 5  # between two looks at the event files; the default of 30 does not feel live
 START_S = 60
+RESTART_S = 60.0
+_open_directly = urllib.request.build_opener(urllib.request.ProxyHandler({})).open  # it is on this machine
 _PR_SET_PDEATHSIG = 1  # prctl.h
 
 
@@ -31,9 +33,10 @@ class TensorBoard:
         self.process = self._start()
 
     def _start(self) -> subprocess.Popen[bytes]:
-        command = [sys.executable, "-m", "tensorboard.main", "--logdir", str(self.logdir), "--host", self.host]
+        command = [sys.executable, "-P", "-m", "tensorboard.main", "--logdir", str(self.logdir), "--host", self.host]
         command += ["--port", str(self.port), "--reload_interval", str(RELOAD_S)]
         self.log = self.logdir.parent / "tensorboard.log"
+        self.started_at = time.monotonic()
         with self.log.open("wb") as log:
             return subprocess.Popen(
                 command,
@@ -48,15 +51,15 @@ class TensorBoard:
         deadline = time.monotonic() + START_S
         while time.monotonic() < deadline and self.process.poll() is None:
             try:
-                with urllib.request.urlopen(f"http://{self.host}:{self.port}/data/environment", timeout=2):
+                with _open_directly(f"http://{self.host}:{self.port}/data/environment", timeout=2):
                     return
             except (urllib.error.URLError, OSError):
                 time.sleep(0.1)
         raise PipelineError(f"TensorBoard does not answer; {self.log} says why")
 
     def keep_alive(self) -> None:
-        """Start it again if it has died."""
-        if self.process.poll() is not None:
+        """Start it again if it has died; not more often than once a minute."""
+        if self.process.poll() is not None and time.monotonic() > self.started_at + RESTART_S:
             self.process = self._start()
 
     def stop(self) -> None:

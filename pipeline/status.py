@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -96,6 +97,7 @@ class Log:
     def __init__(self, run: RunPaths) -> None:
         self.run = run
         self.positions: dict[Path, int] = {}  # how much of each file was read
+        self.decoder = codecs.getincrementaldecoder("utf-8")("replace")  # a character may be cut by the end of a read
 
     def read_more(self) -> str:
         """What was written since the last call."""
@@ -105,4 +107,4 @@ class Log:
                 file.seek(self.positions.get(path, 0))
                 texts.append(file.read())
             self.positions[path] = self.positions.get(path, 0) + len(texts[-1])
-        return b"".join(texts).decode("utf-8", "replace")
+        return self.decoder.decode(b"".join(texts))

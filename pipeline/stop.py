@@ -6,12 +6,14 @@ import contextlib
 import os
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator
 
 from pipeline.errors import Interrupted
 
 ASKED = "asked to stop"
 WORKER_DIED = "its worker died"
+GRACE_S = 30.0  # to write a checkpoint; below the grace period that Compose gives the worker
 
 
 class Stop:
@@ -31,24 +33,33 @@ class Stop:
 
 @contextlib.contextmanager
 def listen(
-    stop: Stop, *signals: signal.Signals, alive_fd: int | None = None, again: Callable[[], None] | None = None
+    stop: Stop,
+    *signals: signal.Signals,
+    alive_fd: int | None = None,
+    again: Callable[[], None] | None = None,
+    abandoned: Callable[[], None] | None = None,
 ) -> Iterator[None]:
     """Turn signals, and the end of file of `alive_fd`, into requests.
 
-    A second signal calls `again`; without one it acts as if nobody listened.
+    `abandoned` is called where the process is still there a grace period after that end of file: nobody else is left
+    who could kill it, and it holds its job's lease.
+
+    A second signal calls `again`; without one it acts as if nobody listened. A worker's child, which has an `alive_fd`,
+    takes no notice of it: whoever stops a whole service signals both, and then the worker asks its child as well.
     """
+    acts_again = again is None and alive_fd is None
 
     def on_signal(number: int, frame: object) -> None:  # noqa: ARG001
         if not stop.why:
             stop.request(ASKED)
         elif again is not None:
             again()
-        if again is None:
+        if acts_again:
             signal.signal(number, before[signal.Signals(number)])
 
     before = {number: signal.signal(number, on_signal) for number in signals}
     if alive_fd is not None:
-        threading.Thread(target=_watch, args=(stop, alive_fd), daemon=True).start()
+        threading.Thread(target=_watch, args=(stop, alive_fd, abandoned), daemon=True).start()
     try:
         yield
     finally:
@@ -56,6 +67,9 @@ def listen(
             signal.signal(number, handler)
 
 
-def _watch(stop: Stop, alive_fd: int) -> None:
+def _watch(stop: Stop, alive_fd: int, abandoned: Callable[[], None] | None) -> None:
     os.read(alive_fd, 1)  # nobody writes: it returns when the last writer is gone
     stop.request(WORKER_DIED)
+    if abandoned is not None:
+        time.sleep(GRACE_S)
+        abandoned()

@@ -7,7 +7,9 @@ checkpoint taken after any step is enough to go on as if nothing had happened.
 
 from __future__ import annotations
 
+import contextlib
 import functools
+import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
@@ -29,7 +31,7 @@ from pipeline.metrics import DIVERGED_HINT, Evaluation, Evaluator, Window
 from pipeline.spec import Spec
 from pipeline.stop import Stop
 
-EVALUATION_BATCH = 500  # pictures; larger ones fall out of a CPU's cache
+EVALUATION_VALUES = 500 * 32**2  # pixels of a batch; larger ones fall out of a CPU's cache, or do not fit a GPU
 
 
 @dataclass
@@ -45,23 +47,36 @@ class Loop:
 
     def run(self) -> None:
         """Train to the end. Raises Interrupted, with a checkpoint written, where it is asked to stop."""
+        self.repeat_last_point()
         try:
             while self.trainer.epoch < self.trainer.spec.train.epochs:
                 self.train_epoch()
                 self.end_epoch()
         except Interrupted:
-            self.checkpoint(is_best=False)
+            with contextlib.suppress(OSError):  # a full disk: the job goes on from the checkpoint before
+                self.checkpoint(is_best=False)
             raise
+
+    def repeat_last_point(self) -> None:
+        """Where an attempt was stopped before its evaluation, this one speaks from that step on, the point included."""
+        if self.trainer.is_epoch_trained and self.is_point(self.trainer.step):
+            tags_of_point = (tags.TRAIN_LOSS, tags.TRAIN_ACCURACY, tags.LEARNING_RATE, tags.IMAGES_PER_SECOND)
+            self.log({tag: self.metrics[tag] for tag in tags_of_point})
+
+    def is_point(self, step: int) -> bool:
+        """Whether the training curves have a point at this step."""
+        return step % self.trainer.spec.log.every == 0 or step == self.trainer.num_steps
 
     def train_epoch(self) -> None:
         trainer, spec = self.trainer, self.trainer.spec
         stopwatch = Stopwatch(trainer.num_images)
         saved_at = time.perf_counter()
         for step in trainer.train_epoch():
-            if step % spec.log.every == 0 or step == trainer.num_steps:
+            if self.is_point(step):
                 self.log_training(stopwatch)
             self.report.step(trainer, self.metrics)
-            if time.perf_counter() - saved_at > spec.train.checkpoint_every:
+            is_due = time.perf_counter() - saved_at > spec.train.checkpoint_every
+            if is_due and not trainer.is_epoch_trained:  # then the epoch's own comes at once
                 self.checkpoint(is_best=False)
                 saved_at = time.perf_counter()
             self.stop.check()
@@ -82,6 +97,8 @@ class Loop:
         """Evaluate, write what an epoch leaves, save."""
         trainer = self.trainer
         evaluation = trainer.evaluate(self.stop)
+        if not math.isfinite(evaluation.loss):
+            raise DivergedError(f"the test loss is {evaluation.loss} after step {trainer.step}: {DIVERGED_HINT}")
         trainer.epoch, trainer.batch = trainer.epoch + 1, 0
         is_best = evaluation.accuracy > trainer.best_accuracy
         if is_best:
@@ -118,7 +135,8 @@ class Trainer:
         )
         self.scaler = torch.amp.GradScaler(setting.device.type, enabled=setting.dtype is torch.float16)
         self.loader = self._loader(source.train, spec.data.batch_size, train=True)
-        self.test_loader = self._loader(source.test, EVALUATION_BATCH, train=False)
+        evaluation_batch = min(500, max(1, EVALUATION_VALUES // source.test.image_size**2))
+        self.test_loader = self._loader(source.test, evaluation_batch, train=False)
         self.window = Window()
         self.epoch = self.batch = self.step = 0  # finished epochs, batches of the one under way, steps in all
         self.num_images = 0  # pictures trained on in this attempt
@@ -140,6 +158,11 @@ class Trainer:
             seed=self.spec.train.seed,
             shuffle=train,
         )
+
+    @property
+    def is_epoch_trained(self) -> bool:
+        """Whether all batches of the epoch under way are done, and its evaluation is what comes next."""
+        return self.batch == self.loader.num_batches
 
     @property
     def steps_per_epoch(self) -> int:
@@ -233,7 +256,10 @@ class Trainer:
             "position": {"epoch": self.epoch, "batch": self.batch, "step": self.step},
             "best": {"accuracy": self.best_accuracy, "epoch": self.best_epoch},
             "random": torch.get_rng_state(),
-            "random_cuda": torch.cuda.get_rng_state_all() if self.setting.device.type == "cuda" else [],
+            "random_cuda": torch.cuda.get_rng_state(self.setting.device)
+            if self.setting.device.type == "cuda"
+            else None,
+            "threads": torch.get_num_threads(),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -249,8 +275,10 @@ class Trainer:
         self.epoch, self.batch, self.step = (state["position"][key] for key in ("epoch", "batch", "step"))
         self.best_accuracy, self.best_epoch = state["best"]["accuracy"], state["best"]["epoch"]
         torch.set_rng_state(state["random"].cpu())
-        if self.setting.device.type == "cuda" and state["random_cuda"]:
-            torch.cuda.set_rng_state_all([random.cpu() for random in state["random_cuda"]])
+        if self.setting.device.type == "cuda" and state["random_cuda"] is not None:
+            torch.cuda.set_rng_state(state["random_cuda"].cpu(), self.setting.device)
+        if self.spec.train.deterministic:
+            torch.set_num_threads(state["threads"])  # sums are taken in an order that depends on it
 
 
 def build_model(spec: Spec, source: Source) -> nn.Module:

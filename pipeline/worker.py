@@ -3,8 +3,7 @@
     claim -> start -> watch --- exits -----------------------------> settle: end, or queue again
                         |------ timeout, cancel, stop: SIGTERM, then SIGKILL after a grace period
 
-A child runs in a session of its own, holds the job's lease with its worker, and sees the worker's death as the end of a
-pipe. Nothing here imports torch.
+Nothing here imports torch.
 """
 
 from __future__ import annotations
@@ -22,6 +21,7 @@ from dataclasses import dataclass, field
 from typing import BinaryIO, Protocol
 
 from pipeline import doctor, durable, repair
+from pipeline.child import Child, child_environment
 from pipeline.errors import QueueError
 from pipeline.jobqueue import Claim, Queue
 from pipeline.lease import Lease
@@ -35,7 +35,6 @@ REPAIR_EVERY_S = 5.0
 COMPLAIN_EVERY_S = 60.0
 LOG_CHUNK_BYTES = 1024 * 1024
 KILLED_FROM_OUTSIDE = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
-GRACE_S = 30.0  # to write a checkpoint; below the grace period that Compose gives the worker
 
 
 class Display(Protocol):
@@ -46,52 +45,6 @@ class Display(Protocol):
     def log_line(self, job_id: str, line: str) -> None: ...
 
     def progress(self, jobs: list[tuple[str, Progress]]) -> None: ...
-
-
-@dataclass
-class Child:
-    """A training process. Its worker alone may signal it, which is safe until it has been waited for."""
-
-    claim: Claim
-    process: subprocess.Popen[bytes]
-    alive_fd: int  # write end of the pipe whose end of file tells the child that this process is dead
-    log: BinaryIO  # what the child writes, read behind it
-    timeout_s: float | None
-    started_at: float = field(default_factory=time.monotonic)
-    asked: Outcome | None = None  # what it was asked to stop for
-    kill_at: float | None = None
-    result: Result | None = None  # how it ended, while that could not be recorded yet
-
-    @property
-    def id(self) -> str:
-        return self.claim.id
-
-    def ask_to_stop(self, outcome: Outcome) -> None:
-        if self.asked is None:
-            self.asked, self.kill_at = outcome, time.monotonic() + GRACE_S
-            if self.process.returncode is None:
-                os.kill(self.process.pid, signal.SIGTERM)  # Popen's send_signal might reap it unseen
-
-    def kill(self) -> None:
-        """The child and whatever it has started in its session."""
-        try:
-            os.killpg(self.process.pid, signal.SIGKILL)
-        except ProcessLookupError:
-            return
-
-    def exit_status(self) -> int | None:
-        """As Popen's; None while it runs. What it leaves behind in its session is killed before it is reaped."""
-        if self.process.returncode is None:
-            if os.waitid(os.P_PID, self.process.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None:
-                return None
-            self.kill()
-            self.process.wait()
-        return self.process.returncode
-
-    def close(self) -> None:
-        os.close(self.alive_fd)
-        self.log.close()
-        self.claim.lease.release()
 
 
 @dataclass
@@ -196,7 +149,8 @@ class Worker:
             fds += os.pipe()
             spec = claim.ticket.validated()
             save_spec(run, spec)
-            durable.replace_json(run.progress, Progress(number, note="starting").to_json())
+            before = Progress.read(run.progress) or Progress(number)
+            durable.replace_json(run.progress, dataclasses.replace(before, attempt=number, note="starting").to_json())
             with run.log(number).open("ab") as log:
                 reader = run.log(number).open("rb")  # before the child is there: nothing may fail after that
                 try:
@@ -233,13 +187,16 @@ class Worker:
 
     def command(self, claim: Claim, alive_fd: int) -> list[str]:
         arguments = [str(self.home.root), claim.id, str(claim.attempts.number), "--alive", str(alive_fd)]
-        return [sys.executable, "-m", "pipeline.run", *arguments]
+        return [sys.executable, "-P", "-m", "pipeline.run", *arguments]  # -P: not from here
 
     def watch(self, child: Child) -> None:
         """Raises OSError; then the lease stays held, so that nobody else runs it, and the next tick tries it again."""
         self.pass_on_log(child)
         status = child.exit_status()
         if status is None:
+            left = Result.read(self.home.run(child.id).result)
+            if left is not None and left.attempt == child.claim.attempts.number:
+                child.leave_soon()
             self.stop_if_asked(child)
             return
         self.pass_on_log(child, to_the_end=True)
@@ -316,13 +273,3 @@ def _why(child: Child, left: Result) -> str:
 
 def _and_now(state: str) -> str:
     return "; queued again" if state == "pending" else ""
-
-
-def child_environment(slots: int) -> dict[str, str]:
-    """What the user has set, and for the threads of several jobs, or of other programs, to live side by side.
-
-    A thread that waits for another one spins by default; where there are fewer free processors than threads, that
-    holds up the very thread that it waits for. Measured beside one other busy process: 6 to 8 times faster without.
-    """
-    threads = {"OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // slots))} if slots > 1 else {}
-    return {**threads, "GOMP_SPINCOUNT": "1000", **os.environ}

@@ -56,7 +56,7 @@ def test_auto_precision_is_fp32_for_small_batches_on_a_cpu() -> None:
 
 
 def test_auto_precision_is_bf16_only_where_the_cpu_is_fast_at_it() -> None:
-    capabilities = torch.cpu.get_capabilities()
+    capabilities = device._cpu_capabilities()
     fast = bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
     assert (device.choose(make_spec("cpu")).dtype is torch.bfloat16) == fast
 

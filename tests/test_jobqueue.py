@@ -182,18 +182,6 @@ def test_an_id_that_was_printed_survives_a_kill(home: Home, submit_under_strace:
     assert queue.tickets.quarantined() == []
 
 
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A filesystem with room for a few dozen files."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", str(folder)]
-    if shutil.which("mount") is None or subprocess.run(mount, capture_output=True).returncode:
-        pytest.skip("a small filesystem cannot be mounted here")
-    yield folder
-    subprocess.run(["umount", "--lazy", str(folder)], check=True)  # a lease may still be open
-
-
 def test_a_full_disk_loses_nothing_and_work_goes_on_when_there_is_room(small_disk: Path) -> None:
     queue = Queue(Home(small_disk))
     (small_disk / "ballast").write_bytes(b"x" * 100_000)

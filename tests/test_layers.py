@@ -18,7 +18,7 @@ LAYERS = """
     spec
     explain  reference  tickets
     jobfile  jobqueue
-    repair  status  doctor  serve
+    repair  status  doctor  serve  child
     data.__init__  models.__init__  board.__init__
     data.augment  data.cache  data.folder_listing  data.pictures  board.tags
     device  metrics  optim  checkpoint  data.source  models.net  models.cnn_bn  models.vgg  board.writer

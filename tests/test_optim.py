@@ -81,5 +81,9 @@ def test_every_optimizer_lowers_a_parabola_the_same_fused_or_not(name: str) -> N
     torch.testing.assert_close(ends[0], ends[1])
 
 
-def test_one_cycle_with_a_rise_shorter_than_a_step_begins_at_the_peak() -> None:
-    assert optim.one_cycle(0, steps=2, steps_per_epoch=2, pct_start=0.3, div_factor=25, final_div_factor=1e4) <= 1
+@pytest.mark.parametrize(("steps", "pct_start"), [(10, 0.1), (5, 0.2), (2, 0.5), (2, 0.3), (1, 0.3), (3, 0.999)])
+def test_one_cycle_stands_every_place_of_its_peak(steps: int, pct_start: float) -> None:
+    factor = partial(optim.one_cycle, steps=steps, steps_per_epoch=1, div_factor=25, final_div_factor=1e4)
+    factors = [factor(step, pct_start=pct_start) for step in range(steps)]
+    assert all(0 < value <= 1 for value in factors)
+    assert steps > 1 or factors == [1]

@@ -390,3 +390,28 @@ cli.main()
     assert queue.attempts(job_id).retries_used == 0
     assert "/nowhere/to/be/found" in (tmp_path / "output-0").read_text()
     assert durable.read_json(queue.paths.end(job_id)) is None
+
+
+def test_a_worker_lives_through_a_full_disk_and_records_the_end_when_there_is_room(
+    small_disk: Path, tmp_path: Path
+) -> None:
+    queue = Queue(Home(small_disk))
+    job_id = queue.submit(quick_spec(resources={"retries": 0}))
+    ballast = small_disk / "ballast"
+    code = f"""
+from pipeline import cli, worker
+worker.Worker.command = lambda self, claim, alive_fd: ["sh", "-c", "cat /dev/zero > {ballast}; exit 7"]
+cli.main()
+"""
+    command = [sys.executable, "-c", code, "--home", str(small_disk), "worker"]
+    with (tmp_path / "output").open("wb") as output:
+        worker = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT)
+    try:
+        complaint = f"{job_id}: does not work right now: [Errno 28] No space left on device"
+        wait_until(lambda: complaint in (tmp_path / "output").read_text(), "the worker to say so")
+        assert queue.tickets.state(job_id) == "running"
+        ballast.unlink()
+        assert wait_for_end(queue, job_id).why.startswith("the training process left with exit code 7")
+    finally:
+        worker.terminate()
+        assert worker.wait() == 0

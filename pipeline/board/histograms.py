@@ -32,7 +32,8 @@ def add(board: Board, tag: str, values: torch.Tensor, *, step: int) -> None:
     low, high = (float(limit) for limit in torch.aminmax(values))
     if low == high:
         low, high = low - 0.5, high + 0.5
-    counts = torch.histc(values, bins=NUM_BINS, min=low, max=high)
+    places = ((values - low) * (NUM_BINS / (high - low))).long().clamp_(0, NUM_BINS - 1)
+    counts = torch.bincount(places, minlength=NUM_BINS)  # deterministic on a GPU, which torch.histc is not
     limits = torch.linspace(low, high, NUM_BINS + 1, dtype=torch.float64)[1:]
     board.writer.add_histogram_raw(
         tag,

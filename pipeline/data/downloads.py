@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import contextlib
 import http.client
+import io
 import pickle
 import socket
 import tarfile
+import time
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,6 +24,7 @@ from pipeline.data.source import Contents, Found, Split, digest
 from pipeline.errors import DataError
 
 _TIMEOUT_S = 60.0
+_TELL_EVERY_S = 5.0
 _FAILURES = (
     *(OSError, RuntimeError, http.client.HTTPException),  # the network, a wrong checksum; URLError is an OSError
     *(EOFError, zlib.error, tarfile.TarError),  # a damaged archive
@@ -67,7 +70,7 @@ def _decode(dataset: str, datasets: Path, folder: Path, log: Log) -> Contents:
     kind = getattr(torchvision.datasets, dataset)
     log(f"reading {dataset} from {datasets}, downloading what is missing")
     try:
-        with _network_timeout(_TIMEOUT_S):
+        with _network_timeout(_TIMEOUT_S), contextlib.redirect_stderr(_Progress(log)):
             try:
                 train, test = (kind(datasets, train=is_train, download=True) for is_train in (True, False))
             except _FAILURES:
@@ -77,6 +80,20 @@ def _decode(dataset: str, datasets: Path, folder: Path, log: Log) -> Contents:
     except _FAILURES as error:
         raise DataError(_advice(kind, datasets, folder, error)) from error
     return Contents(_split(train), _split(test), tuple(train.classes))
+
+
+class _Progress(io.StringIO):
+    """Stands in for the terminal that torchvision writes its progress to, many times a second."""
+
+    def __init__(self, log: Log) -> None:
+        super().__init__()
+        self.log, self.told_at = log, time.monotonic()
+
+    def write(self, text: str) -> int:
+        if text.strip() and time.monotonic() - self.told_at > _TELL_EVERY_S:
+            self.told_at = time.monotonic()
+            self.log(f"downloading: {text.strip()}")
+        return len(text)
 
 
 def _split(dataset: Any) -> Split:

@@ -51,6 +51,7 @@ def list_folder(root: Path) -> Listing:
     _require_splits(root)
     classes = {split: _folders(root / split, notes) for split in SPLITS}
     _require_same_classes(root, classes["train"], classes["test"])
+    _require_text(root, classes["train"])
     train, test = (_files(root / split, classes["train"], notes) for split in SPLITS)
     return Listing(root, tuple(classes["train"]), train, test, tuple(notes))
 
@@ -69,6 +70,12 @@ def _require_splits(root: Path) -> None:
                 f"expected: {root}/train/<class>/<pictures> and {root}/test/<class>/<pictures>\n"
                 f"there is: {shown(there) or 'nothing'}"
             )
+
+
+def _require_text(root: Path, classes: list[str]) -> None:
+    for name in classes:
+        if not name.isprintable():  # half surrogates, where a name is not UTF-8, are not
+            raise DataError(f"{root}: the folder {name!a} cannot be a class: its name is not text; rename it")
 
 
 def _require_same_classes(root: Path, train: list[str], test: list[str]) -> None:

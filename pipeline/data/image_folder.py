@@ -101,7 +101,7 @@ def _decode(files: Files, side: int, *, resize: bool, keep: bool) -> _Decoded:
                 pixels[index] = picture
         return unreadable
 
-    with ThreadPoolExecutor(min(_MAX_THREADS, len(os.sched_getaffinity(0)))) as pool:
+    with ThreadPoolExecutor(min(_MAX_THREADS, os.cpu_count() or 1)) as pool:
         chunks = pool.map(decode_chunk, range(0, count, _CHUNK))  # in order; an error cancels those not begun
         return _Decoded(images, {index: reason for chunk in chunks for index, reason in chunk})
 

@@ -27,7 +27,7 @@ from pipeline.data.cache import Cache, Log
 from pipeline.errors import DataError
 
 _SAMPLE = 2_000  # pictures of a FileSplit that mean and std are taken from
-_CHUNK = 4_096  # pictures that are converted to float at a time
+_CHUNK = 4_096  # pictures of 32 pixels that are converted to float at a time
 
 
 @dataclass(frozen=True)
@@ -204,10 +204,11 @@ def _prepared(name: str, split: Split | FileSplit, classes: Sequence[str], image
 def _resized(images: torch.Tensor, image_size: int) -> torch.Tensor:
     """Bilinear, antialiased, in float, rounded. images: uint8 (N, H, W, C)."""
     resized = torch.empty(len(images), image_size, image_size, images.shape[3], dtype=torch.uint8)
-    for start in range(0, len(images), _CHUNK):
-        pixels = images[start : start + _CHUNK].permute(0, 3, 1, 2).float()
+    chunk = max(1, _CHUNK * 32**2 // max(image_size, images.shape[1]) ** 2)
+    for start in range(0, len(images), chunk):
+        pixels = images[start : start + chunk].permute(0, 3, 1, 2).float()
         pixels = F.interpolate(pixels, size=(image_size, image_size), mode="bilinear", antialias=True)
-        resized[start : start + _CHUNK] = pixels.round_().clamp_(0, 255).permute(0, 2, 3, 1)
+        resized[start : start + chunk] = pixels.round_().clamp_(0, 255).permute(0, 2, 3, 1)
     return resized
 
 
