@@ -181,8 +181,7 @@ class Attempt:
         manifest.write(self.run, spec, source, setting, job_id=self.id, attempt=self.number)
         self.log(self.opening(trainer, resumed=state is not None))
         report = TrainingReport(self, trainer, metrics)
-        first_step = 0 if state is None else trainer.step + (not trainer.is_epoch_trained)
-        with Board(self.run.root, first_step=first_step) as board:
+        with Board(self.run.root, first_step=trainer.first_point) as board:
             loop = train.Loop(
                 trainer,
                 board=board,

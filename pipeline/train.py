@@ -165,6 +165,15 @@ class Trainer:
         return self.batch == self.loader.num_batches
 
     @property
+    def first_point(self) -> int:
+        """The first step that this attempt may write to the curves: 0 for a new run.
+
+        An epoch that was trained but not evaluated is told again from its last step on: the attempt before may have
+        evaluated it and been killed before it could save that.
+        """
+        return 0 if self.step == 0 else self.step + (not self.is_epoch_trained)
+
+    @property
     def steps_per_epoch(self) -> int:
         return -(-self.loader.num_batches // self.spec.train.accumulate)
 

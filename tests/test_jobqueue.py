@@ -370,23 +370,26 @@ def test_an_end_is_recorded_and_the_ticket_follows(queue: Queue, outcome: Any) -
     assert queue.attempts(job_id).entries[0]["outcome"] == outcome
 
 
-def end_it(root: Path, job_id: str, outcome: Any) -> None:
-    """Not as a worker does: without the lease."""
+def end_it(root: Path, ticket: Ticket, outcome: Any, barrier: Any) -> None:
+    """Not as a worker does: without the lease, and all at the same time."""
     queue = Queue(Home(root))
-    ticket = Ticket.parse(queue.paths.ticket("running", job_id).read_bytes(), job_id)
+    barrier.wait()
     queue.end(Claim(ticket, Lease(Path("/dev/null"), 0), Attempts([{}])), Result(1, outcome, f"{os.getpid()}"))
 
 
 def test_of_many_ends_at_once_the_first_stands_and_the_ticket_follows_it(queue: Queue) -> None:
     for _ in range(5):
-        job_id = queue.submit(quick_spec())
-        claim(queue)
-        outcomes = [*FOLDER_OF, "succeeded", "failed"]
-        enders = [faults.fork.Process(target=end_it, args=(queue.home.root, job_id, o)) for o in outcomes]
+        queue.submit(quick_spec())
+        ticket = claim(queue).ticket
+        job_id, outcomes = ticket.id, [*FOLDER_OF, "succeeded", "failed"]
+        barrier = faults.fork.Barrier(len(outcomes))
+        arguments = [(queue.home.root, ticket, outcome, barrier) for outcome in outcomes]
+        enders = [faults.fork.Process(target=end_it, args=given) for given in arguments]
         for ender in enders:
             ender.start()
         for ender in enders:
             ender.join()
+        assert [ender.exitcode for ender in enders] == [0] * len(outcomes)
         end = End.read(queue.paths.end(job_id))
         assert end is not None
         assert end.why in {str(ender.pid) for ender in enders}

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from pipeline import manifest, run
+from pipeline import jobfile, manifest, run
 from pipeline.errors import Interrupted
 from pipeline.paths import Home
 from pipeline.records import Result
@@ -74,6 +74,14 @@ def test_the_spec_that_is_kept_can_be_read_again_as_it_was(home: Home) -> None:
     spec = make_spec({"augment": [{"name": "crop", "padding": 1}]}, optimizer={"name": "adamw"})
     save_spec(home.run("job"), spec)
     assert load_spec(home.run("job")) == spec
+
+
+def test_text_that_looks_like_a_number_is_still_text_in_the_kept_spec(home: Home, tmp_path: Path) -> None:
+    file = tmp_path / "job.yaml"
+    file.write_text("name: '1e5'\ndescription: 'no'\nmodel: {name: cnn_bn}\ndata: {name: digits}\n")
+    spec = jobfile.load(file)
+    save_spec(home.run("job"), spec)
+    assert jobfile.load(home.run("job").spec) == spec
 
 
 def test_the_kept_spec_is_a_job_file_that_can_be_submitted(home: Home) -> None:
@@ -142,6 +150,38 @@ def test_the_end_of_the_pipe_is_the_worker_s_death() -> None:
         if thread is not threading.main_thread() and thread.daemon:
             thread.join(timeout=10)
     os.close(read_fd)
+
+
+HANGS = """
+import os, signal, sys, time
+from pipeline import run, stop
+stop.GRACE_S = 0.2
+with stop.listen(stop.Stop(), signal.SIGTERM, alive_fd=int(sys.argv[1]), abandoned=run.leave_at_once):
+    os.fork()
+    print("ready", flush=True)
+    while True:
+        time.sleep(1)
+"""
+
+
+def test_an_orphan_that_hangs_leaves_by_itself_with_all_it_has_started() -> None:
+    """Nobody else could end it, and while it lives its job is run by nobody."""
+    read_fd, write_fd = os.pipe()
+    command = [sys.executable, "-c", HANGS, str(read_fd)]
+    with subprocess.Popen(command, pass_fds=[read_fd], stdout=subprocess.PIPE, start_new_session=True) as process:
+        os.close(read_fd)
+        assert process.stdout is not None
+        first_line = process.stdout.readline()
+        os.close(write_fd)
+        process.stdout.read()  # its end comes when the last of them is gone
+    assert (first_line, process.returncode) == (b"ready\n", -signal.SIGKILL)
+
+
+def test_a_file_name_that_is_not_text_can_be_a_why(home: Home) -> None:
+    result = Result(1, "failed", "caf\udce9.jpg cannot be read")
+    home.run("job").root.mkdir(parents=True)
+    result.write(home.run("job").result)
+    assert Result.read(home.run("job").result) == result
 
 
 def test_a_run_in_the_foreground_saves_itself_at_ctrl_c(home: Home, tmp_path: Path) -> None:

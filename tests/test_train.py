@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
+import dataclasses
+import errno
 import json
+import math
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -11,6 +15,7 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from pipeline import catalog, device, train
 from pipeline.board.writer import Board
@@ -74,23 +79,21 @@ def run(
     *,
     stop_at: int | None = None,
     saved: list[tuple[dict[str, Any], bool]] | None = None,
+    metrics: dict[str, float] | None = None,
 ) -> Recorder:
     """Train to the end, or until a stop is asked for after step `stop_at`."""
     stop, saved = Stop(), [] if saved is None else saved
+
+    def save(state: dict[str, Any], is_best: bool) -> None:
+        saved.append((copy.deepcopy(state), is_best))
 
     def at_step(step: int) -> None:
         if step == stop_at:
             stop.request("asked to stop")
 
     recorder = Recorder(at_step)
-    with Board(folder, first_step=0) as board:
-        Loop(
-            trainer,
-            board=board,
-            report=recorder,
-            save=lambda state, is_best: saved.append((copy.deepcopy(state), is_best)),
-            stop=stop,
-        ).run()
+    with Board(folder, first_step=trainer.first_point) as board:
+        Loop(trainer, board, recorder, save, stop, metrics=metrics or {}).run()
     return recorder
 
 
@@ -132,6 +135,58 @@ def test_a_job_stopped_and_resumed_ends_with_the_same_weights_bit_for_bit(
 
     assert_identical(weights(resumed), weights(alone))
     assert told_again.losses == {step: loss for step, loss in told.losses.items() if step > stop_at}
+
+
+class Killed(BaseException):
+    """What a real kill does to the code that runs: it does not go on."""
+
+
+class FullList(list[tuple[dict[str, Any], bool]]):
+    def append(self, item: object) -> None:  # noqa: ARG002
+        raise Killed
+
+
+def test_a_kill_between_an_evaluation_and_its_checkpoint_repeats_no_point(digits: Source, tmp_path: Path) -> None:
+    spec = make_spec(log={"every": 23})  # a point at the epoch's last step, before its evaluation
+    saved: list[tuple[dict[str, Any], bool]] = []
+    with pytest.raises(Interrupted):
+        run(trainer_of(spec, digits), tmp_path, stop_at=23, saved=saved)
+    state, _ = saved[-1]
+    for into in (FullList(), []):
+        resumed = trainer_of(spec, digits)
+        resumed.load_state_dict(state)
+        with pytest.raises(Killed) if isinstance(into, FullList) else contextlib.nullcontext():
+            run(resumed, tmp_path, saved=into, metrics=dict(state["metrics"]))
+    reader = EventAccumulator(str(tmp_path), size_guidance={"scalars": 0})
+    reader.Reload()
+    for tag in ("train/loss", "train/learning_rate", "test/loss", "test/accuracy", "test_class_accuracy/3"):
+        assert [point.step for point in reader.Scalars(tag)] == [23, 46], tag
+
+
+def test_a_checkpoint_that_a_full_disk_refuses_does_not_make_a_stop_a_failure(digits: Source, tmp_path: Path) -> None:
+    class Full(list[tuple[dict[str, Any], bool]]):
+        def append(self, item: object) -> None:  # noqa: ARG002
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    with pytest.raises(Interrupted):
+        run(trainer_of(make_spec(), digits), tmp_path, stop_at=5, saved=Full())
+
+
+def test_a_test_loss_that_is_no_number_is_a_divergence(digits: Source, tmp_path: Path) -> None:
+    trainer = trainer_of(make_spec(), digits)
+    dict(trainer.model.named_buffers())["features.bn1.running_var"].fill_(math.nan)
+    with pytest.raises(DivergedError, match="the test loss is nan after step 23"):
+        run(trainer, tmp_path)
+
+
+def test_evaluation_batches_shrink_as_the_pictures_grow(digits: Source) -> None:
+    trainer = trainer_of(make_spec(), digits)
+    assert trainer.test_loader.batch_size == 500
+    large = dataclasses.replace(
+        digits.test, images=torch.zeros(4, 224, 224, 1, dtype=torch.uint8), labels=torch.zeros(4)
+    )
+    source = dataclasses.replace(digits, test=large)
+    assert trainer_of(make_spec(), source).test_loader.batch_size == 10
 
 
 def test_the_same_seed_gives_the_same_weights_and_another_seed_others(digits: Source, tmp_path: Path) -> None:

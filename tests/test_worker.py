@@ -23,7 +23,7 @@ from pipeline.spec import Spec
 
 EPOCHS = 30  # of 23 steps: some seconds
 LONG = 2000  # epochs, many minutes of them
-IMPATIENT = "from pipeline import worker, cli; worker.GRACE_S = 1.0; cli.main()"
+IMPATIENT = "from pipeline import child, cli; child.GRACE_S = 1.0; cli.main()"
 
 
 @pytest.fixture
