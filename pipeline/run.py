@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from pipeline.train import Trainer
 
 PROGRESS_EVERY_S = 0.5
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT)  # no fault of the job's: it is tried again
 
 
 def main() -> int:
@@ -137,6 +138,9 @@ class Attempt:
             why = f"{request}; step {self.progress.step} is saved" if self.progress.step else str(request)
         except JobError as error:
             outcome, why = "failed", str(error)
+        except OSError as error:
+            self.echo(traceback.format_exc())
+            outcome, why = ("lost" if error.errno in DISK_FULL else "failed"), explain(error)
         except BaseException as error:  # noqa: BLE001 - the job's boundary: whatever it was, it is recorded
             self.echo(traceback.format_exc())
             outcome, why = "failed", explain(error)
@@ -278,8 +282,8 @@ def in_words(seconds: float) -> str:
 def explain(error: BaseException) -> str:
     """An unforeseen error in a line, with what usually helps."""
     text = f"{type(error).__name__}: {error}".strip().splitlines()[0]
-    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
-        return f"the disk is full: {text}; `retry` goes on from the last checkpoint once there is room"
+    if isinstance(error, OSError) and error.errno in DISK_FULL:
+        return f"the disk is full: {text}; it goes on from its last checkpoint, once there is room"
     out_of_memory = isinstance(error, MemoryError) or "out of memory" in text or "can't allocate memory" in text
     if out_of_memory:
         return f"out of memory; a smaller data.batch_size or data.image_size helps ({text})"

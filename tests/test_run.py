@@ -107,6 +107,14 @@ def test_an_unforeseen_error_is_recorded_with_its_traceback_in_the_log(home: Hom
     assert any("Traceback" in line for line in lines)
 
 
+def test_a_full_disk_is_no_fault_of_the_job(home: Home, small_disk: Path) -> None:
+    attempt, _ = attempt_of(home, make_spec())
+    home.run("job").checkpoints.symlink_to(small_disk)
+    result = attempt.execute()
+    assert result.outcome == "lost"
+    assert "the disk is full" in result.why
+
+
 @pytest.mark.parametrize(("why", "outcome"), [(ASKED, "interrupted"), (WORKER_DIED, "lost")])
 def test_an_attempt_that_is_asked_to_stop_says_by_whom(home: Home, why: str, outcome: str) -> None:
     stop = Stop()
