@@ -16,7 +16,7 @@ import pytest
 import torch
 from PIL import Image
 
-from pipeline.data import source
+from pipeline.data import downloads, source
 from pipeline.data.image_folder import resolve
 from pipeline.data.source import FileSplit, Source, Split
 from pipeline.errors import DataError
@@ -226,7 +226,7 @@ def test_a_cache_that_cannot_be_written_does_not_stop_the_job(home: Home) -> Non
 LOAD = """
 import sys
 from pathlib import Path
-from pipeline.data import source
+from pipeline.data import downloads, source
 def load(name, **options):
     say = lambda line: print(line, flush=True)
     return source.load(name, options, image_size=None, datasets=Path(sys.argv[1]), log=say)
@@ -327,3 +327,15 @@ def test_a_path_is_absolute_or_in_the_datasets_folder_or_in_the_users_home(tmp_p
     assert resolve("~/pets", tmp_path) == Path.home() / "pets"
     with pytest.raises(DataError, match=r"data\.path: ~nobody-of-this-name"):
         resolve("~nobody-of-this-name/pets", tmp_path)
+
+
+def test_a_download_tells_how_far_it_is_now_and_then(monkeypatch: pytest.MonkeyPatch) -> None:
+    """torchvision writes `\\r0.1%` thousands of times."""
+    told: list[str] = []
+    progress = downloads._Progress(told.append)
+    for percent in range(100):
+        progress.write(f"\r{percent}.0%")
+    assert told == []
+    monkeypatch.setattr(downloads, "_TELL_EVERY_S", -1.0)
+    progress.write("\r50.0%")
+    assert told == ["downloading: 50.0%"]
