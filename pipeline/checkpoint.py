@@ -6,6 +6,7 @@ Both are whole: a crash leaves the old file or the new one. They hold tensors an
 
 from __future__ import annotations
 
+import io
 import os
 import pickle
 from pathlib import Path
@@ -23,8 +24,9 @@ FORMAT = 1
 def save(run: RunPaths, state: dict[str, Any], *, is_best: bool = False) -> None:
     """Replace `last`, and `best` too if this is the best so far: one file under two names, until `last` moves on."""
     durable.make_folder(run.checkpoints)
-    content = {"format": FORMAT, **state}
-    temporary = durable.write_temporary(run.checkpoints, run.last.name, lambda file: torch.save(content, file))
+    content = io.BytesIO()  # in memory first: of a full disk, torch.save says "unexpected pos 124096 vs 123992"
+    torch.save({"format": FORMAT, **state}, content)
+    temporary = durable.write_temporary(run.checkpoints, run.last.name, lambda file: file.write(content.getbuffer()))
     if is_best:
         link = temporary.with_suffix(".best")
         os.link(temporary, link)

@@ -8,6 +8,7 @@ import dataclasses
 import errno
 import json
 import math
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -287,6 +288,29 @@ def test_every_model_trains_in_every_precision(
     trainer.window.fold()
     moved = [key for key, value in weights(trainer).items() if not torch.equal(value, before[key])]
     assert set(dict(trainer.model.named_parameters())) <= set(moved)
+
+
+@pytest.mark.skipif(
+    shutil.which("cc") is None and shutil.which("gcc") is None, reason="torch.compile needs a C compiler"
+)
+def test_a_compiled_model_trains_and_its_checkpoint_is_the_plain_model_s(digits: Source) -> None:
+    model = {"name": "vgg", "widths": [4]}
+    plain = trainer_of(make_spec(model, train={"precision": "fp32"}), digits)
+    compiled = trainer_of(make_spec(model, train={"precision": "fp32", "compile": True}), digits)
+    for trainer in (plain, compiled):
+        for _ in zip(range(2), trainer.train_epoch(), strict=False):
+            pass
+    torch.testing.assert_close(compiled.state_dict()["model"], plain.state_dict()["model"], rtol=1e-4, atol=1e-5)
+
+
+def test_half_precision_scales_its_loss_and_goes_on_from_its_scale(digits: Source) -> None:
+    spec = make_spec(train={"precision": "fp16", "clip_grad_norm": 1.0})
+    trainer = trainer_of(spec, digits)
+    for _ in zip(range(2), trainer.train_epoch(), strict=False):
+        pass
+    resumed = trainer_of(spec, digits)
+    resumed.load_state_dict(trainer.state_dict())
+    assert resumed.scaler.get_scale() == trainer.scaler.get_scale() > 1
 
 
 def test_two_seeded_losses_stay_what_they_are(digits: Source, tmp_path: Path) -> None:
