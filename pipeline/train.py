@@ -1,4 +1,4 @@
-"""The training loop: the Loop says when to log, evaluate and save; the Trainer holds the state and takes the steps.
+"""The training loop: the Loop says when to log, evaluate and save; the Trainer takes the steps.
 
 A step is one change of the weights. Nothing in a step waits for the device; what is logged is read every `log.every`
 steps. The order of pictures and their augmentation are functions of seed, epoch and batch (`data/loader.py`), so that a
@@ -8,7 +8,6 @@ checkpoint taken after any step is enough to go on as if nothing had happened.
 from __future__ import annotations
 
 import contextlib
-import functools
 import math
 import time
 from collections.abc import Callable, Iterator
@@ -20,18 +19,12 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from pipeline import catalog
 from pipeline.board import histograms, tags
 from pipeline.board.writer import Board
-from pipeline.data.loader import Loader
-from pipeline.data.source import FileSplit, Source, Split
-from pipeline.device import Setting
-from pipeline.errors import CheckpointError, DataError, DivergedError, Interrupted
-from pipeline.metrics import DIVERGED_HINT, Evaluation, Evaluator, Window
-from pipeline.spec import Spec
+from pipeline.engine import Engine
+from pipeline.errors import DivergedError, Interrupted
+from pipeline.metrics import DIVERGED_HINT, Evaluation, Evaluator
 from pipeline.stop import Stop
-
-EVALUATION_VALUES = 500 * 32**2  # pixels of a batch; larger ones fall out of a CPU's cache, or do not fit a GPU
 
 
 @dataclass
@@ -121,87 +114,8 @@ class Loop:
         self.save({**state, "metrics": self.metrics}, is_best)
 
 
-class Trainer:
-    def __init__(self, spec: Spec, source: Source, setting: Setting) -> None:
-        self.spec, self.source, self.setting = spec, source, setting
-        torch.manual_seed(spec.train.seed)
-        self.model = build_model(spec, source).to(setting.device).to(memory_format=setting.memory_format)
-        self.network: Callable[[torch.Tensor], torch.Tensor] = (
-            torch.compile(self.model) if setting.compile else self.model
-        )
-        optimizer = spec.train.optimizer
-        self.optimizer: torch.optim.Optimizer = catalog.OPTIMIZERS[optimizer.name].load()(
-            self.model.parameters(), fused=setting.fused, **optimizer.options()
-        )
-        self.scaler = torch.amp.GradScaler(setting.device.type, enabled=setting.dtype is torch.float16)
-        self.loader = self._loader(source.train, spec.data.batch_size, train=True)
-        evaluation_batch = min(500, max(1, EVALUATION_VALUES // source.test.image_size**2))
-        self.test_loader = self._loader(source.test, evaluation_batch, train=False)
-        self.window = Window()
-        self.epoch = self.batch = self.step = 0  # finished epochs, batches of the one under way, steps in all
-        self.num_images = 0  # pictures trained on in this attempt
-        self.best_accuracy, self.best_epoch = -1.0, 0
-
-    def _loader(self, split: Split | FileSplit, batch_size: int, *, train: bool) -> Loader:
-        augmentations = [
-            functools.partial(catalog.AUGMENTATIONS[entry.name].load(), **entry.options())
-            for entry in (self.spec.data.augment if train else ())
-        ]
-        return Loader(
-            split,
-            batch_size=batch_size,
-            device=self.setting.device,
-            mean=self.source.mean,
-            std=self.source.std,
-            dtype=self.setting.dtype,
-            augment=augmentations,
-            seed=self.spec.train.seed,
-            shuffle=train,
-        )
-
-    @property
-    def is_epoch_trained(self) -> bool:
-        """Whether all batches of the epoch under way are done, and its evaluation is what comes next."""
-        return self.batch == self.loader.num_batches
-
-    @property
-    def first_point(self) -> int:
-        """The first step that this attempt may write to the curves: 0 for a new run.
-
-        An epoch that was trained but not evaluated is told again from its last step on: the attempt before may have
-        evaluated it and been killed before it could save that.
-        """
-        return 0 if self.step == 0 else self.step + (not self.is_epoch_trained)
-
-    @property
-    def steps_per_epoch(self) -> int:
-        return -(-self.loader.num_batches // self.spec.train.accumulate)
-
-    @property
-    def num_steps(self) -> int:
-        return self.steps_per_epoch * self.spec.train.epochs
-
-    @functools.cached_property
-    def schedule(self) -> Callable[[int], float]:
-        """From a step, counted from 0, to its learning rate."""
-        section = self.spec.train.schedule
-        peak: float = self.spec.train.optimizer.options()["lr"]
-        factor = functools.partial(
-            catalog.SCHEDULES[section.name].load(),
-            steps=self.num_steps,
-            steps_per_epoch=self.steps_per_epoch,
-            **section.options(),
-        )
-        return lambda step: peak * factor(step)
-
-    def autocast(self) -> AbstractContextManager[None]:
-        """Mixed precision. A weight is used once a step, so a cache of cast weights would only cost."""
-        return torch.autocast(
-            self.setting.device.type,
-            dtype=self.setting.dtype,
-            enabled=self.setting.dtype is not torch.float32,
-            cache_enabled=False,
-        )
+class Trainer(Engine):
+    """The steps."""
 
     def train_epoch(self) -> Iterator[int]:
         """Train from where it stands to the end of the epoch; gives the number of steps taken so far after each."""
@@ -252,58 +166,14 @@ class Trainer:
             stop.check()
         return evaluator.result()
 
-    def state_dict(self) -> dict[str, Any]:
-        """All that the next step depends on. Raises DivergedError rather than give weights that are not finite."""
-        self.window.fold()
-        if not all(torch.stack([parameter.isfinite().all() for parameter in self.model.parameters()]).tolist()):
-            raise DivergedError(f"the weights are not finite after step {self.step}: {DIVERGED_HINT}")
-        return {
-            "model": self.model.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-            "scaler": self.scaler.state_dict(),
-            "window": self.window.state_dict(),
-            "position": {"epoch": self.epoch, "batch": self.batch, "step": self.step},
-            "best": {"accuracy": self.best_accuracy, "epoch": self.best_epoch},
-            "random": torch.get_rng_state(),
-            "random_cuda": torch.cuda.get_rng_state(self.setting.device)
-            if self.setting.device.type == "cuda"
-            else None,
-            "threads": torch.get_num_threads(),
-        }
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Raises CheckpointError where the state is of another model."""
-        try:
-            self.model.load_state_dict(state["model"])
-            self.optimizer.load_state_dict(state["optimizer"])
-        except (RuntimeError, ValueError, KeyError) as error:
-            raise CheckpointError(f"the checkpoint does not fit the model: {error}") from None
-        if self.scaler.is_enabled():
-            self.scaler.load_state_dict(state["scaler"])
-        self.window.load_state_dict(state["window"])
-        self.epoch, self.batch, self.step = (state["position"][key] for key in ("epoch", "batch", "step"))
-        self.best_accuracy, self.best_epoch = state["best"]["accuracy"], state["best"]["epoch"]
-        torch.set_rng_state(state["random"].cpu())
-        if self.setting.device.type == "cuda" and state["random_cuda"] is not None:
-            torch.cuda.set_rng_state(state["random_cuda"].cpu(), self.setting.device)
-        if self.spec.train.deterministic:
-            torch.set_num_threads(state["threads"])  # sums are taken in an order that depends on it
-
-
-def build_model(spec: Spec, source: Source) -> nn.Module:
-    """The network for these pictures. Raises DataError where it cannot take them."""
-    try:
-        model: nn.Module = catalog.MODELS[spec.model.name].load()(
-            num_classes=len(source.classes),
-            channels=source.train.channels,
-            image_size=source.train.image_size,
-            **spec.model.options(),
+    def autocast(self) -> AbstractContextManager[None]:
+        """Mixed precision. A weight is used once a step, so a cache of cast weights would only cost."""
+        return torch.autocast(
+            self.setting.device.type,
+            dtype=self.setting.dtype,
+            enabled=self.setting.dtype is not torch.float32,
+            cache_enabled=False,
         )
-    except ValueError as error:
-        raise DataError(
-            f"model {spec.model.name!r} cannot take {source.train.image_size}-pixel pictures: {error}"
-        ) from None
-    return model
 
 
 class Report(Protocol):

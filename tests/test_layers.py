@@ -23,6 +23,7 @@ LAYERS = """
     data.augment  data.cache  data.folder_listing  data.pictures  board.tags
     device  metrics  optim  checkpoint  data.source  models.net  models.cnn_bn  models.vgg  board.writer
     data.digits  data.downloads  data.image_folder  data.loader  board.histograms  manifest
+    engine
     train
     run
     worker  terminal

@@ -18,7 +18,7 @@ import torch
 import torch.nn.functional as F
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from pipeline import catalog, device, train
+from pipeline import catalog, device, engine
 from pipeline.board.writer import Board
 from pipeline.data import source as datasets
 from pipeline.data.source import Source
@@ -271,7 +271,7 @@ def test_a_checkpoint_of_another_model_is_refused(digits: Source) -> None:
 def test_a_model_that_cannot_take_the_pictures_says_so(digits: Source) -> None:
     spec = make_spec({"name": "net"}, {"image_size": 32})  # the spec promises 32 pixels, the source has 8
     with pytest.raises(DataError, match="cannot take 8-pixel pictures"):
-        train.build_model(spec, digits)
+        engine.build_model(spec, digits)
 
 
 @pytest.mark.parametrize("name", catalog.MODELS)
