@@ -165,8 +165,8 @@ import os, signal, sys, time
 from pipeline import run, stop
 stop.GRACE_S = 0.2
 with stop.listen(stop.Stop(), signal.SIGTERM, alive_fd=int(sys.argv[1]), abandoned=run.leave_at_once):
-    os.fork()
-    print("ready", flush=True)
+    if os.fork():
+        print("ready", flush=True)
     while True:
         time.sleep(1)
 """
