@@ -8,7 +8,7 @@ JOBS      = $(basename $(notdir $(wildcard jobs/*.yaml)))
 OVERRIDES = $(foreach pair,$(SET),--set '$(pair)')
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint submit worker up status show logs cancel retry doctor bench lock clean
+.PHONY: help demo test lint submit worker up status show logs cancel retry doctor bench schema lock clean
 
 help: ## Print this
 	@echo "usage: make TARGET [JOB=name] [SET=\"train.epochs=2 ...\"]"
@@ -71,6 +71,10 @@ doctor: $(READY) ## Check the machine and the installation
 
 bench: $(READY) ## Measure against the tutorial's loop: make bench BENCH_DATA=folder-with-cifar10-images
 	@$(VENV)/bin/python benchmarks/throughput.py $(if $(BENCH_DATA),--data "$(BENCH_DATA)")
+
+schema: $(READY) ## Write jobs/schema.json and docs/job-files.md anew, after a change of the catalog
+	@$(PIPELINE) schema > jobs/schema.json
+	@$(PIPELINE) schema --markdown > docs/job-files.md
 
 lock: ## Pin the newest dependencies (needs uv)
 	uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 --generate-hashes \

@@ -19,12 +19,21 @@ ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").glob("*.md"))]
 TEXT = "\n".join(page.read_text() for page in PAGES)
 
+
+def tracked_jobs() -> list[str]:
+    """The job files that belong to the project; none where git does not say."""
+    command = ["git", "-C", str(ROOT), "ls-files", "jobs/*.yaml"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    return [Path(name).stem for name in done.stdout.split()]
+
+
 TARGETS = re.findall(r"^([a-z]+):.*## (.+)$", (ROOT / "Makefile").read_text(), re.MULTILINE)
 JOBS = sorted(path.stem for path in (ROOT / "jobs").glob("*.yaml"))
+READY = [job for job in JOBS if not (tracked := tracked_jobs()) or job in tracked]  # the others are a user's own
 COMMANDS = sorted(command.callback.__name__ for command in cli.app.registered_commands if command.callback)
 MODULES = sorted(
     str(path.relative_to(ROOT)) for path in (ROOT / "pipeline").rglob("*.py") if path.name != "__init__.py"
-)
+)  # of which a network that somebody adds to models/ need not be named: the catalog does
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -38,7 +47,7 @@ def test_every_make_target_is_documented(target: str) -> None:
     assert re.search(rf"\bmake {target}\b|^`make` targets:[^.]*`{target}`", TEXT, re.MULTILINE)
 
 
-@pytest.mark.parametrize("job", JOBS)
+@pytest.mark.parametrize("job", READY)
 def test_every_ready_job_is_documented(job: str) -> None:
     assert re.search(rf"\b{job}\b", TEXT)
 
@@ -69,7 +78,7 @@ def test_the_architecture_page_says_where_every_module_belongs(module: str) -> N
     """By its path, or by its name beside the path of its package."""
     text = (ROOT / "docs" / "architecture.md").read_text()
     package, name = module.rsplit("/", 1)
-    assert f"`{module}`" in text or (f"`{package}/`" in text and f"`{name}`" in text)
+    assert f"`{module}`" in text or (f"`{package}/`" in text and (f"`{name}`" in text or package == "pipeline/models"))
 
 
 def links() -> Iterator[tuple[Path, str]]:

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline import jobfile, yamltree
+from pipeline import catalog, jobfile, yamltree
 from pipeline.errors import PipelineError, SpecError, UsageError
 from pipeline.spec import Spec, json_schema
 
@@ -82,8 +82,9 @@ def known(*names: str) -> str:
 
 
 TOP = known("data", "description", "log", "model", "name", "resources", "train")
-DATASETS = known("cifar10", "cifar100", "digits", "fashion_mnist", "image_folder", "mnist")
-MODELS = known("cnn_bn", "net", "vgg")
+DATASETS = known(*sorted(catalog.DATASETS))
+NAMES = ", ".join(sorted(catalog.MODELS))
+MODELS = known(*sorted(catalog.MODELS))
 DURATION = "is not a duration; write 90s, 5m, 1h30m, 2d or a number of seconds"
 NAME = "is not a name; use up to 64 letters, digits, - and _"
 
@@ -107,12 +108,12 @@ NAME = "is not a name; use up to 64 letters, digits, - and _"
         ),
         (
             "train: {optimizer: {name: sdg}}",
-            "train.optimizer.name: 'sdg' is not an optimizer; did you mean 'sgd'?" + known("adam", "adamw", "sgd"),
+            "train.optimizer.name: 'sdg' is not an optimizer; did you mean 'sgd'?" + known(*sorted(catalog.OPTIMIZERS)),
         ),
         (
             "train: {schedule: {name: one-cycle}}",
             "train.schedule.name: 'one-cycle' is not a schedule; did you mean 'one_cycle'?"
-            + known("constant", "cosine", "one_cycle", "step"),
+            + known(*sorted(catalog.SCHEDULES)),
         ),
         (
             "train: {precision: fp8}",
@@ -190,10 +191,10 @@ def test_a_mistake_gets_its_message_on_its_line(more: str, message: str) -> None
         ("{name: 3}", f"model.name: 3 is not a model{MODELS}"),
         ("{name:}", f"model.name: nothing (null) is not a model; did you mean 'net'?{MODELS}"),
         ("{name: [a]}", f'model.name: ["a"] is not a model{MODELS}'),
-        ("{}", "model.name: is missing and has no default; choose one of cnn_bn, net, vgg"),
+        ("{}", f"model.name: is missing and has no default; choose one of {NAMES}"),
         ("net", "model: 'net' should be a mapping of fields; write {name: net}"),
-        ("vgg11", "model: 'vgg11' should be a mapping of fields; choose one of cnn_bn, net, vgg, as {name: net}"),
-        ("", "model: nothing (null) should be a mapping of fields; choose one of cnn_bn, net, vgg, as {name: net}"),
+        ("vgg11", f"model: 'vgg11' should be a mapping of fields; choose one of {NAMES}, as {{name: net}}"),
+        ("", f"model: nothing (null) should be a mapping of fields; choose one of {NAMES}, as {{name: net}}"),
         ("{name: net, depth: 11}", "model.depth: 'net' has no such field; it belongs to vgg" + known("name")),
         (
             "{name: vgg, depth: 12}",
@@ -228,12 +229,13 @@ def test_a_wrong_model_is_told_apart(model: str, message: str) -> None:
         ("{name: mnist, augment: crop}", "data.augment: 'crop' should be a list; write [crop]"),
         (
             "{name: mnist, augment: [crop, flop]}",
-            "data.augment.1: 'flop' is not an augmentation; did you mean 'flip'?" + known("crop", "cutout", "flip"),
+            "data.augment.1: 'flop' is not an augmentation; did you mean 'flip'?"
+            + known(*sorted(catalog.AUGMENTATIONS)),
         ),
         (
             "{name: mnist, augment: [{name: flop}]}",
             "data.augment.0.name: 'flop' is not an augmentation; did you mean 'flip'?"
-            + known("crop", "cutout", "flip"),
+            + known(*sorted(catalog.AUGMENTATIONS)),
         ),
         (
             "{name: mnist, augment: [3]}",

@@ -32,6 +32,7 @@ LAYERS = """
 LAYER_OF = {module: depth for depth, line in enumerate(LAYERS.strip().splitlines()) for module in line.split()}
 
 MODULES = {".".join(path.relative_to(PACKAGE).with_suffix("").parts): path for path in PACKAGE.rglob("*.py")}
+LAYER_OF |= {m: LAYER_OF["models.net"] for m in MODULES if m.startswith("models.") and m not in LAYER_OF}  # one's own
 HEAVY = {"torch", "torchvision", "sklearn", "matplotlib", "numpy", "PIL", "tensorboard"}
 
 
