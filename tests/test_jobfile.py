@@ -84,6 +84,7 @@ def known(*names: str) -> str:
 TOP = known("data", "description", "log", "model", "name", "resources", "train")
 DATASETS = known(*sorted(catalog.DATASETS))
 NAMES = ", ".join(sorted(catalog.MODELS))
+ANY = f"choose one of {NAMES}, as {{name: {next(iter(catalog.MODELS))}}}"
 MODELS = known(*sorted(catalog.MODELS))
 DURATION = "is not a duration; write 90s, 5m, 1h30m, 2d or a number of seconds"
 NAME = "is not a name; use up to 64 letters, digits, - and _"
@@ -193,8 +194,8 @@ def test_a_mistake_gets_its_message_on_its_line(more: str, message: str) -> None
         ("{name: [a]}", f'model.name: ["a"] is not a model{MODELS}'),
         ("{}", f"model.name: is missing and has no default; choose one of {NAMES}"),
         ("net", "model: 'net' should be a mapping of fields; write {name: net}"),
-        ("vgg11", f"model: 'vgg11' should be a mapping of fields; choose one of {NAMES}, as {{name: net}}"),
-        ("", f"model: nothing (null) should be a mapping of fields; choose one of {NAMES}, as {{name: net}}"),
+        ("vgg11", f"model: 'vgg11' should be a mapping of fields; {ANY}"),
+        ("", f"model: nothing (null) should be a mapping of fields; {ANY}"),
         ("{name: net, depth: 11}", "model.depth: 'net' has no such field; it belongs to vgg" + known("name")),
         (
             "{name: vgg, depth: 12}",
