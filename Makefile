@@ -46,8 +46,8 @@ submit: $(READY) ## Queue a job: make submit JOB=vgg11 [SET="train.epochs=2"]
 worker: $(READY) ## Work through the queue; Ctrl-C saves and requeues
 	@$(PIPELINE) worker
 
-up: $(READY) ## Worker and TensorBoard (port 6006) together; Ctrl-C stops both
-	@$(PIPELINE) up
+up: $(READY) ## Worker and TensorBoard together; Ctrl-C stops both: make up [PORT=6006]
+	@$(PIPELINE) up --port $(or $(PORT),6006)
 
 status: $(READY) ## List the jobs
 	@$(PIPELINE) status

@@ -20,7 +20,7 @@ import pipeline
 from pipeline import doctor as checks
 from pipeline import jobfile, repair
 from pipeline import status as jobs
-from pipeline.errors import PipelineError, SpecError, UsageError
+from pipeline.errors import PipelineError, QueueError, SpecError, UsageError
 from pipeline.jobqueue import Queue
 from pipeline.paths import Home
 from pipeline.spec import Spec, json_schema
@@ -287,16 +287,24 @@ def logs(
             break
     typer.echo(log.read_more(), nl=False)  # what was written before its end was
     if not log.positions:
-        message(f"{view['id']}: has no log yet: it is {view['state']}")
+        reason = "its run folder was removed" if view["outcome"] else f"it is {view['state']}"
+        message(f"{view['id']}: there is no log: {reason}")
 
 
 @app.command()
 def cancel(context: typer.Context, ids: Ids) -> None:
     """Cancel jobs that wait or run."""
     queue = queue_of(context)
+    refused = []
     for job_id in [queue.tickets.find(prefix) for prefix in ids]:
-        done = repair.cancel(queue, job_id)
+        try:
+            done = repair.cancel(queue, job_id)
+        except QueueError as error:  # the others are cancelled all the same
+            refused.append(str(error))
+            continue
         typer.echo(f"{job_id}: {'cancelled' if done == 'cancelled' else 'its worker was asked to stop it'}")
+    if refused:
+        raise QueueError("\n".join(refused))
 
 
 @app.command()

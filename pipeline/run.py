@@ -243,7 +243,7 @@ class TrainingReport:
         self.attempt.log(
             f"epoch {trainer.epoch:{len(str(epochs))}}/{epochs}  {train_part}"
             f"test loss {evaluation.loss:.4f}  test accuracy {100 * evaluation.accuracy:5.2f} %  "
-            f"{self.attempt.progress.images_per_second:,.0f} images/s{left}"
+            + (f"{self.attempt.progress.images_per_second:,.0f} images/s{left}" if train_part else "")
         )
 
     def write_progress(self, trainer: Trainer, metrics: dict[str, float]) -> None:

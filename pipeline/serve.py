@@ -79,7 +79,9 @@ def _check_is_free(host: str, port: int) -> None:
         except OSError as error:
             if error.errno != errno.EADDRINUSE:
                 raise PipelineError(f"TensorBoard cannot listen at {host}:{port}: {error.strerror}") from None
-            hint = f"stop that, or choose one with --port {port % 65535 + 1}"
+            hint = (
+                f"stop that, or choose one: `pipeline up --port {port % 65535 + 1}`, `make up PORT={port % 65535 + 1}`"
+            )
             raise PipelineError(f"port {port} is in use, perhaps by another `up`; {hint}") from None
 
 

@@ -193,7 +193,9 @@ class Train(Section):
 
 
 class Log(Section):
-    every: int = Field(100, ge=1, le=1_000_000, description="Steps between two points of the training curves.")
+    every: int = Field(
+        100, ge=1, le=1_000_000, description="Steps between two points of the training curves; one an epoch at least."
+    )
     histograms: bool = Field(True, description="Histograms of every parameter and its gradient, each epoch.")
 
 

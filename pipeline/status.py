@@ -10,6 +10,7 @@ from typing import Any
 
 from pipeline.errors import UsageError
 from pipeline.jobqueue import Queue
+from pipeline.lease import Lease
 from pipeline.paths import STATES, RunPaths
 from pipeline.records import End, Progress
 from pipeline.tickets import age_key
@@ -56,18 +57,20 @@ def job(queue: Queue, job_id: str, state: str) -> dict[str, Any] | None:
         "epochs": progress.epochs,
         "step": progress.step,
         "metrics": progress.metrics,
-        "why": _why(state, latest, progress),
+        "why": _why(state, latest, progress, is_alive=Lease.is_held(queue.paths.lease(job_id))),
         "run_dir": str(run.root),
         "images_per_second": progress.images_per_second,
         "time_left_s": progress.time_left_s,
     }
 
 
-def _why(state: str, latest: dict[str, Any], progress: Progress) -> str:
+def _why(state: str, latest: dict[str, Any], progress: Progress, *, is_alive: bool) -> str:
     if state == "pending":
         return f"queued again: {latest['why']}" if latest.get("why") else "waits for a worker"
     if state != "running":
         return "has no recorded end; the next worker queues it again"
+    if not is_alive:
+        return "its worker died; the next worker goes on with it"
     return progress.note or "training"
 
 

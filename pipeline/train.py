@@ -57,8 +57,9 @@ class Loop:
             self.log({tag: self.metrics[tag] for tag in tags_of_point})
 
     def is_point(self, step: int) -> bool:
-        """Whether the training curves have a point at this step."""
-        return step % self.trainer.spec.log.every == 0 or step == self.trainer.num_steps
+        """Whether the training curves have a point at this step: one an epoch at least."""
+        every = min(self.trainer.spec.log.every, self.trainer.steps_per_epoch)
+        return step % every == 0 or step == self.trainer.num_steps
 
     def train_epoch(self) -> None:
         trainer, spec = self.trainer, self.trainer.spec

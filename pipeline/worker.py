@@ -98,6 +98,10 @@ class Worker:
         return bool(self.stop.why) or (self.drain and self.queue.is_drained())
 
     def tick(self) -> None:
+        if self.stop.why and self.children:
+            self.complain(
+                "stopping: running jobs are saved and go on later; asked once more, it does not wait for that"
+            )
         for child in list(self.children):
             with self.trying_again(child.id):
                 self.watch(child)

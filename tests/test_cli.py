@@ -273,7 +273,7 @@ def test_logs_of_all_attempts_in_order(pipeline: Pipeline, job_file: JobFile, ho
     (job_id,) = submitted(pipeline, job_file())
     nothing = pipeline("logs", "latest")
     assert (nothing.returncode, nothing.stdout) == (0, "")
-    assert f"{job_id}: has no log yet: it is pending" in nothing.stderr
+    assert f"{job_id}: there is no log: it is pending" in nothing.stderr
 
     run = home.run(job_id)
     run.root.mkdir(parents=True)

@@ -51,7 +51,7 @@ def list_folder(root: Path) -> Listing:
     _require_splits(root)
     classes = {split: _folders(root / split, notes) for split in SPLITS}
     _require_same_classes(root, classes["train"], classes["test"])
-    _require_text(root, classes["train"])
+    _check_names(root, classes["train"])
     train, test = (_files(root / split, classes["train"], notes) for split in SPLITS)
     return Listing(root, tuple(classes["train"]), train, test, tuple(notes))
 
@@ -72,7 +72,9 @@ def _require_splits(root: Path) -> None:
             )
 
 
-def _require_text(root: Path, classes: list[str]) -> None:
+def _check_names(root: Path, classes: list[str]) -> None:
+    if len(classes) == 1:
+        raise DataError(f"{root} has one class only, {classes[0]!r}: there is nothing to tell apart")
     for name in classes:
         if not name.isprintable():  # half surrogates, where a name is not UTF-8, are not
             raise DataError(f"{root}: the folder {name!a} cannot be a class: its name is not text; rename it")
