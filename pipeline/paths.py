@@ -142,9 +142,5 @@ class Home:
     def datasets(self) -> Path:
         return self.root / "datasets"
 
-    @property
-    def modules(self) -> Path:
-        return self.root / "modules"
-
     def run(self, job_id: str) -> RunPaths:
         return RunPaths(self.runs / job_id)
