@@ -77,7 +77,7 @@ schema: $(READY) ## Write jobs/schema.json and docs/job-files.md anew, after a c
 	@$(PIPELINE) schema --markdown > docs/job-files.md
 
 lock: ## Pin the newest dependencies (needs uv)
-	uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 --generate-hashes \
+	uv pip compile pyproject.toml --extra dev --extra export --universal --python-version 3.11 --generate-hashes \
 	  --no-emit-index-url --no-annotate --no-header --constraint constraints.txt --output-file requirements.lock
 
 clean: ## Remove the environment and caches, not the home

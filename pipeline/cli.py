@@ -18,7 +18,7 @@ import typer
 
 import pipeline
 from pipeline import doctor as checks
-from pipeline import jobfile, repair
+from pipeline import cli_results, jobfile, repair
 from pipeline import status as jobs
 from pipeline.errors import PipelineError, QueueError, SpecError, UsageError
 from pipeline.jobqueue import Queue
@@ -351,6 +351,10 @@ def doctor(context: typer.Context, as_json: Json = False) -> None:
         print_lines(table([(check.verdict, check.name, check.text) for check in found]))
     if any(check.verdict == "error" for check in found):
         raise typer.Exit(1)
+
+
+for command in cli_results.COMMANDS:
+    app.command(command.__name__.replace("_", "-"))(command)
 
 
 if __name__ == "__main__":

@@ -26,7 +26,10 @@ class Engine:
     def __init__(self, spec: Spec, source: Source, setting: Setting) -> None:
         self.spec, self.source, self.setting = spec, source, setting
         torch.manual_seed(spec.train.seed)
-        self.model = build_model(spec, source).to(setting.device).to(memory_format=setting.memory_format)
+        self.model = build_model(
+            spec, num_classes=len(source.classes), channels=source.train.channels, image_size=source.train.image_size
+        )
+        self.model.to(setting.device).to(memory_format=setting.memory_format)
         self.network: Callable[[torch.Tensor], torch.Tensor] = (
             torch.compile(self.model) if setting.compile else self.model
         )
@@ -133,17 +136,12 @@ class Engine:
             torch.set_num_threads(state["threads"])  # sums are taken in an order that depends on it
 
 
-def build_model(spec: Spec, source: Source) -> nn.Module:
-    """The network for these pictures. Raises DataError where it cannot take them."""
+def build_model(spec: Spec, *, num_classes: int, channels: int, image_size: int) -> nn.Module:
+    """The network for such pictures, on the CPU. Raises DataError where it cannot take them."""
     try:
         model: nn.Module = catalog.MODELS[spec.model.name].load()(
-            num_classes=len(source.classes),
-            channels=source.train.channels,
-            image_size=source.train.image_size,
-            **spec.model.options(),
+            num_classes=num_classes, channels=channels, image_size=image_size, **spec.model.options()
         )
     except ValueError as error:
-        raise DataError(
-            f"model {spec.model.name!r} cannot take {source.train.image_size}-pixel pictures: {error}"
-        ) from None
+        raise DataError(f"model {spec.model.name!r} cannot take {image_size}-pixel pictures: {error}") from None
     return model

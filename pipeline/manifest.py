@@ -43,6 +43,10 @@ def write(run: RunPaths, spec: Spec, source: Source, setting: Setting, *, job_id
             "train": len(source.train),
             "test": len(source.test),
             "classes": list(source.classes),
+            "channels": source.train.channels,
+            "image_size": source.train.image_size,
+            "mean": source.mean,  # per channel, of pixels in [0, 1], as is the deviation
+            "std": source.std,
         },
         "attempts": [*(durable.read_json(run.manifest) or {}).get("attempts", []), entry],
     }

@@ -101,6 +101,16 @@ class RunPaths:
         return self.root / "progress.json"
 
     @property
+    def evaluation(self) -> Path:
+        """What the latest evaluation found: confusion and the worst mistakes."""
+        return self.root / "evaluation.json"
+
+    @property
+    def report(self) -> Path:
+        """One page for people, whole in itself."""
+        return self.root / "report.html"
+
+    @property
     def checkpoints(self) -> Path:
         return self.root / "checkpoints"
 
@@ -111,6 +121,10 @@ class RunPaths:
     @property
     def best(self) -> Path:
         return self.checkpoints / "best.pt"
+
+    def events(self) -> list[Path]:
+        """TensorBoard's event files, one an attempt, in no order that counts."""
+        return sorted(self.root.glob("events.out.tfevents.*"))
 
     def log(self, attempt: int) -> Path:
         return self.root / f"attempt-{attempt}.log"

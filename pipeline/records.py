@@ -2,6 +2,7 @@
 
 runs/<id>/result.json         Result    how the latest attempt ended; by the child, or for it by the worker
 runs/<id>/progress.json       Progress  where the running attempt is; not durable, replaced every second or so
+runs/<id>/evaluation.json     Evaluated what the latest evaluation found, in full; by the child
 queue/jobs/<id>/attempts.json Attempts  one entry an attempt; by the holder of the job's lease
 queue/jobs/<id>/result.json   End       the job's one recorded end
 """
@@ -118,6 +119,30 @@ class End(Result):
         super().__post_init__()
         if self.outcome not in FOLDER_OF:
             raise ValueError(self.outcome)
+
+
+@dataclass(frozen=True)
+class Mistake:
+    """A held-out picture that was taken for something else."""
+
+    index: int  # in the held-out set
+    label: int  # the true class
+    predicted: int
+    probability: float  # of the predicted class
+    png: str  # the picture, at most 96 pixels a side: base64 of a PNG file
+
+
+@dataclass(frozen=True)
+class Evaluated(_Record):
+    """The latest evaluation. confusion: rows are the true classes, columns the predicted ones."""
+
+    epoch: int  # finished epochs, at this evaluation
+    step: int
+    loss: float
+    accuracy: float
+    classes: list[str]
+    confusion: list[list[int]]
+    mistakes: list[Mistake]  # the most confident first, up to 25
 
 
 @dataclass

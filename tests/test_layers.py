@@ -18,15 +18,16 @@ LAYERS = """
     spec
     explain  reference  tickets
     jobfile  jobqueue
-    repair  status  doctor  serve  child
+    repair  status  doctor  serve  child  runs
     data.__init__  models.__init__  board.__init__
-    data.augment  data.cache  data.folder_listing  data.pictures  board.tags
+    data.augment  data.cache  data.folder_listing  data.pictures  board.tags  board.events
     device  metrics  optim  checkpoint  data.source  models.net  models.cnn_bn  models.vgg  board.writer
     data.digits  data.downloads  data.image_folder  data.loader  board.histograms  manifest
     engine
     train
     run
     worker  terminal
+    cli_results
     cli
 """
 LAYER_OF = {module: depth for depth, line in enumerate(LAYERS.strip().splitlines()) for module in line.split()}
