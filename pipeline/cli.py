@@ -17,8 +17,8 @@ from typing import Annotated, Any, Literal, NoReturn
 import typer
 
 import pipeline
-from pipeline import doctor as checks
 from pipeline import cli_results, jobfile, repair
+from pipeline import doctor as checks
 from pipeline import status as jobs
 from pipeline.errors import PipelineError, QueueError, SpecError, UsageError
 from pipeline.jobqueue import Queue

@@ -10,6 +10,7 @@ import ctypes
 import os
 import platform
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -42,6 +43,16 @@ class Setting:
             "compile": self.compile,
             "threads": torch.get_num_threads(),
         }
+
+    def memory_mib(self) -> float:
+        """The most that was allocated on a GPU so far; on a CPU the resident memory of this process, 0 if unknown."""
+        if self.device.type == "cuda":
+            return torch.cuda.max_memory_allocated(self.device) / 2**20
+        try:
+            pages = int(Path("/proc/self/statm").read_text().split()[1])
+        except OSError:
+            return 0.0
+        return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
 
 
 def choose(spec: Spec) -> Setting:

@@ -42,6 +42,7 @@ class Engine:
         evaluation_batch = min(500, max(1, EVALUATION_VALUES // source.test.image_size**2))
         self.test_loader = self._loader(source.test, evaluation_batch, train=False)
         self.window = Window()
+        self.norm_before_clipping: torch.Tensor | None = None  # of the latest step's gradients
         self.epoch = self.batch = self.step = 0  # finished epochs, batches of the one under way, steps in all
         self.num_images = 0  # pictures trained on in this attempt
         self.best_accuracy, self.best_epoch = -1.0, 0

@@ -30,8 +30,8 @@ def spec_hash(spec: Spec) -> str:
     return hashlib.sha256(json.dumps(spec.model_dump(mode="json"), sort_keys=True).encode()).hexdigest()
 
 
-def write(run: RunPaths, spec: Spec, source: Source, setting: Setting, *, job_id: str, attempt: int) -> None:
-    """Add this attempt to the run's manifest."""
+def write(run: RunPaths, spec: Spec, source: Source, setting: Setting, *, job_id: str, attempt: int) -> dict[str, Any]:
+    """Add this attempt to the run's manifest, and give all of it."""
     entry = {"attempt": attempt, "started_at": now(), **_environment(), "computes": setting.describe()}
     manifest = {
         "id": job_id,
@@ -51,6 +51,7 @@ def write(run: RunPaths, spec: Spec, source: Source, setting: Setting, *, job_id
         "attempts": [*(durable.read_json(run.manifest) or {}).get("attempts", []), entry],
     }
     durable.replace_json(run.manifest, manifest, indent=2)
+    return manifest
 
 
 def _environment() -> dict[str, Any]:

@@ -82,10 +82,17 @@ class Window:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """loss: mean over the pictures. confusion: int64 (classes, classes) on the CPU, rows are the true labels."""
+    """loss: mean over the pictures. confusion: int64 (classes, classes) on the CPU, rows are the true labels.
+
+    logits: float32 (N, classes), of all held-out pictures in their order; labels: int64 (N,); both on the device.
+    features: float32 (samples, values) on the CPU, what the last layer was given of the pictures that were asked for.
+    """
 
     loss: float
     confusion: torch.Tensor
+    logits: torch.Tensor
+    labels: torch.Tensor
+    features: torch.Tensor | None = None
 
     @property
     def accuracy(self) -> float:
@@ -106,6 +113,8 @@ class Evaluator:
     num_classes: int
     _loss_sum: torch.Tensor | None = None
     _confusion: torch.Tensor | None = None
+    _logits: list[torch.Tensor] = field(default_factory=list)
+    _labels: list[torch.Tensor] = field(default_factory=list)
 
     def add(self, losses: torch.Tensor, logits: torch.Tensor, labels: torch.Tensor) -> None:
         """losses: (N,), a picture each. logits: (N, classes). labels: int64 (N,)."""
@@ -113,9 +122,12 @@ class Evaluator:
         loss_sum = losses.double().sum()
         self._confusion = cells if self._confusion is None else self._confusion + cells
         self._loss_sum = loss_sum if self._loss_sum is None else self._loss_sum + loss_sum
+        self._logits.append(logits)
+        self._labels.append(labels)
 
-    def result(self) -> Evaluation:
+    def result(self, features: torch.Tensor | None = None) -> Evaluation:
         if self._confusion is None or self._loss_sum is None:
             raise ValueError("nothing was evaluated")
         confusion = self._confusion.cpu().view(self.num_classes, self.num_classes)
-        return Evaluation(float(self._loss_sum) / int(confusion.sum()), confusion)
+        loss = float(self._loss_sum) / int(confusion.sum())
+        return Evaluation(loss, confusion, torch.cat(self._logits), torch.cat(self._labels), features)

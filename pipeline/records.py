@@ -133,6 +133,32 @@ class Mistake:
 
 
 @dataclass(frozen=True)
+class ClassScore:
+    """How well a class is told from the others; a share of nothing is NaN."""
+
+    name: str
+    support: int  # held-out pictures of the class
+    num_correct: int
+    num_predicted: int  # held-out pictures that were taken for it
+
+    @property
+    def precision(self) -> float:
+        """Of what was taken for the class, the share that is."""
+        return self.num_correct / self.num_predicted if self.num_predicted else math.nan
+
+    @property
+    def recall(self) -> float:
+        """Of the class, the share that was recognized: its accuracy."""
+        return self.num_correct / self.support if self.support else math.nan
+
+    @property
+    def f1(self) -> float:
+        """The harmonic mean of precision and recall, 2 tp / (2 tp + fp + fn)."""
+        total = self.support + self.num_predicted
+        return 2 * self.num_correct / total if total else math.nan
+
+
+@dataclass(frozen=True)
 class Evaluated(_Record):
     """The latest evaluation. confusion: rows are the true classes, columns the predicted ones."""
 
@@ -143,6 +169,14 @@ class Evaluated(_Record):
     classes: list[str]
     confusion: list[list[int]]
     mistakes: list[Mistake]  # the most confident first, up to 25
+
+    def class_scores(self) -> list[ClassScore]:
+        """Of each class, in order."""
+        predicted = [sum(column) for column in zip(*self.confusion, strict=True)]
+        return [
+            ClassScore(name, sum(row), row[index], predicted[index])
+            for index, (name, row) in enumerate(zip(self.classes, self.confusion, strict=True))
+        ]
 
 
 @dataclass

@@ -161,6 +161,7 @@ class Attempt:
         from pipeline import checkpoint, device, manifest, train
         from pipeline.board.writer import Board
         from pipeline.data import source as datasets
+        from pipeline.logbook import Logbook
 
         device.keep_freed_memory()
         if spec.train.deterministic:
@@ -182,13 +183,15 @@ class Attempt:
         metrics = {} if state is None else state.pop("metrics")
         if state is not None:
             trainer.load_state_dict(state)
-        manifest.write(self.run, spec, source, setting, job_id=self.id, attempt=self.number)
+        provenance = manifest.write(self.run, spec, source, setting, job_id=self.id, attempt=self.number)
         self.log(self.opening(trainer, resumed=state is not None))
         report = TrainingReport(self, trainer, metrics)
         with Board(self.run.root, first_step=trainer.first_point) as board:
             loop = train.Loop(
                 trainer,
-                board=board,
+                logbook=Logbook(
+                    board, trainer, manifest=provenance, job_file=self.run.spec.read_text("utf-8"), log=self.log
+                ),
                 report=report,
                 save=lambda state, is_best: checkpoint.save(self.run, state, is_best=is_best),
                 stop=self.stop,
@@ -249,14 +252,13 @@ class TrainingReport:
     def write_progress(self, trainer: Trainer, metrics: dict[str, float]) -> None:
         elapsed_s, steps = time.perf_counter() - self.began_at, trainer.step - self.first_step
         left_s = (trainer.num_steps - trainer.step) * elapsed_s / steps if steps else None
-        best = {"test/best_accuracy": trainer.best_accuracy} if trainer.best_epoch else {}
         self.attempt.progress = Progress(
             self.attempt.number,
             epoch=trainer.epoch,
             epochs=trainer.spec.train.epochs,
             step=trainer.step,
             steps=trainer.num_steps,
-            metrics={**metrics, **best},
+            metrics=metrics,
             images_per_second=metrics.get("train/images_per_second", 0.0),
             time_left_s=left_s,
         )

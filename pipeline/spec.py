@@ -192,11 +192,44 @@ class Train(Section):
     )
 
 
+Evaluations = bool | Annotated[int, Field(ge=1, le=100_000)] | Literal["auto", "end"]
+"""After which epochs; see `is_due`."""
+
+
+def is_due(when: bool | int | str, *, epoch: int, epochs: int) -> bool:
+    """Whether an `Evaluations` field names this epoch, counted from 1.
+
+    TensorBoard keeps ten pictures of a tag: `auto` gives no more of 500 epochs, the first and the last among them.
+    """
+    if when is False or epoch == epochs:
+        return when is not False
+    if isinstance(when, str):
+        return when == "auto" and epoch & (epoch - 1) == 0
+    return epoch % int(when) == 0
+
+
+_WHEN = (
+    "true: each epoch; N: every N epochs; auto: after epochs 1, 2, 4, 8, ...; end; false; the last one is among all."
+)
+
+
 class Log(Section):
     every: int = Field(
         100, ge=1, le=1_000_000, description="Steps between two points of the training curves; one an epoch at least."
     )
-    histograms: bool = Field(True, description="Histograms of every parameter and its gradient, each epoch.")
+    histograms: Evaluations = Field(True, description=f"Histograms of every parameter and its gradient. {_WHEN}")
+    images: bool = Field(
+        True, description="The first training batch as the network sees it, and training pictures as they are."
+    )
+    graph: bool = Field(True, description="The network as a graph.")
+    figures: Evaluations = Field(
+        "auto", description="Predictions, confusion matrix and worst mistakes as pictures; as for `histograms`."
+    )
+    pr_curves: Evaluations = Field(True, description="A precision-recall curve a class; as for `histograms`.")
+    embeddings: Evaluations = Field(
+        "end", description="250 held-out pictures for the projector, as pixels and features; as for `histograms`."
+    )
+    profile: bool = Field(False, description="Record five early steps with PyTorch's profiler.")
 
 
 class Resources(Section):

@@ -19,10 +19,11 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from pipeline.board import histograms, tags
-from pipeline.board.writer import Board
+from pipeline.board import tags
 from pipeline.engine import Engine
 from pipeline.errors import DivergedError, Interrupted
+from pipeline.features import LastFeatures
+from pipeline.logbook import Logbook
 from pipeline.metrics import DIVERGED_HINT, Evaluation, Evaluator
 from pipeline.stop import Stop
 
@@ -32,7 +33,7 @@ class Loop:
     """One attempt's way through the epochs that are left."""
 
     trainer: Trainer
-    board: Board
+    logbook: Logbook
     report: Report
     save: Callable[[dict[str, Any], bool], None]  # a checkpoint's state, and whether it is the best so far
     stop: Stop
@@ -40,8 +41,10 @@ class Loop:
 
     def run(self) -> None:
         """Train to the end. Raises Interrupted, with a checkpoint written, where it is asked to stop."""
+        self.logbook.begin()
         self.repeat_last_point()
         try:
+            self.logbook.profile.after(self.trainer.step)
             while self.trainer.epoch < self.trainer.spec.train.epochs:
                 self.train_epoch()
                 self.end_epoch()
@@ -49,12 +52,13 @@ class Loop:
             with contextlib.suppress(OSError):  # a full disk: the job goes on from the checkpoint before
                 self.checkpoint(is_best=False)
             raise
+        finally:
+            self.logbook.profile.close()
 
     def repeat_last_point(self) -> None:
         """Where an attempt was stopped before its evaluation, this one speaks from that step on, the point included."""
         if self.trainer.is_epoch_trained and self.is_point(self.trainer.step):
-            tags_of_point = (tags.TRAIN_LOSS, tags.TRAIN_ACCURACY, tags.LEARNING_RATE, tags.IMAGES_PER_SECOND)
-            self.log({tag: self.metrics[tag] for tag in tags_of_point})
+            self.log({tag: value for tag, value in self.metrics.items() if tag in tags.TRAINING})
 
     def is_point(self, step: int) -> bool:
         """Whether the training curves have a point at this step: one an epoch at least."""
@@ -66,6 +70,7 @@ class Loop:
         stopwatch = Stopwatch(trainer.num_images)
         saved_at = time.perf_counter()
         for step in trainer.train_epoch():
+            self.logbook.profile.after(step)
             if self.is_point(step):
                 self.log_training(stopwatch)
             self.report.step(trainer, self.metrics)
@@ -84,34 +89,41 @@ class Loop:
                 tags.TRAIN_ACCURACY: accuracy,
                 tags.LEARNING_RATE: trainer.schedule(trainer.step - 1),
                 tags.IMAGES_PER_SECOND: stopwatch.rate(trainer.num_images),
+                tags.GRADIENT_NORM: trainer.gradient_norm(),
+                tags.DEVICE_MEMORY: trainer.setting.memory_mib(),
             }
         )
 
     def end_epoch(self) -> None:
         """Evaluate, write what an epoch leaves, save."""
         trainer = self.trainer
-        evaluation = trainer.evaluate(self.stop)
+        evaluation = trainer.evaluate(self.stop, features_of=self.logbook.wanted_features)
         if not math.isfinite(evaluation.loss):
             raise DivergedError(f"the test loss is {evaluation.loss} after step {trainer.step}: {DIVERGED_HINT}")
-        trainer.epoch, trainer.batch = trainer.epoch + 1, 0
         is_best = evaluation.accuracy > trainer.best_accuracy
         if is_best:
-            trainer.best_accuracy, trainer.best_epoch = evaluation.accuracy, trainer.epoch
-        self.log({tags.TEST_LOSS: evaluation.loss, tags.TEST_ACCURACY: evaluation.accuracy})
+            trainer.best_accuracy, trainer.best_epoch = evaluation.accuracy, trainer.epoch + 1
+        self.log(
+            {
+                tags.TEST_LOSS: evaluation.loss,
+                tags.TEST_ACCURACY: evaluation.accuracy,
+                tags.BEST_ACCURACY: trainer.best_accuracy,
+            }
+        )
         per_class = zip(trainer.source.classes, evaluation.class_accuracy, strict=True)
-        self.board.scalars(trainer.step, {tags.class_accuracy(name): value for name, value in per_class})
-        if trainer.spec.log.histograms:
-            histograms.add_parameters(self.board, trainer.model, step=trainer.step)
+        self.logbook.scalars({tags.class_accuracy(name): value for name, value in per_class})
+        self.logbook.end_epoch(evaluation)
+        trainer.epoch, trainer.batch = trainer.epoch + 1, 0
         self.checkpoint(is_best=is_best)
         self.report.epoch(trainer, self.metrics, evaluation)
 
     def log(self, values: dict[str, float]) -> None:
         self.metrics.update(values)
-        self.board.scalars(self.trainer.step, values)
+        self.logbook.scalars(values)
 
     def checkpoint(self, *, is_best: bool) -> None:
         state = self.trainer.state_dict()
-        self.board.flush()  # first, so that what a checkpoint follows is never lost
+        self.logbook.flush()  # first, so that what a checkpoint follows is never lost
         self.save({**state, "metrics": self.metrics}, is_best)
 
 
@@ -135,37 +147,53 @@ class Trainer(Engine):
     def accumulate_gradient(self, images: torch.Tensor, labels: torch.Tensor, *, share: float) -> None:
         """images: (N, C, H, W), normalized. labels: int64 (N,). share: of this batch in its step."""
         with self.autocast():
-            logits = self.forward(images)
+            logits = self.forward(images, self.network)
             loss = F.cross_entropy(logits, labels, label_smoothing=self.spec.train.label_smoothing)
         self.scaler.scale(loss if share == 1 else loss * share).backward()  # type: ignore[no-untyped-call]
         self.window.add(loss, logits, labels, step=self.step + 1)
         self.num_images += len(labels)
 
-    def forward(self, images: torch.Tensor) -> torch.Tensor:
+    def forward(self, images: torch.Tensor, network: Callable[[torch.Tensor], torch.Tensor]) -> torch.Tensor:
         """images: (N, C, H, W), normalized. Gives float32 logits (N, classes)."""
-        return self.network(images.contiguous(memory_format=self.setting.memory_format)).float()
+        return network(images.contiguous(memory_format=self.setting.memory_format)).float()
 
     def update_weights(self) -> None:
         for group in self.optimizer.param_groups:
             group["lr"] = self.schedule(self.step)
-        if self.spec.train.clip_grad_norm is not None:
-            self.scaler.unscale_(self.optimizer)
-            nn.utils.clip_grad_norm_(self.model.parameters(), self.spec.train.clip_grad_norm)
+        clip = self.spec.train.clip_grad_norm
+        if clip is not None or self.scaler.is_enabled():
+            self.scaler.unscale_(self.optimizer)  # so that what is left to look at are the gradients themselves
+        if clip is not None:
+            self.norm_before_clipping = nn.utils.clip_grad_norm_(self.model.parameters(), clip)
         self.scaler.step(self.optimizer)
         self.scaler.update()
         self.step += 1
 
+    def gradient_norm(self) -> float:
+        """The Euclidean norm of all gradients of the latest step, before they were clipped. Waits for the device."""
+        if self.norm_before_clipping is not None:
+            return float(self.norm_before_clipping)
+        gradients = [parameter.grad for parameter in self.model.parameters() if parameter.grad is not None]
+        return float(nn.utils.get_total_norm(gradients))
+
     @torch.no_grad()
-    def evaluate(self, stop: Stop) -> Evaluation:
-        """Loss and confusion over the held-out set. Raises Interrupted where it is asked to stop."""
+    def evaluate(self, stop: Stop, *, features_of: list[int] | None = None) -> Evaluation:
+        """One pass over the held-out set. Raises Interrupted where it is asked to stop.
+
+        features_of: ascending indices of held-out pictures whose last features are kept.
+        """
         self.model.eval()
         evaluator = Evaluator(len(self.source.classes))
-        for images, labels in self.test_loader.epoch(0):
-            with self.autocast():
-                logits = self.forward(images)
-            evaluator.add(F.cross_entropy(logits, labels, reduction="none"), logits, labels)
-            stop.check()
-        return evaluator.result()
+        with contextlib.ExitStack() as stack:
+            features = None
+            if features_of is not None:
+                features = stack.enter_context(LastFeatures(self.model, features_of))
+            for images, labels in self.test_loader.epoch(0):
+                with self.autocast():
+                    logits = self.forward(images, self.network if features is None else self.model)
+                evaluator.add(F.cross_entropy(logits, labels, reduction="none"), logits, labels)
+                stop.check()
+            return evaluator.result(None if features is None else features.result())
 
     def autocast(self) -> AbstractContextManager[None]:
         """Mixed precision. A weight is used once a step, so a cache of cast weights would only cost."""

@@ -21,12 +21,17 @@ LAYERS = """
     repair  status  doctor  serve  child  runs
     data.__init__  models.__init__  board.__init__
     data.augment  data.cache  data.folder_listing  data.pictures  board.tags  board.events
+    board.images  board.texts  features
     device  metrics  optim  checkpoint  data.source  models.net  models.cnn_bn  models.vgg  board.writer
-    data.digits  data.downloads  data.image_folder  data.loader  board.histograms  manifest
+    data.digits  data.downloads  data.image_folder  data.loader  manifest
+    board.histograms  board.curves  board.figures  board.graph  board.hparams  board.layout
+    board.profile  board.projector
     engine
+    logbook
     train
     run
-    worker  terminal
+    worker  terminal  export  classifier
+    compare  export_model
     cli_results
     cli
 """

@@ -268,7 +268,7 @@ def test_a_checkpoint_of_another_model_is_refused(digits: Source) -> None:
         trainer_of(make_spec({"name": "vgg", "widths": [8]}), digits).load_state_dict(state)
 
 
-def test_a_model_that_cannot_take_the_pictures_says_so(digits: Source) -> None:
+def test_a_model_that_cannot_take_the_pictures_says_so() -> None:
     spec = make_spec({"name": "net"}, {"image_size": 32})  # the spec promises 32 pixels, the source has 8
     with pytest.raises(DataError, match="cannot take 8-pixel pictures"):
         engine.build_model(spec, num_classes=10, channels=1, image_size=8)

@@ -4,12 +4,31 @@ TRAIN_LOSS = "train/loss"  # mean over the last `log.every` steps
 TRAIN_ACCURACY = "train/accuracy"  # of the same batches, while they were trained on
 LEARNING_RATE = "train/learning_rate"
 IMAGES_PER_SECOND = "train/images_per_second"
+GRADIENT_NORM = "train/gradient_norm"  # of the step, before it is clipped
+DEVICE_MEMORY = "train/device_memory_mib"  # the most so far on a GPU; the process's resident memory on a CPU
+TRAINING = (TRAIN_LOSS, TRAIN_ACCURACY, LEARNING_RATE, IMAGES_PER_SECOND, GRADIENT_NORM, DEVICE_MEMORY)
 TEST_LOSS = "test/loss"
 TEST_ACCURACY = "test/accuracy"
+BEST_ACCURACY = "test/best_accuracy"  # so far
+
+FIRST_BATCH = "pictures/first_batch_as_trained_on"
+SAMPLES = "pictures/training_set"
+PREDICTIONS = "figures/predictions"
+CONFUSION = "figures/confusion_matrix"
+MISTAKES = "figures/worst_mistakes"
+
+JOB_FILE = "job/file"
+CONDITIONS = "job/conditions"
+CLASS_REPORT = "test/report"
+TOP_OPERATORS = "profile/top_operators"
 
 
 def class_accuracy(name: str) -> str:
     return f"test_class_accuracy/{name}"
+
+
+def pr_curve(name: str) -> str:
+    return f"pr_curves/{name}"
 
 
 # TensorBoard sorts by tag: these come after what people look at first.

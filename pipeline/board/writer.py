@@ -15,6 +15,8 @@ from typing import Self
 from tensorboard.compat.proto.summary_pb2 import Summary
 from torch.utils.tensorboard import SummaryWriter
 
+from pipeline.paths import RunPaths
+
 FLUSH_S = 5  # how long a point may wait before TensorBoard can see it
 
 
@@ -26,13 +28,17 @@ class Board:
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
         """All values of a step in one event: it costs what a single one does."""
-        summary = Summary(value=[Summary.Value(tag=tag, simple_value=value) for tag, value in values.items()])
-        self.writer._get_file_writer().add_summary(summary, step)  # type: ignore[no-untyped-call]
+        self.add(step, Summary(value=[Summary.Value(tag=tag, simple_value=value) for tag, value in values.items()]))
+
+    def add(self, step: int, *summaries: Summary) -> None:
+        """All of them in one event."""
+        together = Summary(value=[value for summary in summaries for value in summary.value])
+        self.writer._get_file_writer().add_summary(together, step)
 
     def flush(self) -> None:
         """Put what was written onto stable storage: a checkpoint that is durable must not be ahead of its curve."""
         self.writer.flush()
-        for path in self.folder.glob("events.out.tfevents.*"):
+        for path in RunPaths(self.folder).events():
             fd = os.open(path, os.O_RDONLY)
             try:
                 os.fsync(fd)

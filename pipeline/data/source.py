@@ -48,6 +48,10 @@ class Split:
     def channels(self) -> int:
         return self.images.shape[3]
 
+    def read(self, indices: Sequence[int]) -> torch.Tensor:
+        """uint8 (B, H, W, C)."""
+        return self.images[torch.as_tensor(indices, dtype=torch.int64)]
+
 
 @dataclass(frozen=True)
 class FileSplit:

@@ -1,0 +1,68 @@
+"""A job file's fields for the HParams dashboard, in the run's own folder.
+
+Only the session's fields are written, no description of an experiment: TensorBoard would take that of the first run
+that it meets for all runs, and leave out what other jobs have. Without one it gathers fields and metrics from all runs.
+A field has one type in every run, number or text: a filter in the dashboard would hide the runs of the other type.
+"""
+
+from __future__ import annotations
+
+import types
+import typing
+from collections.abc import Iterator
+
+from pydantic import BaseModel
+from torch.utils.tensorboard.summary import hparams
+
+from pipeline.board.writer import Board
+from pipeline.spec import Spec
+
+SECTIONS = ("model", "data", "train")  # the others do not change what is learned
+
+
+def add_start(board: Board, spec: Spec) -> None:
+    _, start, _ = hparams(dict(flatten(spec)), {})
+    board.add(0, start)
+
+
+def add_end(board: Board, *, step: int) -> None:
+    """That the session has succeeded. To be written once: TensorBoard keeps the first."""
+    _, _, end = hparams({}, {})
+    board.add(step, end)
+
+
+def flatten(spec: Spec) -> Iterator[tuple[str, float | str]]:
+    """`train.optimizer.lr` and so on; fields that are None are left out."""
+    for name in SECTIONS:
+        yield from _flatten(name, getattr(spec, name))
+
+
+def _flatten(path: str, section: BaseModel) -> Iterator[tuple[str, float | str]]:
+    for name, field in type(section).model_fields.items():
+        value, key = getattr(section, name), f"{path}.{name}"
+        if isinstance(value, BaseModel):
+            yield from _flatten(key, value)
+        elif value is not None:
+            yield key, float(value) if _is_number(field.annotation) else _text(value)
+
+
+def _is_number(annotation: object) -> bool:
+    """Whether all that a field may hold are numbers, or None."""
+    if typing.get_origin(annotation) in (typing.Union, types.UnionType):
+        return all(_is_number(member) for member in typing.get_args(annotation) if member is not types.NoneType)
+    if typing.get_origin(annotation) is typing.Annotated:
+        return _is_number(typing.get_args(annotation)[0])
+    if typing.get_origin(annotation) is typing.Literal:
+        return all(type(value) in (int, float) for value in typing.get_args(annotation))
+    return annotation in (int, float)
+
+
+def _text(value: object) -> str:
+    if isinstance(value, tuple):
+        return " ".join(_text(member) for member in value) or "none"
+    if isinstance(value, BaseModel):
+        options = {key: option for key, option in value.model_dump().items() if key != "name"}
+        return str(getattr(value, "name", "")) + (
+            f"({', '.join(f'{k}={v}' for k, v in options.items())})" if options else ""
+        )
+    return str(value).lower() if isinstance(value, bool) else str(value)

@@ -1,0 +1,82 @@
+"""Some steps through PyTorch's profiler.
+
+It leaves `profile/steps-A-B.pt.trace.json.gz` in the run's folder, for ui.perfetto.dev or chrome://tracing, and the
+operators that took longest as text. TensorBoard's plugin for such files is no longer kept up, and not needed.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import torch
+from torch.profiler import ProfilerActivity
+
+from pipeline import durable
+from pipeline.board import tags, texts
+from pipeline.board.writer import Board
+
+NUM_STEPS = 5
+FIRST = 10  # the first steps are of no use: they allocate, and choose kernels
+TOP = 20
+
+
+class Profile:
+    """Told of each step, records some."""
+
+    def __init__(self, board: Board, *, num_steps: int, device: torch.device) -> None:
+        """num_steps: of the whole run."""
+        self.board, self.device = board, device
+        self.before = min(FIRST, max(0, num_steps - NUM_STEPS))
+        self.last = min(self.before + NUM_STEPS, num_steps)
+        self.profiler: Any = None
+
+    def after(self, step: int) -> None:
+        """step: the number of steps taken so far. Recording begins after one and ends after another."""
+        if step == self.before:
+            os.environ.setdefault("KINETO_LOG_LEVEL", "6")  # else it prints of its own workings, and of a missing GPU
+            activities = [ProfilerActivity.CPU]
+            if self.device.type == "cuda":
+                activities.append(ProfilerActivity.CUDA)
+            self.profiler = torch.profiler.profile(activities=activities, acc_events=True)
+            self.profiler.start()
+        elif step == self.last and self.profiler is not None:
+            self.profiler.stop()
+            self._write()
+            self.profiler = None
+
+    def close(self) -> None:
+        """Of an attempt that ends in between; what was recorded is lost."""
+        if self.profiler is not None:
+            self.profiler.stop()
+            self.profiler = None
+
+    def _write(self) -> None:
+        folder = self.board.folder / "profile"
+        durable.make_folder(folder)
+        first = self.before + 1
+        path = folder / f"steps-{first}-{self.last}.pt.trace.json.gz"
+        self.profiler.export_chrome_trace(str(path))
+        heading = f"Steps {first} to {self.last}; the whole trace is in `profile/{path.name}`, for ui.perfetto.dev.\n\n"
+        self.board.writer.add_text(tags.TOP_OPERATORS, heading + self._table(), self.last)
+
+    def _table(self) -> str:
+        on_device = self.device.type == "cuda"
+
+        def own(event: Any) -> float:
+            return float(event.self_device_time_total if on_device else event.self_cpu_time_total)
+
+        events = sorted(self.profiler.key_averages(), key=own, reverse=True)
+        total = sum(map(own, events)) or 1.0
+        rows = [
+            (f"`{e.key}`", str(e.count), f"{own(e) / 1000:.2f}", f"{100 * own(e) / total:.1f} %") for e in events[:TOP]
+        ]
+        return texts.table(("operator", "calls", f"own {'GPU' if on_device else 'CPU'} time, ms", "share"), rows)
+
+
+class NoProfile:
+    """For runs that record none."""
+
+    def after(self, step: int) -> None: ...
+
+    def close(self) -> None: ...

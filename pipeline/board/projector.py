@@ -1,0 +1,93 @@
+"""Held-out pictures for TensorBoard's projector: as pixels, and as the features that the network's last layer sees.
+
+It leaves `projector_config.pbtxt` and `projector/` in the run's folder. `SummaryWriter.add_embedding` is not used: it
+writes pixels and sprite anew each time, at a second a thousand pictures, and lists a repeated step twice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from google.protobuf import text_format
+from tensorboard.plugins.projector.projector_config_pb2 import EmbeddingInfo, ProjectorConfig
+
+from pipeline import durable
+from pipeline.board import images
+
+NUM_PICTURES = 250
+PIXELS = 32  # a side; of larger pictures the pixels would be more than a browser takes
+_GREY_LEVELS = [f"{level / 255:.4g}" for level in range(256)]
+
+
+@dataclass(frozen=True)
+class Samples:
+    """The same held-out pictures each time. pictures: uint8 (N, H, W, C). labels, predicted: (N,)."""
+
+    indices: Sequence[int]
+    pictures: torch.Tensor
+    labels: torch.Tensor
+    predicted: torch.Tensor
+    classes: Sequence[str]
+
+
+def add_embeddings(folder: Path, samples: Samples, features: torch.Tensor | None, *, step: int) -> None:
+    """folder: the run's. features: float32 (N, values); None where the network has no last layer to look at."""
+    projector = folder / "projector"
+    durable.make_folder(projector)
+    shown = images.shrunk(samples.pictures, PIXELS)
+    if not (projector / "pixels.tsv").exists():
+        _write(projector / "sprite.png", _sprite(shown))
+        rows = shown.flatten(1).tolist()
+        _write(projector / "pixels.tsv", _lines("\t".join([_GREY_LEVELS[level] for level in row]) for row in rows))
+    _write(projector / f"labels-{step}.tsv", _table(samples))
+    if features is not None:
+        rows = features.tolist()
+        _write(projector / f"features-{step}.tsv", _lines("\t".join([f"{x:.5g}" for x in row]) for row in rows))
+    _write(folder / "projector_config.pbtxt", _config(projector, step, size=shown.shape[1]))
+
+
+def _config(projector: Path, step: int, *, size: int) -> bytes:
+    """All that lies there up to this step; what a killed attempt left of later ones is left out."""
+    steps = sorted(int(path.stem.removeprefix("features-")) for path in projector.glob("features-*.tsv"))
+    config = ProjectorConfig()
+    for earlier in [s for s in reversed(steps) if s <= step]:
+        config.embeddings.append(_entry(f"features at step {earlier}", f"features-{earlier}.tsv", earlier, size))
+    config.embeddings.append(_entry("pixels", "pixels.tsv", step, size))
+    text: str = text_format.MessageToString(config)
+    return text.encode()
+
+
+def _entry(name: str, file: str, step: int, size: int) -> EmbeddingInfo:
+    info = EmbeddingInfo(
+        tensor_name=name, tensor_path=f"projector/{file}", metadata_path=f"projector/labels-{step}.tsv"
+    )
+    info.sprite.image_path = "projector/sprite.png"
+    info.sprite.single_image_dim.extend([size, size])
+    return info
+
+
+def _table(samples: Samples) -> bytes:
+    names = [" ".join(name.split()) or "?" for name in samples.classes]  # a tab would begin a column
+    rows = zip(samples.labels.tolist(), samples.predicted.tolist(), samples.indices, strict=True)
+    return _lines(["label\tpredicted\tindex", *(f"{names[i]}\t{names[j]}\t{index}" for i, j, index in rows)])
+
+
+def _sprite(pictures: torch.Tensor) -> bytes:
+    """A square of pictures, row by row, as the projector cuts it."""
+    columns = -(-(len(pictures) ** 0.5) // 1)
+    side = int(columns)
+    size = pictures.shape[1]
+    cells = torch.full((side * side, size, size, 3), 255, dtype=torch.uint8)
+    cells[: len(pictures)] = images.in_rgb(pictures)
+    return images.png(cells.view(side, side, size, size, 3).permute(0, 2, 1, 3, 4).reshape(side * size, side * size, 3))
+
+
+def _lines(lines: Iterable[str]) -> bytes:
+    return ("\n".join(lines) + "\n").encode("utf-8", "backslashreplace")
+
+
+def _write(path: Path, content: bytes) -> None:
+    durable.replace(path, lambda file: file.write(content))

@@ -1,0 +1,44 @@
+"""The last features of a network: what its last linear layer or convolution is given."""
+
+from __future__ import annotations
+
+from types import TracebackType
+from typing import Any, Self
+
+import torch
+from torch import nn
+
+
+class LastFeatures:
+    """While it is entered, keeps what the last layer is given, of some pictures of a pass over a split.
+
+    model: the module itself; a compiled one does not call hooks that come later. indices: ascending.
+    """
+
+    def __init__(self, model: nn.Module, indices: list[int]) -> None:
+        layers = [module for module in model.modules() if isinstance(module, (nn.Linear, nn.Conv2d))]
+        self.layer = layers[-1] if layers else None
+        self.indices = torch.tensor(indices)
+        self.kept: list[torch.Tensor] = []
+        self.num_seen = 0
+
+    def _keep(self, module: nn.Module, given: Any) -> None:  # noqa: ARG002
+        values = given[0].detach()
+        wanted = self.indices[(self.indices >= self.num_seen) & (self.indices < self.num_seen + len(values))]
+        rows = values[(wanted - self.num_seen).to(values.device)].float()
+        self.kept.append(rows.mean((2, 3)) if rows.dim() == 4 else rows.flatten(1))
+        self.num_seen += len(values)
+
+    def result(self) -> torch.Tensor | None:
+        """float32 (pictures, values) on the CPU; None where the network has no such layer."""
+        return torch.cat(self.kept).cpu() if self.kept else None
+
+    def __enter__(self) -> Self:
+        self.hook = None if self.layer is None else self.layer.register_forward_pre_hook(self._keep)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if self.hook is not None:
+            self.hook.remove()

@@ -1,0 +1,225 @@
+"""What is written of a run, and when: the `log` section of a job file, carried out.
+
+Scalars go straight to the board. Everything else is a *showing*: it is due after certain epochs, its time is measured,
+and if it fails, the job says so and goes on without it. All of an epoch's showings come from the one evaluation that
+the epoch ends with. They are written before the checkpoint that follows, so that a resumed run has each of them once.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+import traceback
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from pipeline import durable
+from pipeline.board import curves, figures, graph, histograms, hparams, images, layout, projector, tags, texts
+from pipeline.board.profile import NoProfile, Profile
+from pipeline.board.writer import Board
+from pipeline.data.source import FileSplit, Split
+from pipeline.errors import PipelineError
+from pipeline.paths import RunPaths
+from pipeline.records import Evaluated, Mistake
+from pipeline.spec import is_due
+
+if TYPE_CHECKING:
+    from pipeline.engine import Engine
+    from pipeline.metrics import Evaluation
+
+GRID = 64  # pictures
+MAX_VERDICTS = 40  # pictures in the figure of predictions, unless there are more classes
+MAX_MISTAKES = 25
+
+
+class Logbook:
+    def __init__(
+        self,
+        board: Board,
+        engine: Engine,
+        *,
+        manifest: Mapping[str, Any],
+        job_file: str,
+        log: Callable[[str], None],
+    ) -> None:
+        """manifest: of the run, as in `manifest.json`. job_file: its text. log: takes a line for the attempt's log."""
+        self.board, self.engine, self.manifest, self.job_file, self.log = board, engine, manifest, job_file, log
+        self.log_spec, self.classes = engine.spec.log, engine.source.classes
+        self.seconds: dict[str, float] = defaultdict(float)  # what each kind has taken
+        self._broken: set[str] = set()
+        self.profile = (
+            Profile(board, num_steps=engine.num_steps, device=engine.setting.device)
+            if self.log_spec.profile
+            else NoProfile()
+        )
+
+    @contextlib.contextmanager
+    def showing(self, kind: str) -> Iterator[None]:
+        """Measures; what goes wrong inside is said once, and that kind is left out from then on."""
+        began = time.perf_counter()
+        try:
+            yield
+        except (OSError, PipelineError):  # a full disk, a stop, a damaged picture: these are the job's
+            raise
+        except Exception as error:  # noqa: BLE001 - hours of training matter more than a picture of them
+            self._broken.add(kind)
+            reason = f"{type(error).__name__}: {error}".strip().splitlines()[0]
+            self.log(f"{kind}: cannot be shown, and the job goes on without: {reason}")
+            self.log("".join(traceback.format_exception(error)).rstrip())
+        finally:
+            self.seconds[kind] += time.perf_counter() - began
+
+    def is_due(self, kind: str) -> bool:
+        """Whether a kind that is a field of the `log` section is to be written at the end of the epoch under way."""
+        epoch, epochs = self.engine.epoch + 1, self.engine.spec.train.epochs
+        return kind not in self._broken and is_due(getattr(self.log_spec, kind), epoch=epoch, epochs=epochs)
+
+    def scalars(self, values: Mapping[str, float]) -> None:
+        with self.showing("scalars"):
+            self.board.scalars(self.engine.step, values)
+
+    def flush(self) -> None:
+        with self.showing("flush"):
+            self.board.flush()
+
+    def begin(self) -> None:
+        """What is known before the first step; nothing where an attempt goes on."""
+        if self.engine.first_point > 0:
+            return
+        engine, source = self.engine, self.engine.source
+        with self.showing("texts"):
+            spec = engine.spec.model_dump(mode="json")
+            rows = texts.conditions(spec, self.manifest)
+            self.board.writer.add_text(tags.JOB_FILE, texts.code(self.job_file, "yaml"), 0)
+            self.board.writer.add_text(tags.CONDITIONS, texts.table(("condition", "value"), rows), 0)
+        with self.showing("hparams"):
+            hparams.add_start(self.board, engine.spec)
+            layout.add_layout(self.board)
+        if self.log_spec.graph:
+            with self.showing("graph"):
+                graph.add_graph(
+                    self.board, engine.model, channels=source.train.channels, image_size=source.train.image_size
+                )
+        if self.log_spec.images:
+            with self.showing("images"):
+                self._add_images()
+
+    def _add_images(self) -> None:
+        source = self.engine.source
+        untouched = source.train.read(images.spread(source.train.labels, GRID))
+        self._add_grid(tags.SAMPLES, untouched)
+        batches = self.engine.loader.epoch(0)
+        first, _ = next(batches)
+        self._add_grid(tags.FIRST_BATCH, images.denormalized(first[:GRID], mean=source.mean, std=source.std))
+
+    def _add_grid(self, tag: str, pictures: torch.Tensor) -> None:
+        self.board.writer.add_image(tag, images.grid(pictures, columns=8), 0)
+
+    @cached_property
+    def samples(self) -> list[int]:
+        """The held-out pictures that the projector shows, in ascending order."""
+        return sorted(images.spread(self.engine.source.test.labels, projector.NUM_PICTURES))
+
+    @property
+    def wanted_features(self) -> list[int] | None:
+        """The held-out pictures whose features the coming evaluation is to keep; None: of none."""
+        return self.samples if self.is_due("embeddings") else None
+
+    def end_epoch(self, evaluation: Evaluation) -> None:
+        """Everything but scalars that this epoch, which was just evaluated, is due. Before `engine.epoch` moves on."""
+        step = self.engine.step
+        with self.showing("evaluation"):
+            findings = Findings(self.engine, evaluation)
+            evaluated = findings.record()
+            run = RunPaths(self.board.folder)
+            durable.replace_json(run.evaluation, evaluated.to_json())
+        if self.is_due("histograms"):
+            with self.showing("histograms"):
+                histograms.add_parameters(self.board, self.engine.model, step=step)
+        if self.is_due("pr_curves"):
+            with self.showing("pr_curves"):
+                curves.add_pr_curves(self.board, self.classes, findings.probabilities, evaluation.labels, step=step)
+        if self.is_due("figures"):
+            with self.showing("figures"):
+                self._add_figures(findings)
+        if self.is_due("embeddings"):
+            with self.showing("embeddings"):
+                projector.add_embeddings(
+                    self.board.folder, findings.samples(self.samples), evaluation.features, step=step
+                )
+        if self.engine.epoch + 1 == self.engine.spec.train.epochs:
+            with self.showing("texts"):
+                self.board.writer.add_text(tags.CLASS_REPORT, texts.class_report(evaluated.class_scores()), step)
+                hparams.add_end(self.board, step=step)
+
+    def _add_figures(self, findings: Findings) -> None:
+        step, num_classes = self.engine.step, len(self.classes)
+        shown = images.spread(findings.evaluation.labels.cpu(), max(MAX_VERDICTS, num_classes))
+        each = max(1, MAX_VERDICTS // num_classes)
+        columns = each * max(1, 10 // each)  # a class does not break off at the end of a row
+        figures.add_verdicts(self.board, tags.PREDICTIONS, findings.verdicts(shown), columns=columns, step=step)
+        if findings.mistakes:
+            verdicts = findings.verdicts(findings.mistakes)
+            figures.add_verdicts(self.board, tags.MISTAKES, verdicts, columns=5, step=step)
+        pixels = figures.draw_confusion(findings.evaluation.confusion, self.classes)
+        self.board.writer.add_image(tags.CONFUSION, pixels, step, dataformats="HWC")
+
+
+class Findings:
+    """An evaluation, picture by picture."""
+
+    def __init__(self, engine: Engine, evaluation: Evaluation) -> None:
+        self.engine, self.evaluation = engine, evaluation
+        self.classes = engine.source.classes
+        self.split: Split | FileSplit = engine.source.test
+        self.probabilities = evaluation.logits.softmax(1)  # (N, classes), on the device
+        self.confidence, self.predicted = (values.cpu() for values in self.probabilities.max(1))
+        self.labels = evaluation.labels.cpu()
+
+    @cached_property
+    def mistakes(self) -> list[int]:
+        """The most confident ones first."""
+        wrong = (self.predicted != self.labels).nonzero().flatten()
+        return wrong[self.confidence[wrong].argsort(descending=True, stable=True)[:MAX_MISTAKES]].tolist()
+
+    def verdicts(self, indices: list[int]) -> list[figures.Verdict]:
+        pictures = self.split.read(indices)
+        return [
+            figures.Verdict(
+                picture,
+                self.classes[self.labels[index]],
+                self.classes[self.predicted[index]],
+                float(self.confidence[index]),
+            )
+            for picture, index in zip(pictures, indices, strict=True)
+        ]
+
+    def samples(self, indices: list[int]) -> projector.Samples:
+        pictures = self.split.read(indices)
+        return projector.Samples(indices, pictures, self.labels[indices], self.predicted[indices], self.classes)
+
+    def record(self) -> Evaluated:
+        pictures = self.split.read(self.mistakes) if self.mistakes else ()
+        mistakes = [
+            Mistake(
+                index,
+                label=int(self.labels[index]),
+                predicted=int(self.predicted[index]),
+                probability=float(self.confidence[index]),
+                png=images.thumbnail(picture),
+            )
+            for index, picture in zip(self.mistakes, pictures, strict=True)
+        ]
+        return Evaluated(
+            epoch=self.engine.epoch + 1,
+            step=self.engine.step,
+            loss=self.evaluation.loss,
+            accuracy=self.evaluation.accuracy,
+            classes=list(self.classes),
+            confusion=self.evaluation.confusion.tolist(),
+            mistakes=mistakes,
+        )
