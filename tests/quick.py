@@ -11,6 +11,11 @@ from pipeline.spec import Spec
 
 T = TypeVar("T")
 
+NOTHING_SHOWN: dict[str, Any] = dict.fromkeys(
+    ("histograms", "images", "graph", "figures", "pr_curves", "embeddings"), False
+)
+EVERYTHING_SHOWN: dict[str, Any] = dict.fromkeys([*NOTHING_SHOWN, "profile"], True)
+
 
 def quick_spec(name: str = "quick", *, epochs: int = 1, **sections: dict[str, Any]) -> Spec:
     """A job of some seconds on the digits; `sections` are laid over it, as `resources={"retries": 0}`."""
@@ -18,7 +23,7 @@ def quick_spec(name: str = "quick", *, epochs: int = 1, **sections: dict[str, An
         "model": {"name": "cnn_bn"},
         "data": {"name": "digits", "batch_size": 64},
         "train": {"epochs": epochs, "optimizer": {"name": "adamw", "lr": 3e-3}, "deterministic": True},
-        "log": {"every": 10, "histograms": False},
+        "log": {"every": 10, **NOTHING_SHOWN},
         "resources": {"device": "cpu"},
     }
     merged = {key: {**given.get(key, {}), **sections.get(key, {})} for key in {**given, **sections}}

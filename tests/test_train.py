@@ -6,10 +6,8 @@ import contextlib
 import copy
 import dataclasses
 import errno
-import json
 import math
 import shutil
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,95 +15,21 @@ import pytest
 import torch
 import torch.nn.functional as F
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from training import (  # noqa: F401 - digits and ordinary_kernels are fixtures
+    assert_identical,
+    digits,
+    make_spec,
+    ordinary_kernels,
+    run,
+    trainer_of,
+    weights,
+)
 
-from pipeline import catalog, device, engine
-from pipeline.board.writer import Board
+from pipeline import catalog, engine
 from pipeline.data import source as datasets
 from pipeline.data.source import Source
 from pipeline.errors import CheckpointError, DataError, DivergedError, Interrupted
-from pipeline.metrics import Evaluation
 from pipeline.spec import Spec
-from pipeline.stop import Stop
-from pipeline.train import Loop, Trainer
-
-
-@pytest.fixture(scope="module")
-def digits(tmp_path_factory: pytest.TempPathFactory) -> Source:
-    return datasets.load("digits", {}, image_size=None, datasets=tmp_path_factory.mktemp("datasets"), log=print)
-
-
-@pytest.fixture(autouse=True)
-def ordinary_kernels() -> Iterator[None]:
-    yield
-    torch.use_deterministic_algorithms(False)
-
-
-def make_spec(model: dict[str, Any] | None = None, data: dict[str, Any] | None = None, **changes: Any) -> Spec:
-    value = {
-        "name": "test",
-        "model": model or {"name": "cnn_bn"},
-        "data": {"name": "digits", "batch_size": 64, **(data or {})},
-        "train": {"epochs": 2, "deterministic": True, **changes.pop("train", {})},
-        "log": {"every": 5, **changes.pop("log", {})},
-    }
-    return Spec.model_validate_json(json.dumps(value))
-
-
-def trainer_of(spec: Spec, source: Source) -> Trainer:
-    if spec.train.deterministic:
-        device.make_deterministic()
-    return Trainer(spec, source, device.choose(spec))
-
-
-class Recorder:
-    """A Report that keeps what it is told, and may ask for a stop."""
-
-    def __init__(self, at_step: Callable[[int], object] = str) -> None:
-        self.at_step = at_step
-        self.evaluations: list[Evaluation] = []
-        self.losses: dict[int, float] = {}
-
-    def step(self, trainer: Trainer, metrics: dict[str, float]) -> None:
-        if trainer.step % trainer.spec.log.every == 0 or trainer.step == trainer.num_steps:
-            self.losses[trainer.step] = metrics["train/loss"]
-        self.at_step(trainer.step)
-
-    def epoch(self, trainer: Trainer, metrics: dict[str, float], evaluation: Evaluation) -> None:  # noqa: ARG002
-        self.evaluations.append(evaluation)
-
-
-def run(
-    trainer: Trainer,
-    folder: Path,
-    *,
-    stop_at: int | None = None,
-    saved: list[tuple[dict[str, Any], bool]] | None = None,
-    metrics: dict[str, float] | None = None,
-) -> Recorder:
-    """Train to the end, or until a stop is asked for after step `stop_at`."""
-    stop, saved = Stop(), [] if saved is None else saved
-
-    def save(state: dict[str, Any], is_best: bool) -> None:
-        saved.append((copy.deepcopy(state), is_best))
-
-    def at_step(step: int) -> None:
-        if step == stop_at:
-            stop.request("asked to stop")
-
-    recorder = Recorder(at_step)
-    with Board(folder, first_step=trainer.first_point) as board:
-        Loop(trainer, board, recorder, save, stop, metrics=metrics or {}).run()
-    return recorder
-
-
-def weights(trainer: Trainer) -> dict[str, torch.Tensor]:
-    return {name: value.clone() for name, value in trainer.model.state_dict().items()}
-
-
-def assert_identical(ours: dict[str, torch.Tensor], theirs: dict[str, torch.Tensor]) -> None:
-    assert ours.keys() == theirs.keys()
-    assert [name for name, value in ours.items() if not torch.equal(value, theirs[name])] == []
-
 
 RESUMED = {
     "plain": make_spec(),

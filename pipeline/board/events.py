@@ -35,7 +35,11 @@ class Point:
     value: float
 
 
-def read_scalars(folder: Path, *, damaged: Callable[[str], object] = str) -> dict[str, list[Point]]:
+def _say_nothing(line: str) -> None:
+    del line
+
+
+def read_scalars(folder: Path, *, damaged: Callable[[str], object] = _say_nothing) -> dict[str, list[Point]]:
     """Every scalar that a run's attempts have written, by tag, by ascending step.
 
     An attempt that starts at step N takes back what earlier ones wrote at N and later. `damaged` is told, in a line,
@@ -140,7 +144,7 @@ def _by_attempt(paths: list[Path]) -> list[Path]:
     """By the time of the first event. Names hold that too, but to the second only, and then a process id."""
     times = {}
     for path in paths:
-        record = next(_records(path, str), None)
+        record = next(_records(path, _say_nothing), None)
         with contextlib.suppress(DecodeError):
             times[path] = Event.FromString(record.data).wall_time if record else 0.0
     return sorted(times, key=lambda path: (times[path], path.name))

@@ -23,7 +23,10 @@ if TYPE_CHECKING:
 RIGHT, WRONG = "#1a7f37", "#c62828"
 PAGE = 100  # pictures that a figure holds
 MAX_NUMBERED = 25  # classes, up to which the confusion matrix has its numbers written in
-_CELL = 1.15  # inches
+CELL_WIDTH, CELL_HEIGHT = 112, 140  # pixels; the upper part is for two lines of text
+PICTURE = 96  # pixels a side at most
+DPI = 100
+LONGEST = 12  # characters of a name
 
 
 @dataclass(frozen=True)
@@ -49,44 +52,46 @@ def draw_verdicts(verdicts: Sequence[Verdict], *, columns: int) -> NDArray[np.ui
 
     columns = min(columns, len(verdicts))
     rows = -(-len(verdicts) // columns)
-    figure = Figure(figsize=(columns * _CELL, rows * _CELL * 1.25), dpi=100)
-    axes = figure.add_axes((0, 0, 1, 1))
-    axes.set_axis_off()
-    axes.set(xlim=(0, columns), ylim=(rows * 1.25, 0), autoscale_on=False)
+    height, width = rows * CELL_HEIGHT, columns * CELL_WIDTH
+    figure = Figure(figsize=(width / DPI, height / DPI), dpi=DPI)
+    figure.figimage(_mosaic([verdict.picture for verdict in verdicts], columns))  # pixel by pixel
     for number, verdict in enumerate(verdicts):
         row, column = divmod(number, columns)
-        top, middle = row * 1.25, column + 0.5
+        middle, top = (column + 0.5) * CELL_WIDTH, height - row * CELL_HEIGHT
         color = RIGHT if verdict.predicted == verdict.label else WRONG
-        first = f"{_short(verdict.predicted)} {100 * verdict.probability:.0f} %"
-        for place, text, ink in ((0.04, first, color), (0.17, f"is {_short(verdict.label)}", "black")):
-            axes.text(middle, top + place, text, color=ink, fontsize=7.5, ha="center", va="top", parse_math=False)
-    axes.imshow(
-        _mosaic([v.picture for v in verdicts], columns),
-        extent=(0, columns, rows * 1.25, 0),
-        aspect="auto",
-        zorder=0,
-        interpolation="nearest",
-    )
+        title = f"{_short(verdict.predicted)} {100 * verdict.probability:.0f} %"
+        for below, text, ink in ((5, title, color), (20, f"label: {_short(verdict.label)}", "black")):
+            figure.text(
+                middle,
+                top - below,
+                text,
+                transform=None,
+                color=ink,
+                ha="center",
+                va="top",
+                fontsize=8,
+                parse_math=False,
+            )
     return _pixels(figure)
 
 
 def _short(name: str) -> str:
     name = name if name.isprintable() else ascii(name)[1:-1]
-    return name if len(name) <= 14 else f"{name[:13]}…"
+    return name if len(name) <= LONGEST else f"{name[: LONGEST - 1]}…"
 
 
 def _mosaic(pictures: Sequence[torch.Tensor], columns: int) -> NDArray[np.uint8]:
-    """The pictures, each in the lower middle of a white cell that is a quarter higher than wide."""
-    size = 80  # of a cell's 92 by 115 pixels
-    factor = max(1, size // pictures[0].shape[0])
-    shown = images.in_rgb(images.shrunk(torch.stack(list(pictures)), size)).numpy()
+    """The pictures, enlarged by a whole number, each in the middle of a white cell's part below the texts."""
+    factor = max(1, PICTURE // pictures[0].shape[0])
+    shown = images.in_rgb(images.shrunk(torch.stack(list(pictures)), PICTURE)).numpy()
     shown = shown.repeat(factor, 1).repeat(factor, 2)
     rows = -(-len(shown) // columns)
-    canvas = np.full((rows * 115, columns * 92, 3), 255, np.uint8)
+    canvas = np.full((rows * CELL_HEIGHT, columns * CELL_WIDTH, 3), 255, np.uint8)
     side = shown.shape[1]
+    space = (CELL_WIDTH - side) // 2
     for number, picture in enumerate(shown):
         row, column = divmod(number, columns)
-        top, left = row * 115 + 30 + (82 - side) // 2, column * 92 + (92 - side) // 2
+        top, left = (row + 1) * CELL_HEIGHT - space - side, column * CELL_WIDTH + space
         canvas[top : top + side, left : left + side] = picture
     return canvas
 
@@ -98,7 +103,7 @@ def draw_confusion(confusion: torch.Tensor, classes: Sequence[str]) -> NDArray[n
     counts = confusion.numpy()
     shares = counts / np.maximum(1, counts.sum(1, keepdims=True))
     side = min(12.0, max(4.5, 2.5 + 0.45 * len(classes)))
-    figure = Figure(figsize=(side + 0.7, side), dpi=100)
+    figure = Figure(figsize=(side + 0.7, side), dpi=DPI)
     axes = figure.add_axes((0.2, 0.17, 0.78, 0.78))
     axes.imshow(shares, cmap="Blues", vmin=0, vmax=1, aspect="auto", interpolation="nearest")
     axes.set_xlabel("predicted")
