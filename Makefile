@@ -69,8 +69,9 @@ retry: $(READY) ## Queue a failed or cancelled job again: make retry JOB=id
 doctor: $(READY) ## Check the machine and the installation
 	@$(PIPELINE) doctor
 
-bench: $(READY) ## Measure against the tutorial's loop: make bench BENCH_DATA=folder-with-cifar10-images
-	@$(VENV)/bin/python benchmarks/throughput.py $(if $(BENCH_DATA),--data "$(BENCH_DATA)")
+bench: $(READY) ## Measure throughput and what logging costs: make bench BENCH_DATA=folder-with-cifar10-images
+	@$(VENV)/bin/python benchmarks/throughput.py $(if $(BENCH_DATA),--data "$(BENCH_DATA)"); throughput=$$?; echo; \
+	$(VENV)/bin/python benchmarks/logging_cost.py $(if $(BENCH_DATA),--data "$(BENCH_DATA)") && exit $$throughput
 
 schema: $(READY) ## Write jobs/schema.json and docs/job-files.md anew, after a change of the catalog
 	@$(PIPELINE) schema > jobs/schema.json

@@ -77,10 +77,12 @@ def tutorial(work: Work) -> None:
 
 def ours(work: Work) -> None:
     """As `pipeline.run` trains, without checkpoints and evaluation."""
-    from pipeline import device
+    from pipeline import device, manifest
     from pipeline.board.writer import Board
     from pipeline.data import source
+    from pipeline.logbook import Logbook
     from pipeline.metrics import Evaluation
+    from pipeline.paths import RunPaths
     from pipeline.spec import Spec
     from pipeline.stop import Stop
     from pipeline.train import Loop, Trainer
@@ -108,7 +110,7 @@ def ours(work: Work) -> None:
         spec.data.options(),
         image_size=None,
         datasets=work.scratch,
-        log=lambda text: print(text, file=sys.stderr),
+        log=complain,
     )
     trainer = Trainer(spec, pictures, setting)
 
@@ -125,12 +127,19 @@ def ours(work: Work) -> None:
 
     def save(state: dict[str, Any], is_best: bool) -> None: ...
 
-    with Board(Path(tempfile.mkdtemp(dir=work.scratch)), first_step=0) as board:
-        loop = Loop(trainer, board, Paced(), save, Stop())
+    run = RunPaths(Path(tempfile.mkdtemp(dir=work.scratch)))
+    provenance = manifest.write(run, spec, pictures, setting, job_id="benchmark", attempt=1)
+    with Board(run.root, first_step=0) as board:
+        logbook = Logbook(board, trainer, manifest=provenance, job_file="", log=complain)
+        loop = Loop(trainer, logbook, Paced(), save, Stop())
         pace = Pace(str(setting.describe()["precision"]))
         while True:
             loop.train_epoch()
             trainer.epoch, trainer.batch = trainer.epoch + 1, 0
+
+
+def complain(text: str) -> None:
+    print(text, file=sys.stderr)
 
 
 def main() -> None:

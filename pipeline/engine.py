@@ -99,6 +99,13 @@ class Engine:
         )
         return lambda step: peak * factor(step)
 
+    def gradient_norm(self) -> float:
+        """The Euclidean norm of all gradients of the latest step, before they were clipped. Waits for the device."""
+        if self.norm_before_clipping is not None:
+            return float(self.norm_before_clipping)
+        gradients = [parameter.grad for parameter in self.model.parameters() if parameter.grad is not None]
+        return float(nn.utils.get_total_norm(gradients))
+
     def state_dict(self) -> dict[str, Any]:
         """All that the next step depends on. Raises DivergedError rather than give weights that are not finite."""
         self.window.fold()

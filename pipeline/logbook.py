@@ -19,7 +19,7 @@ import torch
 
 from pipeline import durable
 from pipeline.board import curves, figures, graph, histograms, hparams, images, layout, projector, tags, texts
-from pipeline.board.profile import NoProfile, Profile
+from pipeline.board.profile import Profile
 from pipeline.board.writer import Board
 from pipeline.data.source import FileSplit, Split
 from pipeline.errors import PipelineError
@@ -52,9 +52,7 @@ class Logbook:
         self.seconds: dict[str, float] = defaultdict(float)  # what each kind has taken
         self._broken: set[str] = set()
         self.profile = (
-            Profile(board, num_steps=engine.num_steps, device=engine.setting.device)
-            if self.log_spec.profile
-            else NoProfile()
+            Profile(board, num_steps=engine.num_steps, device=engine.setting.device) if self.log_spec.profile else None
         )
 
     @contextlib.contextmanager
@@ -81,6 +79,25 @@ class Logbook:
     def scalars(self, values: Mapping[str, float]) -> None:
         with self.showing("scalars"):
             self.board.scalars(self.engine.step, values)
+
+    def after(self, step: int) -> None:
+        """To be called after each step, with the number of steps taken so far, and before the first one."""
+        if self.profile is not None and step in self.profile.edges and "profile" not in self._broken:
+            with self.showing("profile"):
+                self.profile.after(step)
+
+    def close(self) -> None:
+        """Of an attempt that ends, however it does."""
+        if self.profile is not None:
+            self.profile.close()
+
+    def measure(self) -> dict[str, float]:
+        """What a point of the training curves has beside loss, accuracy and rate."""
+        values = {}
+        with self.showing("gradient norm"):
+            values[tags.GRADIENT_NORM] = self.engine.gradient_norm()
+            values[tags.DEVICE_MEMORY] = self.engine.setting.memory_mib()
+        return values
 
     def flush(self) -> None:
         with self.showing("flush"):

@@ -44,7 +44,7 @@ class Loop:
         self.logbook.begin()
         self.repeat_last_point()
         try:
-            self.logbook.profile.after(self.trainer.step)
+            self.logbook.after(self.trainer.step)
             while self.trainer.epoch < self.trainer.spec.train.epochs:
                 self.train_epoch()
                 self.end_epoch()
@@ -53,7 +53,7 @@ class Loop:
                 self.checkpoint(is_best=False)
             raise
         finally:
-            self.logbook.profile.close()
+            self.logbook.close()
 
     def repeat_last_point(self) -> None:
         """Where an attempt was stopped before its evaluation, this one speaks from that step on, the point included."""
@@ -70,7 +70,7 @@ class Loop:
         stopwatch = Stopwatch(trainer.num_images)
         saved_at = time.perf_counter()
         for step in trainer.train_epoch():
-            self.logbook.profile.after(step)
+            self.logbook.after(step)
             if self.is_point(step):
                 self.log_training(stopwatch)
             self.report.step(trainer, self.metrics)
@@ -89,8 +89,7 @@ class Loop:
                 tags.TRAIN_ACCURACY: accuracy,
                 tags.LEARNING_RATE: trainer.schedule(trainer.step - 1),
                 tags.IMAGES_PER_SECOND: stopwatch.rate(trainer.num_images),
-                tags.GRADIENT_NORM: trainer.gradient_norm(),
-                tags.DEVICE_MEMORY: trainer.setting.memory_mib(),
+                **self.logbook.measure(),
             }
         )
 
@@ -168,13 +167,6 @@ class Trainer(Engine):
         self.scaler.step(self.optimizer)
         self.scaler.update()
         self.step += 1
-
-    def gradient_norm(self) -> float:
-        """The Euclidean norm of all gradients of the latest step, before they were clipped. Waits for the device."""
-        if self.norm_before_clipping is not None:
-            return float(self.norm_before_clipping)
-        gradients = [parameter.grad for parameter in self.model.parameters() if parameter.grad is not None]
-        return float(nn.utils.get_total_norm(gradients))
 
     @torch.no_grad()
     def evaluate(self, stop: Stop, *, features_of: list[int] | None = None) -> Evaluation:

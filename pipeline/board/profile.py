@@ -22,7 +22,7 @@ TOP = 20
 
 
 class Profile:
-    """Told of each step, records some."""
+    """Told of the edges, records what lies between."""
 
     def __init__(self, board: Board, *, num_steps: int, device: torch.device) -> None:
         """num_steps: of the whole run."""
@@ -31,8 +31,13 @@ class Profile:
         self.last = min(self.before + NUM_STEPS, num_steps)
         self.profiler: Any = None
 
+    @property
+    def edges(self) -> tuple[int, int]:
+        """The steps after which recording begins and ends."""
+        return self.before, self.last
+
     def after(self, step: int) -> None:
-        """step: the number of steps taken so far. Recording begins after one and ends after another."""
+        """step: the number of steps taken so far."""
         if step == self.before:
             os.environ.setdefault("KINETO_LOG_LEVEL", "6")  # else it prints of its own workings, and of a missing GPU
             activities = [ProfilerActivity.CPU]
@@ -72,11 +77,3 @@ class Profile:
             (f"`{e.key}`", str(e.count), f"{own(e) / 1000:.2f}", f"{100 * own(e) / total:.1f} %") for e in events[:TOP]
         ]
         return texts.table(("operator", "calls", f"own {'GPU' if on_device else 'CPU'} time, ms", "share"), rows)
-
-
-class NoProfile:
-    """For runs that record none."""
-
-    def after(self, step: int) -> None: ...
-
-    def close(self) -> None: ...

@@ -35,7 +35,8 @@ def conditions(spec: Mapping[str, Any], manifest: Mapping[str, Any]) -> list[tup
         ("model", section(spec["model"])),
         (
             "dataset",
-            f"{dataset['name']}: {dataset['train']:,} + {dataset['test']:,} pictures of {len(dataset['classes'])} classes",
+            f"{dataset['name']}: {dataset['train']:,} + {dataset['test']:,} pictures, "
+            f"{len(dataset['classes'])} classes",
         ),
         ("dataset fingerprint", f"sha256 {dataset['sha256']}"),
         ("batch size", str(data["batch_size"])),
