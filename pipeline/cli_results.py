@@ -5,12 +5,15 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
 
 from pipeline import runs
+from pipeline.errors import DataError
 from pipeline.paths import Home
 
 Ids = Annotated[
@@ -34,6 +37,11 @@ def export(
     out: Out = None,
 ) -> None:
     """Print every scalar of runs at full resolution, as one table."""
+    from pipeline import export as exports
+
+    home: Home = context.obj
+    kind = exports.choose_format(format_, out)
+    exports.export(runs.find_all(home, ids), kind, out, say=lambda line: typer.echo(line, err=True))
 
 
 def compare(
@@ -46,31 +54,95 @@ def compare(
     as_json: Json = False,
 ) -> None:
     """Show what differs between runs, in their job files and in their results, best first."""
+    from pipeline import compare as comparing
+    from pipeline import plot as plotting
+    from pipeline.export import check_name, write_whole
+
+    home: Home = context.obj
+    if plot:
+        plotting.check_suffix(plot)
+        check_name(plot)
+    found = runs.find_all(home, ids)
+    comparison = comparing.compare(home, found, metric, say=lambda line: typer.echo(line, err=True))
+    labels = runs.short_ids(home, [run.id for run in comparison.runs])
+    if as_json:
+        typer.echo(json.dumps(comparing.to_json(comparison), indent=2, default=str))
+    else:
+        width = shutil.get_terminal_size(fallback=(100, 24)).columns
+        typer.echo("\n".join(comparing.lines(comparison, labels, width=width)))
+    if plot:
+        write_whole(plot, lambda file: plotting.draw(comparison, labels, plot, file))
+        typer.echo(f"{plot}: {metric} over the steps", err=True)
 
 
 def report(context: typer.Context, job_id: Id, out: Out = None) -> None:
     """Write a page about a run: one HTML file that needs no network."""
+    from pipeline.report import write
+
+    home: Home = context.obj
+    typer.echo(write(home, runs.find(home, job_id), out))
 
 
 def predict(
     context: typer.Context,
     job_id: Id,
-    images: Annotated[list[Path], typer.Argument(metavar="IMAGE...", help="Picture files.", show_default=False)],
+    images: Annotated[
+        list[Path], typer.Argument(metavar="IMAGE...", help="Picture files, or folders of them.", show_default=False)
+    ],
     checkpoint: Checkpoint = "best",
     top: Annotated[int, typer.Option(min=1, help="Classes to print for each picture.")] = 3,
     as_json: Json = False,
 ) -> None:
     """Classify pictures with a trained model."""
+    from pipeline import classifier
+
+    model = classifier.load(runs.find(context.obj, job_id), checkpoint)
+    files, notes, problems = classifier.find_pictures(images)
+    for note in (*notes, *problems):
+        typer.echo(note, err=True)
+    found = []
+    width = max((len(_in_a_line(file)) for file in files), default=0)
+    for file, guesses in model.classify(files, top=top):
+        if isinstance(guesses, DataError):
+            problems.append(str(guesses))
+            typer.echo(guesses, err=True)
+        elif as_json:
+            classes = [{"name": name, "probability": probability} for name, probability in guesses]
+            found.append({"file": str(file), "classes": classes})
+        else:
+            longest = max(map(len, model.pictures.classes))
+            cells = [f"{name:{longest}} {100 * probability:6.2f} %" for name, probability in guesses]
+            typer.echo("   ".join([_in_a_line(file).ljust(width), *cells]))
+    if as_json:
+        typer.echo(json.dumps(found, indent=2, ensure_ascii=False))
+    if problems:
+        raise typer.Exit(1)
+
+
+def _in_a_line(file: Path) -> str:
+    """A name may have line ends in it, or what is no text."""
+    return str(file) if str(file).isprintable() else ascii(str(file))
 
 
 def export_model(
     context: typer.Context,
     job_id: Id,
-    format_: Annotated[Literal["safetensors", "onnx", "torch-export"], typer.Option("--format")],
+    format_: Annotated[
+        Literal["safetensors", "onnx", "torch-export"],
+        typer.Option("--format", help="The weights alone, or all from pixels to logits."),
+    ],
     out: Out = None,
     checkpoint: Checkpoint = "best",
 ) -> None:
     """Write a trained model for other programs, and check it against the checkpoint."""
+    from pipeline import classifier
+    from pipeline import export_model as exporter
+
+    run = runs.find(context.obj, job_id)
+    path = exporter.destination(run, format_, out)
+    checked = exporter.export(classifier.load(run, checkpoint), format_, path)
+    typer.echo(path)
+    typer.echo(f"checked: {checked}", err=True)
 
 
 COMMANDS = (export, compare, report, predict, export_model)

@@ -1,10 +1,81 @@
-"""Finding runs by the beginnings of their ids."""
+"""Finding runs by the beginnings of their ids. A run is a folder of HOME/runs that has a spec.
+
+That of `pipeline run` has no ticket in the queue. A ticket need not have a run: its job has not started, or the folder
+was removed.
+"""
 
 from __future__ import annotations
 
-from pipeline.paths import Home, RunPaths
+import os
+
+from pipeline.errors import UsageError
+from pipeline.paths import STATES, Home, RunPaths
+from pipeline.tickets import Tickets, age_key
+
+SHOWN = 5  # ids in a message
 
 
 def find(home: Home, prefix: str) -> RunPaths:
-    """The run whose id begins so; `latest` is the newest. Raises UsageError."""
-    raise NotImplementedError
+    """The run whose id begins so; `latest` is the newest. Raises UsageError where there is none, or more than one."""
+    names = _folders(home)
+    if prefix in names and home.run(prefix).spec.is_file():
+        return home.run(prefix)
+    begin_so = names if prefix == "latest" else [name for name in names if name.startswith(prefix)]
+    found = [name for name in begin_so if home.run(name).spec.is_file()]
+    if not found:
+        raise UsageError(_why_none(home, prefix, names))
+    if len(found) > 1 and prefix != "latest":
+        more = "  ...\n" if len(found) > SHOWN else ""
+        listed = "\n".join(f"  {name}" for name in found[-SHOWN:])
+        raise UsageError(f"{prefix}: {len(found)} runs' ids begin so; give more of it:\n{more}{listed}")
+    return home.run(found[-1])
+
+
+def find_all(home: Home, prefixes: list[str]) -> list[RunPaths]:
+    """In the order given, each run once."""
+    return list({run.root: run for run in (find(home, prefix) for prefix in prefixes)}.values())
+
+
+def short_ids(home: Home, ids: list[str]) -> dict[str, str]:
+    """Beginnings that a person can read and type: the name, the day and the second, as far as it takes to be the only
+    one of the home's runs that begins so."""
+    names = _folders(home)
+    return {job_id: _shortest(job_id, [name for name in names if name != job_id]) for job_id in ids}
+
+
+def _shortest(job_id: str, others: list[str]) -> str:
+    distinct = 1 + max((_in_common(job_id, other) for other in others), default=0)
+    name = len(job_id) - len("-20260101T000000000000Z-abcdef")
+    nice = (name, name + len("-20260101"), name + len("-20260101T000000"))
+    return job_id[: next((length for length in nice if length >= distinct), distinct)]
+
+
+def _in_common(first: str, second: str) -> int:
+    """How many characters they have in common at their beginning."""
+    pairs = enumerate(zip(first, second, strict=False))
+    return next((place for place, (a, b) in pairs if a != b), min(len(first), len(second)))
+
+
+def _folders(home: Home) -> list[str]:
+    """The names in HOME/runs, oldest first."""
+    try:
+        return sorted(os.listdir(home.runs), key=lambda name: (age_key(name), name))  # noqa: PTH208 - as in tickets.py
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    except OSError as error:
+        raise UsageError(f"{home.runs}: cannot be read: {error.strerror}") from None
+
+
+def _why_none(home: Home, prefix: str, names: list[str]) -> str:
+    tickets = Tickets(home.queue)
+    jobs = [(job_id, state) for state in STATES for job_id in tickets.ids(state)]
+    begin_so = sorted((age_key(j), j, s) for j, s in jobs if prefix == "latest" or j.startswith(prefix))
+    runs = [name for name in names if home.run(name).spec.is_file()]
+    if begin_so:
+        _, job_id, state = begin_so[-1]
+        if state in ("pending", "running"):
+            return f"{job_id}: has not started yet, so there is no run to look at; `pipeline status` says why"
+        return f"{job_id}: there is no run: it never started, or {home.run(job_id).root} was removed"
+    if not runs:
+        return f"{home.runs}: there are no runs here yet; submit a job with `make submit JOB=digits`"
+    return f"{prefix}: no run's id begins so; the latest is {runs[-1]}"

@@ -18,7 +18,7 @@ LAYERS = """
     spec
     explain  reference  tickets
     jobfile  jobqueue
-    repair  status  doctor  serve  child  runs
+    repair  status  doctor  serve  child  runs  reporting
     data.__init__  models.__init__  board.__init__
     data.augment  data.cache  data.folder_listing  data.pictures  board.tags  board.events
     board.images  board.texts  features
@@ -31,7 +31,12 @@ LAYERS = """
     train
     run
     worker  terminal  export  classifier
-    compare  export_model
+    compare  model_formats
+    export_model
+    plot
+    report_facts  report_charts
+    report_classes
+    report
     cli_results
     cli
 """

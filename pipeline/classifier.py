@@ -1,0 +1,232 @@
+"""A trained model with all that lies between it and a picture file, from the folder of a run.
+
+Whatever the job trained with, this computes on the CPU, in float32. Nothing is left on disk.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+import textwrap
+import warnings
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+import yaml
+from PIL import Image
+from pydantic import TypeAdapter
+from torch import nn
+
+from pipeline import checkpoint, durable
+from pipeline.data.folder_listing import shown
+from pipeline.data.pictures import read_picture
+from pipeline.engine import EVALUATION_VALUES, build_model
+from pipeline.errors import CheckpointError, DataError, PipelineError
+from pipeline.paths import RunPaths
+from pipeline.run import load_spec
+from pipeline.spec import Spec
+
+Which = Literal["best", "last"]
+Guess = tuple[str, float]  # a class and its probability
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """What a model was trained on, and so takes. mean, std: per channel, of pixels in [0, 1]."""
+
+    classes: tuple[str, ...]
+    channels: int
+    image_size: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+    def __post_init__(self) -> None:
+        fits = self.classes and self.image_size > 0 and len(self.mean) == len(self.std) == self.channels > 0
+        if not fits or not all(map(math.isfinite, self.mean)) or not all(0 < value < math.inf for value in self.std):
+            raise ValueError("the fields do not fit together")
+
+
+class Normalised(nn.Module):
+    """A network behind its normalisation: images float32 (N, C, H, W) in [0, 1] to logits float32 (N, classes)."""
+
+    mean: torch.Tensor
+    std: torch.Tensor
+
+    def __init__(self, network: nn.Module, pictures: Pictures) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.tensor(pictures.mean).view(-1, 1, 1))
+        self.register_buffer("std", torch.tensor(pictures.std).view(-1, 1, 1))
+        self.network = network
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        logits: torch.Tensor = self.network((images - self.mean) / self.std)
+        return logits
+
+
+@dataclass(frozen=True)
+class Classifier:
+    """network: on the CPU, in float32. test_accuracy: of these very weights; None where they were not evaluated."""
+
+    job_id: str
+    checkpoint: Which
+    spec: Spec
+    pictures: Pictures
+    network: nn.Module
+    test_accuracy: float | None = None
+
+    @functools.cached_property
+    def model(self) -> Normalised:
+        return Normalised(self.network, self.pictures).eval()
+
+    @torch.no_grad()
+    def logits(self, images: torch.Tensor) -> torch.Tensor:
+        """images: float32 (N, C, H, W) in [0, 1]. Gives float32 (N, classes)."""
+        logits: torch.Tensor = self.model(images)
+        return logits
+
+    def classify(self, files: Iterable[Path], *, top: int) -> Iterator[tuple[Path, list[Guess] | DataError]]:
+        """Each file, in their order, with its `top` likeliest classes, best first, or why it cannot be read."""
+        size = min(500, max(1, EVALUATION_VALUES // self.pictures.image_size**2))
+        for batch in _batches(files, size):
+            read = [self.read(file) for file in batch]
+            images = [image for image in read if not isinstance(image, DataError)]
+            guesses = iter(self._guesses(torch.stack(images), top) if images else ())
+            for file, image in zip(batch, read, strict=True):
+                yield file, image if isinstance(image, DataError) else next(guesses)
+
+    def read(self, file: Path) -> torch.Tensor | DataError:
+        """A picture as the model takes it: float32 (C, H, W) in [0, 1]; or why it cannot be read."""
+        if not file.is_file():
+            what = "is not a file" if file.exists() else "there is no such file"
+            return DataError(f"{file}: {what}")
+        try:
+            with warnings.catch_warnings():
+                # Of oddities in a file that is read nonetheless, as damaged EXIF data.
+                warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
+                pixels = Image.fromarray(read_picture(file, self.pictures.image_size))
+        except DataError as error:
+            return error
+        array = np.array(pixels.convert("L" if self.pictures.channels == 1 else "RGB"))
+        return torch.from_numpy(np.atleast_3d(array)).permute(2, 0, 1) / 255
+
+    def _guesses(self, images: torch.Tensor, top: int) -> list[list[Guess]]:
+        best = self.logits(images).softmax(1).topk(min(top, len(self.pictures.classes)))
+        return [
+            [(self.pictures.classes[index], probability) for index, probability in zip(*rows, strict=True)]
+            for rows in zip(best.indices.tolist(), best.values.tolist(), strict=True)
+        ]
+
+
+def load(run: RunPaths, which: Which = "best") -> Classifier:
+    """Raises PipelineError where there is nothing trained, or not all that is needed to use it."""
+    state = _state(run, which)
+    spec, pictures = _spec(run), _pictures(run)
+    network = build_model(
+        spec, num_classes=len(pictures.classes), channels=pictures.channels, image_size=pictures.image_size
+    )
+    try:
+        network.load_state_dict(state["model"])
+    except (RuntimeError, LookupError, TypeError, AttributeError) as error:
+        reason = textwrap.shorten(str(error), 300)
+        raise CheckpointError(f"{_file(run, which)}: does not fit the model of {run.spec}: {reason}") from None
+    return Classifier(run.root.name, which, spec, pictures, network, _accuracy(state))
+
+
+def find_pictures(paths: Sequence[Path]) -> tuple[list[Path], list[str], list[str]]:
+    """The files to classify, of a folder those named as pictures; what was left out of folders; what went wrong."""
+    files, notes, problems = [], [], []
+    for path in paths:
+        if not path.is_dir():
+            files.append(path)
+            continue
+        try:
+            inside = [file for file in sorted(path.iterdir()) if file.is_file() and not file.name.startswith(".")]
+        except OSError as error:
+            problems.append(f"{path}: cannot be listed: {error.strerror}")
+            continue
+        found = [file for file in inside if file.suffix.lower() in _suffixes()]
+        files += found
+        if others := [file.name for file in inside if file.suffix.lower() not in _suffixes()]:
+            notes.append(f"{path}: not named as pictures, left out: {shown(others)}")
+        if not found:
+            problems.append(f"{path}: there are no pictures in this folder (folders inside it are not looked into)")
+    return files, notes, problems
+
+
+@functools.cache
+def _suffixes() -> frozenset[str]:
+    """Of all that Pillow opens."""
+    return frozenset(suffix for suffix, kind in Image.registered_extensions().items() if kind in Image.OPEN)
+
+
+def _batches(files: Iterable[Path], size: int) -> Iterator[list[Path]]:
+    batch: list[Path] = []
+    for file in files:
+        batch.append(file)
+        if len(batch) == size:
+            yield batch
+            batch = []
+    if batch:
+        yield batch
+
+
+def _file(run: RunPaths, which: Which) -> Path:
+    return run.best if which == "best" else run.last
+
+
+def _state(run: RunPaths, which: Which) -> dict[str, Any]:
+    path, other = _file(run, which), "last" if which == "best" else "best"
+    has_other = _file(run, "last" if which == "best" else "best").exists()
+    try:
+        state = checkpoint.load(path)
+    except OSError as error:
+        raise CheckpointError(f"{path}: cannot be read: {error.strerror}") from None
+    except CheckpointError:
+        hint = f"--checkpoint {other} takes the other one" if has_other else f"train it again: {_submit(run)}"
+        raise CheckpointError(f"{path}: is damaged, or not a checkpoint of this version; {hint}") from None
+    if state is not None:
+        return state
+    if not has_other:
+        raise PipelineError(
+            f"{run.root.name}: there is no trained model in {run.root}: the job has not come so far, or its files were "
+            f"removed; pipeline show {run.root.name} says more"
+        )
+    why = "it has not been evaluated yet" if which == "best" else f"{path} was removed"
+    raise PipelineError(f"{run.root.name}: there is no {which} checkpoint: {why}; --checkpoint {other} takes the other")
+
+
+def _submit(run: RunPaths) -> str:
+    return f"pipeline submit {run.spec}"
+
+
+def _spec(run: RunPaths) -> Spec:
+    try:
+        return load_spec(run)
+    except OSError as error:
+        raise PipelineError(f"{run.spec}: cannot be read: {error.strerror}") from None
+    except (ValueError, TypeError, yaml.YAMLError, RecursionError):  # what pydantic raises is a ValueError
+        raise PipelineError(f"{run.spec}: this version does not take it; pipeline validate says why") from None
+
+
+def _pictures(run: RunPaths) -> Pictures:
+    try:
+        dataset = (durable.read_json(run.manifest) or {})["dataset"]
+        pictures: Pictures = TypeAdapter(Pictures).validate_python(dataset)
+    except OSError as error:
+        raise PipelineError(f"{run.manifest}: cannot be read: {error.strerror}") from None
+    except (KeyError, ValueError):
+        raise PipelineError(
+            f"{run.manifest}: does not say which classes and pictures the model was trained on, as it is damaged or "
+            f"from an older version; train it again: {_submit(run)}"
+        ) from None
+    return pictures
+
+
+def _accuracy(state: dict[str, Any]) -> float | None:
+    """An epoch ends with an evaluation; within one, the last figure is of earlier weights."""
+    accuracy: float | None = state.get("metrics", {}).get("test/accuracy")
+    return None if state.get("position", {}).get("batch") else accuracy

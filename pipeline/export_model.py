@@ -1,0 +1,146 @@
+"""A trained model as a file for other programs, compared with the checkpoint before it gets its name.
+
+A file is written under a temporary name in the folder where it is to be, loaded back as a stranger would, and run on
+sample pictures. It is renamed if it answers as the checkpoint does, and else removed.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+
+from pipeline import durable
+from pipeline.classifier import Classifier
+from pipeline.errors import PipelineError, UsageError
+from pipeline.model_formats import FORMATS, as_text, facts, first_line, quiet, require
+from pipeline.paths import RunPaths
+
+TOLERANCE = 1e-4
+"""Of a logit, as a share of the largest one.
+
+float32 carries seven digits. Another order of the same sums costs the last one or two of them over twenty layers (3e-7
+to 3e-6 was seen); a batch norm with its epsilon wrong, or a normalisation left out, is beyond this by far.
+"""
+
+BATCHES = (1, 3, 4)  # pictures a time, as the size of a batch must be free
+
+
+def destination(run: RunPaths, format_: str, out: Path | None) -> Path:
+    """Where the file is to be, by default in the run. Raises UsageError where no such file can be."""
+    suffix = FORMATS[format_].suffix
+    out = out or run.root / f"model{suffix}"
+    if out.is_dir():
+        raise UsageError(f"{out}: is a folder; name a file in it, as {out / f'model{suffix}'}")
+    if out.suffix != suffix:  # torch.export.load wants it so; and nobody overwrites a picture or a checkpoint
+        raise UsageError(f"{out}: a file of the format {format_} has a name that ends in {suffix}")
+    try:
+        target = out.resolve()
+    except (OSError, RuntimeError):  # RuntimeError: until Python 3.12, of links in a circle
+        raise UsageError(f"{out}: leads nowhere, by way of a link; name another file") from None
+    if target.is_symlink() or (target.exists() and not target.is_file()):
+        raise UsageError(f"{out}: is there and is no regular file; name another one")
+    if not target.parent.is_dir():
+        raise UsageError(f"{out}: there is no folder {target.parent}; make it first")
+    if not os.access(target.parent, os.W_OK | os.X_OK):
+        raise UsageError(f"{out}: the folder {target.parent} cannot be written to; name another one with --out")
+    return out
+
+
+def export(classifier: Classifier, format_: str, path: Path) -> str:
+    """Write the file and say what was checked. A link is followed.
+
+    Raises PipelineError, and leaves what was at `path`, where it cannot be written or does not answer as the
+    checkpoint does.
+    """
+    kind, target = FORMATS[format_], path.resolve()
+    require(format_)
+    with quiet():
+        content = kind.to_bytes(classifier)
+    try:
+        temporary = durable.write_temporary(target.parent, target.name, lambda file: file.write(content))
+    except OSError as error:
+        raise PipelineError(f"{path}: cannot be written: {error.strerror}") from None
+    try:
+        checked = check(temporary, format_, classifier)
+        temporary.replace(target)
+        durable.fsync_folder(target.parent)
+    except OSError as error:
+        raise PipelineError(f"{path}: cannot be written: {error.strerror}") from None
+    finally:
+        temporary.unlink(missing_ok=True)
+    return checked
+
+
+def check(path: Path, format_: str, classifier: Classifier) -> str:
+    """Compare what a file computes with what the checkpoint does, and say how close it is. Raises PipelineError."""
+    batches = sample_pictures(classifier.pictures.channels, classifier.pictures.image_size)
+    expected = torch.cat([classifier.logits(images) for images in batches])
+    try:
+        with quiet(), torch.no_grad():
+            loaded = FORMATS[format_].load(path, classifier)
+            found = torch.cat([loaded.run(images) for images in batches])
+    except Exception as error:  # four libraries read files; whatever they raise, this one is no good
+        raise _unfit(format_, f"it cannot be loaded back: {first_line(error)}") from error
+    if not expected.isfinite().all():
+        raise PipelineError(f"{classifier.job_id}: not exported: the model's answers are not finite numbers")
+    if loaded.metadata != as_text(facts(classifier)):
+        raise _unfit(format_, "its metadata is not what was written")
+    if loaded.weights is not None:
+        return _check_exactly(format_, loaded.weights, found, expected, classifier)
+    return _check_closely(format_, found, expected)
+
+
+def sample_pictures(channels: int, image_size: int) -> list[torch.Tensor]:
+    """Random pictures, the same each time: from plain ones with coarse patches to pure noise.
+
+    Noise alone looks all the same to a network that pools it.
+    """
+    generator = torch.Generator().manual_seed(0)
+    count = sum(BATCHES)
+    coarse = torch.rand(count, channels, 4, 4, generator=generator)
+    noise = torch.rand(count, channels, image_size, image_size, generator=generator)
+    share = torch.linspace(0, 1, count).view(-1, 1, 1, 1)
+    images = torch.lerp(F.interpolate(coarse, size=(image_size, image_size)), noise, share)
+    return list(torch.split(images, list(BATCHES)))
+
+
+def _unfit(format_: str, reason: str) -> PipelineError:
+    return PipelineError(f"the {format_} file was written, and then failed its check, so it was removed: {reason}")
+
+
+def _check_exactly(
+    format_: str,
+    weights: dict[str, torch.Tensor],
+    found: torch.Tensor,
+    expected: torch.Tensor,
+    classifier: Classifier,
+) -> str:
+    original = classifier.network.state_dict()
+    if weights.keys() != original.keys():
+        raise _unfit(format_, "it has not the same weights")
+    for name, value in original.items():
+        if weights[name].dtype != value.dtype or not torch.equal(weights[name], value):
+            raise _unfit(format_, f"{name} is not what the checkpoint has")
+    if not torch.equal(found, expected):
+        raise _unfit(format_, "a network with its weights answers otherwise than the checkpoint's")
+    return f"all {len(original)} tensors, and the answers to {len(expected)} sample pictures, bit for bit the same"
+
+
+def _check_closely(format_: str, found: torch.Tensor, expected: torch.Tensor) -> str:
+    if found.shape != expected.shape or found.dtype != expected.dtype:
+        raise _unfit(format_, f"its answers are {found.dtype} {list(found.shape)}, not {list(expected.shape)}")
+    largest = float(expected.abs().max())
+    difference = float((found - expected).abs().max())
+    if not difference <= TOLERANCE * largest:  # nor where it is NaN
+        raise _unfit(
+            format_, f"its logits differ from the checkpoint's by {difference:.2g}, where the largest is {largest:.3g}"
+        )
+    if not torch.equal(found.argmax(1), expected.argmax(1)):
+        raise _unfit(format_, "it takes a sample picture for another class than the checkpoint does")
+    close = (
+        f"logits up to {largest:.3g} that differ by {difference:.1g} at most" if difference else "the very same logits"
+    )
+    return f"on {len(expected)} sample pictures the same classes, and {close}"

@@ -1,0 +1,217 @@
+"""The formats that a trained model is written in for other programs, and how a stranger reads each.
+
+    safetensors     the weights alone, for a network that is built elsewhere; it takes normalised pictures
+    onnx            the whole computation from pixels in [0, 1] to logits, for ONNX Runtime and its like
+    torch-export    the same for PyTorch alone, without this program
+
+Each says in its metadata what one must know to use it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import io
+import json
+import warnings
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import pipeline
+from pipeline.classifier import Classifier, Normalised
+from pipeline.engine import build_model
+from pipeline.errors import PipelineError
+
+FORMAT_VERSION = 1  # of the metadata
+METADATA_FILE = "metadata.json"  # of torch-export, inside the archive
+OPSET = 18  # what torch's exporter writes without converting; ONNX Runtime reads it since 1.14 of 2023
+MAX_ONNX_BYTES = 2**31 - 2**24  # what protobuf can hold, less the graph
+
+Run = Callable[[torch.Tensor], torch.Tensor]
+"""From images, float32 (N, C, H, W) in [0, 1], to logits, float32 (N, classes)."""
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """An exported file as a stranger has it. weights: where they must be the checkpoint's, bit for bit."""
+
+    run: Run
+    metadata: dict[str, str]
+    weights: dict[str, torch.Tensor] | None = None
+
+
+@dataclass(frozen=True)
+class Format:
+    suffix: str
+    packages: tuple[str, ...]  # of the extra `export`
+    to_bytes: Callable[[Classifier], bytes]
+    load: Callable[[Path, Classifier], Loaded]
+
+
+def facts(classifier: Classifier) -> dict[str, Any]:
+    """What one must know to use the model, as JSON has it."""
+    pictures = classifier.pictures
+    return {
+        "format_version": FORMAT_VERSION,
+        "written_by": f"pipeline {pipeline.__version__}",
+        "job_id": classifier.job_id,
+        "checkpoint": classifier.checkpoint,
+        "test_accuracy": classifier.test_accuracy,
+        "model": classifier.spec.model.model_dump(mode="json"),
+        "classes": list(pictures.classes),
+        "channels": pictures.channels,
+        "image_size": pictures.image_size,
+        "mean": list(pictures.mean),
+        "std": list(pictures.std),
+    }
+
+
+def as_text(facts: dict[str, Any]) -> dict[str, str]:
+    """For formats that keep texts only: what is none becomes JSON."""
+    return {key: value if isinstance(value, str) else json.dumps(value) for key, value in facts.items()}
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Without the libraries' warnings to their own developers."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        warnings.simplefilter("ignore", FutureWarning)
+        yield
+
+
+def require(format_: str) -> None:
+    for package in FORMATS[format_].packages:
+        try:
+            with quiet():
+                importlib.import_module(package)
+        except ImportError as error:
+            raise PipelineError(
+                f"the format {format_} needs the package {package} ({error}): pip install 'pipeline[export]'"
+            ) from None
+
+
+def first_line(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}".strip().splitlines()[0][:300]
+
+
+# safetensors
+
+
+def _safetensors_bytes(classifier: Classifier) -> bytes:
+    import safetensors.torch
+
+    # Cloned, as tensors that share their memory are refused.
+    tensors = {name: value.clone().contiguous() for name, value in classifier.network.state_dict().items()}
+    return safetensors.torch.save(tensors, metadata=as_text(facts(classifier)))
+
+
+def _load_safetensors(path: Path, classifier: Classifier) -> Loaded:
+    import safetensors.torch
+
+    pictures = classifier.pictures
+    weights = safetensors.torch.load_file(path)
+    with safetensors.safe_open(path, framework="pt") as file:
+        written = dict(file.metadata())
+    fresh = build_model(
+        classifier.spec,
+        num_classes=len(pictures.classes),
+        channels=pictures.channels,
+        image_size=pictures.image_size,
+    )
+    fresh.load_state_dict(weights)
+    model = Normalised(fresh, pictures).eval()
+    return Loaded(model, written, weights)
+
+
+# What torch.export traced
+
+
+def _program(classifier: Classifier) -> torch.export.ExportedProgram:
+    pictures = classifier.pictures
+    # Of two, as torch.export takes a batch of one for fixed.
+    images = torch.zeros(2, pictures.channels, pictures.image_size, pictures.image_size)
+    try:
+        program = torch.export.export(
+            classifier.model, (images,), dynamic_shapes={"images": {0: torch.export.Dim("batch")}}
+        )
+    except Exception as error:  # it runs the network's own code, which may raise anything
+        raise PipelineError(
+            f"torch.export cannot follow the code of model {classifier.spec.model.name!r} "
+            f"(--format safetensors works without that): {first_line(error)}"
+        ) from error
+    for node in program.graph.nodes:
+        node.meta.pop("stack_trace", None)  # names this machine's files
+    return program
+
+
+def _torch_export_bytes(classifier: Classifier) -> bytes:
+    content = io.BytesIO()
+    torch.export.save(_program(classifier), content, extra_files={METADATA_FILE: json.dumps(facts(classifier))})
+    return content.getvalue()
+
+
+def _load_torch_export(path: Path, classifier: Classifier) -> Loaded:
+    del classifier
+    extra = {METADATA_FILE: ""}
+    with path.open("rb") as file:  # by its name it would have to end in .pt2 already
+        model = torch.export.load(file, extra_files=extra).module()
+    return Loaded(model, as_text(json.loads(extra[METADATA_FILE])))
+
+
+# ONNX
+
+
+def _onnx_bytes(classifier: Classifier) -> bytes:
+    import onnx
+
+    size = sum(value.nbytes for value in classifier.model.state_dict().values())
+    if size > MAX_ONNX_BYTES:
+        raise PipelineError(
+            f"an ONNX file holds up to 2 GB, and this model has {size / 1e9:.1f} GB; use safetensors or torch-export"
+        )
+    program = torch.onnx.export(
+        _program(classifier),
+        dynamo=True,
+        verbose=False,
+        opset_version=OPSET,
+        input_names=["images"],
+        output_names=["logits"],
+        external_data=False,
+    )
+    assert program is not None  # with dynamo=True
+    model = program.model_proto
+    for node in model.graph.node:
+        del node.metadata_props[:]  # the exporter's notes about our classes, a third of a small file
+    onnx.helper.set_model_props(model, as_text(facts(classifier)))
+    content: bytes = model.SerializeToString()
+    return content
+
+
+def _load_onnx(path: Path, classifier: Classifier) -> Loaded:
+    import onnx
+    import onnxruntime  # type: ignore[import-untyped]
+
+    del classifier
+    onnx.checker.check_model(path, full_check=True)
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1  # else it pins threads, and complains where a container does not let it
+    options.log_severity_level = 3  # errors
+    session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+
+    def run(images: torch.Tensor) -> torch.Tensor:
+        (logits,) = session.run(["logits"], {"images": images.numpy()})
+        return torch.from_numpy(logits)
+
+    return Loaded(run, dict(session.get_modelmeta().custom_metadata_map))
+
+
+FORMATS = {
+    "safetensors": Format(".safetensors", ("safetensors",), _safetensors_bytes, _load_safetensors),
+    "onnx": Format(".onnx", ("onnx", "onnxscript", "onnxruntime"), _onnx_bytes, _load_onnx),
+    "torch-export": Format(".pt2", (), _torch_export_bytes, _load_torch_export),
+}
