@@ -27,6 +27,7 @@ from pipeline.jobqueue import Claim, Queue
 from pipeline.lease import Lease
 from pipeline.paths import Home, RunPaths
 from pipeline.records import Outcome, Progress, Result, now
+from pipeline.reporting import Reports
 from pipeline.run import save_spec
 from pipeline.stop import Stop
 
@@ -61,6 +62,7 @@ class Worker:
 
     def __post_init__(self) -> None:
         self.queue = Queue(self.home)
+        self.reports = Reports(self.home, self.display.say)
         self._repaired_at = time.monotonic()
         self._complaints: dict[str, float] = {}
 
@@ -72,7 +74,7 @@ class Worker:
             for check in doctor.check_home(self.home):
                 if check.verdict != "ok" and check.name != "workers":
                     self.display.say(f"{check.verdict}: {check.name}: {check.text}")
-            for line in repair.repair(self.queue):
+            for line in self.repair_by(repair.repair):
                 self.display.say(f"repaired: {line}")
             while not self.is_done():
                 self.tick()
@@ -81,6 +83,7 @@ class Worker:
             for child in self.children:
                 child.kill()
             lease.release()
+        self.reports.finish()
 
     def lease_a_name(self) -> Lease:
         """Show that this worker lives. Raises QueueError where files cannot be locked."""
@@ -109,6 +112,7 @@ class Worker:
             self.fill_slots()
         with self.trying_again("repair"):
             self.repair()
+        self.reports.tick()
         with self.trying_again("the display"):
             self.display.progress([(child.id, p) for child in self.children if (p := self.progress(child))])
             self.on_tick()
@@ -124,8 +128,17 @@ class Worker:
         if time.monotonic() - self._repaired_at > REPAIR_EVERY_S:
             self._repaired_at = time.monotonic()
             self.queue.create()
-            for line in repair.repair_running(self.queue):
+            for line in self.repair_by(repair.repair_running):
                 self.complain(line)
+
+    def repair_by(self, method: Callable[[Queue], list[str]]) -> list[str]:
+        """Repair, and have a report written of each job that ends by it. What was done, in words."""
+        running = self.queue.tickets.ids("running")
+        lines = method(self.queue)
+        for job_id in running:
+            if self.queue.tickets.state(job_id) not in ("pending", "running", None):
+                self.reports.ask(job_id)
+        return lines
 
     @contextlib.contextmanager
     def trying_again(self, what: str) -> Iterator[None]:
@@ -213,6 +226,8 @@ class Worker:
         child.close()
         self.num_unsuccessful += state in ("failed", "cancelled")
         self.display.say(f"{child.id}: {child.result.outcome}: {child.result.why}" + _and_now(state))
+        if state != "pending":
+            self.reports.ask(child.id)
 
     def stop_if_asked(self, child: Child) -> None:
         elapsed_s = time.monotonic() - child.started_at
@@ -226,10 +241,11 @@ class Worker:
             child.kill()
 
     def kill_all(self) -> None:
-        """Do not wait for checkpoints any longer; jobs go on from the last one that was written."""
+        """Wait for neither checkpoints nor reports any longer; jobs go on from the last checkpoint that was written."""
         for child in self.children:
             child.ask_to_stop("interrupted")
             child.kill_at = 0.0
+        self.reports.abandon()
 
     def judge(self, child: Child, status: int) -> Result:
         """How the attempt ended: by what the child recorded, by why it was stopped, by its exit status."""

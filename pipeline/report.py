@@ -1,0 +1,221 @@
+"""A run as one page for people: an HTML file that needs nothing but itself, written whole or not at all.
+
+    python -m pipeline.report HOME ID
+
+writes `runs/<id>/report.html`, at a low priority: so a worker does when a job has ended (reporting.py). Nothing here
+loads torch. What a run lacks, or what is damaged in it, the page says; no state of a run is an error.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import math
+import os
+import re
+import statistics
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jinja2
+from markupsafe import Markup
+
+import pipeline
+from pipeline import durable, report_charts, report_classes, report_facts
+from pipeline.board import events, tags
+from pipeline.errors import PipelineError, UsageError
+from pipeline.paths import Home, RunPaths
+from pipeline.records import Evaluated, now
+from pipeline.report_charts import percent
+from pipeline.report_facts import Facts, duration, moment
+
+TEMPLATE = Path(__file__).with_suffix(".html.jinja")
+NICENESS = 10
+MAX_PICTURES_CHARS = 600_000
+STATES = {
+    "timed_out": "timed out",
+    "lost": "lost: its process was killed too often",
+    "invalid": "not started: its job file is invalid",
+    "interrupted": "interrupted",
+    "pending": "waiting",
+    "running": "still running",
+}
+LONG_NAME = 4  # letters that fit above a column of counts
+
+Curves = Mapping[str, Sequence[events.Point]]
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="pipeline.report")
+    parser.add_argument("home", type=Path)
+    parser.add_argument("id")
+    arguments = parser.parse_args()
+    os.nice(NICENESS)
+    home = Home(arguments.home)
+    try:
+        write(home, home.run(arguments.id))
+    except PipelineError as error:
+        sys.stderr.write(f"{error}\n")
+        return 1
+    return 0
+
+
+def write(home: Home, run: RunPaths, out: Path | None = None) -> Path:
+    """Write the page of a run, and give its path; by default it lies in the run.
+
+    Raises UsageError where `out` is no place for a file, PipelineError where it cannot be written.
+    """
+    path = run.report if out is None else out.resolve()
+    if path.is_dir() or (path.exists() and not path.is_file()):
+        hint = "remove it" if out is None else "--out takes the name of an HTML file to write"
+        raise UsageError(f"{path}: is not a file; {hint}")
+    if not path.parent.is_dir():
+        raise UsageError(f"{path}: there is no folder {path.parent}; make it first")
+    try:
+        page = render(home, run)
+    except OSError as error:
+        raise PipelineError(f"{error.filename or run.root}: cannot be read: {error.strerror}") from None
+    try:
+        durable.replace(path, lambda file: file.write(page.encode(errors="backslashreplace")))
+    except OSError as error:
+        hint = "; --out names another place" if out is None else ""
+        raise PipelineError(f"{path}: the report cannot be written: {error.strerror}{hint}") from None
+    return path
+
+
+def render(home: Home, run: RunPaths) -> str:
+    job, notes = report_facts.read(home, run), list[str]()
+    curves, evaluated = _curves(run, notes), _evaluated(run, notes)
+    if not job.spec and job.spec_text:
+        notes.append("spec.yaml is damaged, so some of the conditions are missing.")
+    return _environment().from_string(TEMPLATE.read_text(encoding="utf-8")).render(
+        job={**vars(job), "name": job.name, "description": job.spec.get("description")},
+        state=STATES.get(job.state, job.state),
+        state_class=job.state if job.state.isidentifier() else "",
+        started=moment(job.started_at),
+        finished=moment(job.finished_at),
+        took=duration(job.started_at, job.finished_at),
+        notes=notes,
+        headline=headline(job, curves, evaluated),
+        charts=report_charts.charts(curves, job.epoch_of),
+        no_curves=_why_no_curves(job, run),
+        no_evaluation=_why_no_evaluation(job),
+        conditions=report_facts.conditions(job),
+        environments=report_facts.environments(job),
+        attempts=report_facts.attempts(job),
+        log=report_facts.log_tail(run),
+        written=moment(now()),
+        version=pipeline.__version__,
+        **_classes(evaluated),
+    )  # fmt: skip
+
+
+def _environment() -> jinja2.Environment:
+    environment = jinja2.Environment(
+        autoescape=True, undefined=jinja2.StrictUndefined, finalize=_printable, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters.update(share=_share, grouped="{:,}".format, figure="{:.4g}".format)
+    return environment
+
+
+_UNPRINTABLE = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]")
+_TERMINAL_CODES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
+
+
+def _printable(value: object) -> object:
+    """Class names, job files and logs may hold anything; what HTML cannot hold becomes a replacement character."""
+    if isinstance(value, str) and not isinstance(value, Markup):
+        return _UNPRINTABLE.sub("\N{REPLACEMENT CHARACTER}", _TERMINAL_CODES.sub("", value))
+    return value
+
+
+def _share(value: float) -> str:
+    return "–" if math.isnan(value) else percent(value)  # noqa: RUF001 - a dash, as the caption has it
+
+
+def _curves(run: RunPaths, notes: list[str]) -> Curves:
+    try:
+        return events.read_scalars(run.root, damaged=lambda line: notes.append(f"A curve is incomplete: {line}."))
+    except PipelineError as error:
+        notes.append(f"The curves cannot be read: {error}.")
+        return {}
+
+
+def _evaluated(run: RunPaths, notes: list[str]) -> Evaluated | None:
+    evaluated = None
+    with contextlib.suppress(OSError):
+        evaluated = Evaluated.read(run.evaluation)
+    if evaluated is None:
+        if os.path.lexists(run.evaluation):
+            notes.append("evaluation.json is damaged, so the figures of the classes are missing.")
+        return None
+    problem = report_classes.problem(evaluated)
+    if problem:
+        notes.append(f"evaluation.json is damaged, so the figures of the classes are missing: {problem}.")
+        return None
+    return evaluated
+
+
+def headline(job: Facts, curves: Curves, evaluated: Evaluated | None) -> list[tuple[str, str, str]]:
+    """Label, figure, and what belongs to it: the figures that people look for first."""
+    metrics, rows = job.metrics, list[tuple[str, str, str]]()
+    accuracy = metrics.get(tags.TEST_ACCURACY, evaluated.accuracy if evaluated else None)
+    loss = metrics.get(tags.TEST_LOSS, evaluated.loss if evaluated else None)
+    if accuracy is not None:
+        rows.append(("Test accuracy", percent(accuracy), "latest"))
+    tested = [point for point in curves.get(tags.TEST_ACCURACY, []) if math.isfinite(point.value)]
+    if tested:
+        best = max(tested, key=lambda point: point.value)
+        rows.append(("Best test accuracy", percent(best.value), job.epoch_of(best.step).strip(" ()")))
+    elif tags.BEST_ACCURACY in metrics:
+        rows.append(("Best test accuracy", percent(metrics[tags.BEST_ACCURACY]), ""))
+    if loss is not None:
+        rows.append(("Test loss", f"{loss:.4f}", "latest"))
+    rows.append(("Epochs", f"{job.epoch:,}", f"of {job.epochs:,}" if job.epochs else ""))
+    rows.append(("Steps", f"{job.step:,}", f"of {job.steps:,}" if job.steps else ""))
+    rates = [point.value for point in curves.get(tags.IMAGES_PER_SECOND, []) if math.isfinite(point.value)]
+    if rates:
+        rows.append(("Throughput", f"{statistics.median(rates):,.0f}", "pictures a second, median"))
+    return rows
+
+
+def _why_no_curves(job: Facts, run: RunPaths) -> str:
+    if run.events():
+        return "nothing was logged before it ended" if job.finished_at else "nothing is logged yet"
+    if job.step:
+        return "the run has no event files any more"
+    return "it ended before its first step" if job.finished_at else "it has not taken a step yet"
+
+
+def _why_no_evaluation(job: Facts) -> str:
+    if job.epoch:
+        return "The run has no evaluation.json: it was written by an earlier version, or the file was removed."
+    ended = "it ended before that" if job.finished_at else "it is not there yet"
+    return f"There is no evaluation: the first one comes at the end of the first epoch, and {ended}."
+
+
+def _classes(evaluated: Evaluated | None) -> dict[str, Any]:
+    """What the page says of the classes; nothing where nothing was evaluated."""
+    if evaluated is None:
+        return {"evaluated": None}
+    rows, limit = evaluated.class_scores(), report_classes.PLAIN_ROWS
+    mean = report_classes.mean(rows)
+    if len(rows) > limit:
+        rows = report_classes.hardest_first(rows)
+    fits = len(rows) <= report_classes.MATRIX_CLASSES
+    return {
+        "evaluated": evaluated,
+        "class_rows": rows[:limit],
+        "more_rows": rows[limit:],
+        "mean": mean,
+        "matrix": report_classes.matrix(evaluated) if fits else [],
+        "has_long_names": any(len(name) > LONG_NAME for name in evaluated.classes),
+        "confused": [] if fits else report_classes.most_confused(evaluated),
+        "pictures": report_classes.pictures(evaluated, max_chars=MAX_PICTURES_CHARS),
+    }
+
+
+if __name__ == "__main__":
+    sys.exit(main())

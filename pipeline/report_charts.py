@@ -1,0 +1,196 @@
+"""Curves as SVG that stands in the page itself, each with a text for those who do not see it and a table of key values.
+
+matplotlib draws with stand-ins for colours, which become variables of the page's style: so a chart follows its light
+and its dark colours.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import matplotlib as mpl
+from markupsafe import Markup
+from matplotlib.backends.backend_svg import FigureCanvasSVG
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, MaxNLocator
+
+from pipeline.board import tags
+from pipeline.board.events import Point
+
+MAX_POINTS = 1000  # that a line is drawn with
+MARKED_POINTS = 30  # so few are marked one by one
+LOG_SCALE_FROM = 50.0  # times that the highest value is the lowest one
+
+INK, GRID = "#010203", "#010204"
+STAND_INS = {INK: "currentColor", GRID: "var(--line)", "#010205": "var(--train)", "#010206": "var(--test)"}
+STYLES: dict[str, dict[str, Any]] = {
+    "train": {"color": "#010205", "linewidth": 1.2},
+    "test": {
+        "color": "#010206",
+        "linewidth": 1.8,
+        "linestyle": (0, (5, 1.5)),
+        "marker": "o",
+    },  # told apart in grey, too
+}
+
+
+@dataclass(frozen=True)
+class Kind:
+    id: str
+    title: str
+    series: tuple[tuple[str, str], ...]  # tag, and name
+    best: Callable[[Sequence[Point]], Point] | None = None
+    best_name: str = ""
+    format: Callable[[float], str] = "{:.4g}".format
+    is_share: bool = False
+    may_be_log: bool = False  # on a logarithmic scale, where the values are far apart
+
+
+def _least(points: Sequence[Point]) -> Point:
+    return min(points, key=lambda point: point.value)
+
+
+def _most(points: Sequence[Point]) -> Point:
+    return max(points, key=lambda point: point.value)
+
+
+def percent(value: float) -> str:
+    return f"{100 * value:.2f} %"
+
+
+KINDS = (
+    Kind("loss", "Loss", ((tags.TRAIN_LOSS, "train"), (tags.TEST_LOSS, "test")), _least, "Lowest", may_be_log=True),
+    Kind(
+        "accuracy",
+        "Accuracy",
+        ((tags.TRAIN_ACCURACY, "train"), (tags.TEST_ACCURACY, "test")),
+        _most,
+        "Highest",
+        percent,
+        is_share=True,
+    ),
+    Kind("learning-rate", "Learning rate", ((tags.LEARNING_RATE, "train"),), _most, "Highest"),
+    Kind("gradient-norm", "Gradient norm", ((tags.GRADIENT_NORM, "train"),), _most, "Highest", may_be_log=True),
+)
+
+
+@dataclass(frozen=True)
+class Chart:
+    id: str
+    title: str
+    summary: str
+    svg: Markup | None  # None where no value is finite
+    best_name: str
+    rows: list[list[str]]  # name, first, best, last: a row a series
+    note: str
+
+
+def charts(curves: Mapping[str, Sequence[Point]], epoch_of: Callable[[int], str]) -> list[Chart]:
+    """Those that have points."""
+    found = []
+    for kind in KINDS:
+        series = {name: curves[tag] for tag, name in kind.series if curves.get(tag)}
+        if series:
+            found.append(_chart(kind, series, epoch_of))
+    return found
+
+
+def _chart(kind: Kind, series: dict[str, Sequence[Point]], epoch_of: Callable[[int], str]) -> Chart:
+    finite = {name: [point for point in points if math.isfinite(point.value)] for name, points in series.items()}
+    rows = [[name, *_key_values(kind, points, epoch_of)] for name, points in finite.items() if points]
+    steps = [point.step for points in series.values() for point in (points[0], points[-1])]
+    summary = f"{kind.title} at each step from {min(steps):,} to {max(steps):,}. " + " ".join(
+        f"{name}: {first} first, {kind.best_name.lower()} {best}, {last} at last." for name, first, best, last in rows
+    )
+    note = " ".join(_not_finite(name, points) for name, points in series.items()).strip()
+    svg = _draw(kind, series, [p.value for points in finite.values() for p in points], summary) if rows else None
+    return Chart(kind.id, kind.title, summary, svg, kind.best_name, rows, note)
+
+
+def _key_values(kind: Kind, points: Sequence[Point], epoch_of: Callable[[int], str]) -> list[str]:
+    """First, best and last, in words."""
+    best = kind.best(points) if kind.best else points[-1]
+    where = f" at step {best.step:,}{epoch_of(best.step)}"
+    return [kind.format(points[0].value), kind.format(best.value) + where, kind.format(points[-1].value)]
+
+
+def _not_finite(name: str, points: Sequence[Point]) -> str:
+    bad = [point for point in points if not math.isfinite(point.value)]
+    if not bad:
+        return ""
+    values = "value is" if len(bad) == 1 else "values are"
+    return f"{name}: {len(bad):,} {values} no finite number, first at step {bad[0].step:,}, and left out."
+
+
+def thinned(points: Sequence[Point], limit: int = MAX_POINTS) -> list[tuple[int, float]]:
+    """At most `limit` points that keep every peak: of each stretch the lowest and the highest. NaN leaves a gap."""
+    shown = [(point.step, point.value if math.isfinite(point.value) else math.nan) for point in points]
+    if len(shown) <= limit:
+        return shown
+    kept = []
+    stretches = limit // 2
+    for index in range(stretches):
+        stretch = shown[index * len(shown) // stretches : (index + 1) * len(shown) // stretches]
+        finite = [pair for pair in stretch if not math.isnan(pair[1])]
+        if finite:
+            kept += sorted({min(finite, key=lambda pair: pair[1]), max(finite, key=lambda pair: pair[1])})
+        else:
+            kept.append(stretch[0])
+    return kept
+
+
+def _draw(kind: Kind, series: dict[str, Sequence[Point]], finite: list[float], summary: str) -> Markup:
+    settings: dict[Any, Any] = {
+        "svg.fonttype": "none",
+        "svg.hashsalt": kind.id,
+        "font.size": 11,
+        "text.color": INK,
+        "axes.edgecolor": INK,
+    }
+    settings |= {"xtick.color": INK, "ytick.color": INK, "axes.labelcolor": INK, "font.family": "sans-serif"}
+    with mpl.rc_context(settings):
+        figure = Figure(figsize=(5, 3.1))
+        figure.patch.set_visible(False)
+        axes = figure.add_axes((0.15, 0.16, 0.82, 0.74))
+        axes.patch.set_visible(False)
+        axes.grid(color=GRID, linewidth=0.6)
+        axes.spines[["top", "right"]].set_visible(False)
+        for name, points in series.items():
+            steps, values = zip(*thinned(points), strict=True)
+            marker = {} if len(points) <= MARKED_POINTS else {"marker": ""}
+            size = {"marker": "o"} if len(points) == 1 else {}
+            axes.plot(steps, values, label=name, markersize=3.5, **{**STYLES[name], **marker, **size})
+        axes.set_xlabel("step")
+        axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda step, _: f"{step:,.0f}"))
+        if kind.is_share:
+            axes.yaxis.set_major_formatter(FuncFormatter(lambda share, _: f"{100 * share:g} %"))
+        elif kind.may_be_log and min(finite) > 0 and max(finite) > LOG_SCALE_FROM * min(finite):
+            axes.set_yscale("log")
+        if len(series) > 1:
+            axes.legend(frameon=False, ncols=2, loc="lower right", bbox_to_anchor=(1, 0.97))  # not on the curves
+        file = io.StringIO()
+        FigureCanvasSVG(figure).print_svg(file)
+    return _for_the_page(file.getvalue(), kind, summary)
+
+
+def _for_the_page(svg: str, kind: Kind, summary: str) -> Markup:
+    """Without what a file of its own needs; with ids that no other chart has, and a title and text to be read out."""
+    head, body = svg[svg.index("<svg") :].split(">", 1)
+    box = re.search(r'viewBox="[^"]*"', head)
+    body = re.sub(r"<metadata>.*?</metadata>|<style .*?</style>", "", body, flags=re.DOTALL)
+    body = body.replace("xlink:href=", "href=")
+    body = re.sub(r'(\bid="|href="#|url\(#)', rf"\g<1>{kind.id}-", body)
+    for stand_in, colour in STAND_INS.items():
+        body = body.replace(stand_in, colour)
+    ids = f"{kind.id}-title", f"{kind.id}-text"
+    opening = (
+        f'<svg class="chart" {box[0] if box else ""} role="img" aria-labelledby="{ids[0]}" aria-describedby="{ids[1]}">'
+    )
+    texts = f'<title id="{ids[0]}">{kind.title}, a chart</title><desc id="{ids[1]}">{Markup.escape(summary)}</desc>'
+    return Markup(opening + texts + body)  # every word in it is ours

@@ -1,0 +1,268 @@
+"""What a run's small files say in words: outcome, conditions, environment, attempts, the end of the log.
+
+Any of them may be missing, damaged or edited by hand: what is not there is left out, and nothing here raises for it.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from pipeline import durable, status, yamltree
+from pipeline.errors import SpecError
+from pipeline.jobqueue import Queue
+from pipeline.paths import Home, RunPaths
+from pipeline.records import Progress, Result
+from pipeline.run import in_words
+from pipeline.terminal import name_of
+
+LOG_LINES = 40
+LOG_BYTES = 64 * 1024
+MAX_LINE = 500
+MAX_SPEC_BYTES = 256 * 1024
+
+Row = tuple[str, str]
+
+
+@dataclass
+class Facts:
+    """What is known of a job and its run, as the files hold it."""
+
+    id: str
+    state: str  # the outcome where there is one, else pending or running
+    why: str
+    started_at: str | None
+    finished_at: str | None
+    epoch: int
+    epochs: int
+    step: int
+    steps: int
+    metrics: dict[str, float]
+    entries: list[dict[str, Any]]  # of attempts.json; none where the job never was in the queue
+    spec_text: str = ""
+    spec: dict[str, Any] = field(default_factory=dict)
+    manifest: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        return str(self.spec.get("name") or name_of(self.id))
+
+    @property
+    def steps_per_epoch(self) -> float | None:
+        return self.steps / self.epochs if self.steps and self.epochs else None
+
+    def epoch_of(self, step: int) -> str:
+        """` (epoch 3)`, or nothing where that is not known."""
+        per_epoch = self.steps_per_epoch
+        return f" (epoch {max(1, -(-step // per_epoch)):,.0f})" if per_epoch else ""
+
+
+def read(home: Home, run: RunPaths) -> Facts:
+    queue, job_id = Queue(home), run.root.name
+    state = queue.tickets.state(job_id) if queue.paths.root.is_dir() else None
+    view = (status.job(queue, job_id, state) if state else None) or _without_ticket(run)
+    progress = Progress.read(run.progress) or Progress(0)
+    manifest, spec_text = durable.read_json(run.manifest) or {}, _spec_text(run)
+    return Facts(
+        job_id,
+        view["outcome"] or view["state"],
+        view["why"],
+        view["started_at"] or _first(manifest),
+        view["finished_at"],
+        max(view["epoch"], progress.epoch),
+        view["epochs"] or progress.epochs,
+        max(view["step"], progress.step),
+        progress.steps,
+        {**progress.metrics, **view["metrics"]},
+        queue.attempts(job_id).entries,
+        spec_text,
+        _spec(spec_text),
+        manifest,
+    )
+
+
+def _without_ticket(run: RunPaths) -> dict[str, Any]:
+    """Of a run in the foreground, or one whose ticket was removed."""
+    progress, result = Progress.read(run.progress), Result.read(run.result)
+    if result is not None and (progress is None or progress.attempt <= result.attempt):
+        return {**vars(result), "state": "ended"}
+    progress = progress or Progress(0)
+    why = progress.note or "it has no recorded end: it still runs, or it was killed"
+    return {**vars(progress), "state": "running", "outcome": None, "why": why, "started_at": None, "finished_at": None}
+
+
+def _first(manifest: dict[str, Any]) -> str | None:
+    entries = manifest_attempts(manifest)
+    return str(entries[0]["started_at"]) if entries and "started_at" in entries[0] else None
+
+
+def _spec_text(run: RunPaths) -> str:
+    try:
+        return durable.read_small(run.spec, limit=MAX_SPEC_BYTES).decode("utf-8", "replace")
+    except (OSError, ValueError):
+        return ""
+
+
+def _spec(text: str) -> dict[str, Any]:
+    try:
+        value = yamltree.parse(text.encode(), "spec.yaml").plain()
+    except SpecError:
+        return {}
+    return value if isinstance(value, dict) else {}
+
+
+def manifest_attempts(manifest: dict[str, Any]) -> list[dict[str, Any]]:
+    entries = manifest.get("attempts")
+    return [entry for entry in entries if isinstance(entry, dict)] if isinstance(entries, list) else []
+
+
+def part(value: dict[str, Any], key: str) -> dict[str, Any]:
+    """The object under a key; an empty one where there is none."""
+    found = value.get(key)
+    return found if isinstance(found, dict) else {}
+
+
+def words(value: object) -> str:
+    """A value of a job file or of a manifest, for people."""
+    if value is None:
+        return "none"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, int):
+        return f"{value:,}"
+    if isinstance(value, float):
+        return f"{value:g}"
+    if isinstance(value, list):
+        return ", ".join(words(item) for item in value) or "none"
+    if isinstance(value, dict):
+        name = str(value.get("name", ""))
+        options = ", ".join(f"{str(k).replace('_', ' ')} {words(v)}" for k, v in value.items() if k != "name")
+        return (f"{name} ({options})" if options else name) if name else options
+    return str(value)
+
+
+def conditions(facts: Facts) -> list[Row]:
+    """What the figures depend on. `seed` stands as it is: a grouped one could not be copied."""
+    spec, train, data = facts.spec, part(facts.spec, "train"), part(facts.spec, "data")
+    attempts = manifest_attempts(facts.manifest)
+    computes = part(attempts[-1], "computes") if attempts else {}
+    rows: list[tuple[str, object]] = [
+        ("Model", spec.get("model")),
+        ("Dataset", {k: v for k, v in data.items() if k not in ("batch_size", "augment", "image_size")} or None),
+        *_dataset(part(facts.manifest, "dataset")),
+        ("Augmentation", data.get("augment")),
+        ("Batch size", data.get("batch_size")),
+        ("Batches in a step", train.get("accumulate")),
+        ("Epochs", train.get("epochs")),
+        ("Optimizer", train.get("optimizer")),
+        ("Schedule", train.get("schedule")),
+        ("Label smoothing", train.get("label_smoothing")),
+        ("Gradient clipped to norm", train.get("clip_grad_norm")),
+        ("Device", _device(computes) or part(spec, "resources").get("device")),
+        ("Precision", computes.get("precision") or train.get("precision")),
+        ("Deterministic", train.get("deterministic")),
+        ("Seed", str(train["seed"]) if "seed" in train else None),
+        ("Job file's SHA-256", facts.manifest.get("spec_sha256")),
+    ]
+    return [(label, words(value)) for label, value in rows if value not in (None, "", {})]
+
+
+def _dataset(dataset: dict[str, Any]) -> list[tuple[str, object]]:
+    if not dataset:
+        return []
+    classes = dataset.get("classes")
+    size = dataset.get("image_size")
+    return [
+        ("Training pictures", dataset.get("train")),
+        ("Held-out pictures", dataset.get("test")),
+        ("Classes", len(classes) if isinstance(classes, list) else None),
+        ("Picture size", f"{size} by {size} pixels" if size else None),
+        ("Channels", dataset.get("channels")),
+        ("Dataset's SHA-256", dataset.get("sha256")),
+    ]
+
+
+def _device(computes: dict[str, Any]) -> str:
+    name = computes.get("name")
+    return f"{computes.get('device')} ({name})" if name else str(computes.get("device", ""))
+
+
+def environments(facts: Facts) -> list[tuple[str, list[Row]]]:
+    """Attempts, in words, and where they ran; attempts in a row that ran in the same place share an entry."""
+    found: list[tuple[list[str], list[Row]]] = []
+    for entry in manifest_attempts(facts.manifest):
+        rows, number = _environment(entry), words(entry.get("attempt"))
+        if found and found[-1][1] == rows:
+            found[-1][0].append(number)
+        else:
+            found.append(([number], rows))
+    return [(f"attempt {n[0]}" if len(n) == 1 else f"attempts {n[0]} to {n[-1]}", rows) for n, rows in found]
+
+
+def _environment(entry: dict[str, Any]) -> list[Row]:
+    code = part(entry, "code")
+    changes = {"True": ", with uncommitted changes", "False": ", unchanged"}.get(str(code.get("dirty")), "")
+    rows: list[tuple[str, object]] = [
+        ("pipeline", code.get("version")),
+        ("Commit", f"{code['commit']}{changes}" if code.get("commit") else "not known: not run from a git checkout"),
+        ("Python", entry.get("python")),
+        ("Platform", entry.get("platform")),
+        *part(entry, "packages").items(),
+        ("CUDA", entry.get("cuda")),
+        ("Image digest", entry.get("image_digest")),
+        *((str(key).replace("_", " ").capitalize(), value) for key, value in part(entry, "computes").items()),
+    ]
+    return [(str(label), words(value)) for label, value in rows if value is not None]
+
+
+def attempts(facts: Facts) -> list[list[str]]:
+    """Number, start, end, how long, outcome, why: a row each."""
+    entries = facts.entries or [
+        {**entry, "outcome": facts.state, "why": facts.why, "finished_at": facts.finished_at}
+        for entry in manifest_attempts(facts.manifest)[-1:]
+    ]
+    rows = []
+    for number, entry in enumerate(entries, 1):
+        begin, end = entry.get("started_at"), entry.get("finished_at")
+        outcome, why = str(entry.get("outcome", "runs")), str(entry.get("why", ""))
+        rows.append([str(number), moment(begin), moment(end), duration(begin, end), outcome, why])
+    return rows
+
+
+def moment(at: object) -> str:
+    """`2026-11-21 02:10:47 UTC`; nothing where it is not known."""
+    return re.sub(r"T([0-9:]+).*", r" \1 UTC", at) if isinstance(at, str) else ""
+
+
+def duration(begin: object, end: object) -> str:
+    try:
+        seconds = (datetime.fromisoformat(str(end)) - datetime.fromisoformat(str(begin))).total_seconds()
+    except (ValueError, TypeError):
+        return ""
+    return f"{seconds:.1f} s" if 0 <= seconds < 10 else in_words(seconds)
+
+
+@dataclass(frozen=True)
+class LogTail:
+    name: str
+    lines: list[str]
+    is_cut: bool  # whether there is more before them
+
+
+def log_tail(run: RunPaths) -> LogTail | None:
+    """The last lines of the latest attempt's log; None where there is none."""
+    logs = run.logs()
+    if not logs:
+        return None
+    try:
+        with logs[-1].open("rb") as file:
+            size = file.seek(0, os.SEEK_END)
+            file.seek(max(0, size - LOG_BYTES))
+            lines = file.read(LOG_BYTES).decode("utf-8", "replace").splitlines()
+    except OSError:
+        return None
+    shown = [line if len(line) <= MAX_LINE else line[:MAX_LINE] + " …" for line in lines[-LOG_LINES:]]
+    return LogTail(logs[-1].name, shown, is_cut=size > LOG_BYTES or len(lines) > LOG_LINES)
