@@ -12,9 +12,9 @@ from typing import Annotated, Literal
 
 import typer
 
-from pipeline import runs
 from pipeline.errors import DataError
 from pipeline.paths import Home
+from pipeline.results import runs
 
 Ids = Annotated[
     list[str], typer.Argument(metavar="ID...", help="Ids, or the beginnings of ids, or latest.", show_default=False)
@@ -37,7 +37,7 @@ def export(
     out: Out = None,
 ) -> None:
     """Print every scalar of runs at full resolution, as one table."""
-    from pipeline import export as exports
+    from pipeline.results import export as exports
 
     home: Home = context.obj
     kind = exports.choose_format(format_, out)
@@ -54,9 +54,9 @@ def compare(
     as_json: Json = False,
 ) -> None:
     """Show what differs between runs, in their job files and in their results, best first."""
-    from pipeline import compare as comparing
-    from pipeline import plot as plotting
-    from pipeline.export import check_name, write_whole
+    from pipeline.results import compare as comparing
+    from pipeline.results import plot as plotting
+    from pipeline.results.export import check_name, write_whole
 
     home: Home = context.obj
     if plot:
@@ -77,7 +77,7 @@ def compare(
 
 def report(context: typer.Context, job_id: Id, out: Out = None) -> None:
     """Write a page about a run: one HTML file that needs no network."""
-    from pipeline.report import write
+    from pipeline.results.report import write
 
     home: Home = context.obj
     typer.echo(write(home, runs.find(home, job_id), out))
@@ -94,7 +94,7 @@ def predict(
     as_json: Json = False,
 ) -> None:
     """Classify pictures with a trained model."""
-    from pipeline import classifier
+    from pipeline.results import classifier
 
     model = classifier.load(runs.find(context.obj, job_id), checkpoint)
     files, notes, problems = classifier.find_pictures(images)
@@ -135,8 +135,8 @@ def export_model(
     checkpoint: Checkpoint = "best",
 ) -> None:
     """Write a trained model for other programs, and check it against the checkpoint."""
-    from pipeline import classifier
-    from pipeline import export_model as exporter
+    from pipeline.results import classifier
+    from pipeline.results import export_model as exporter
 
     run = runs.find(context.obj, job_id)
     path = exporter.destination(run, format_, out)

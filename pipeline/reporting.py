@@ -66,7 +66,7 @@ class Reports:
         self._is_abandoned = True
 
     def _start(self, job_id: str) -> None:
-        command = [sys.executable, "-P", "-m", "pipeline.report", str(self.home.root), job_id]
+        command = [sys.executable, "-P", "-m", "pipeline.results.report", str(self.home.root), job_id]
         with contextlib.ExitStack() as stack:
             try:
                 errors = stack.enter_context(tempfile.TemporaryFile())

@@ -15,13 +15,14 @@ import torch
 from PIL import Image
 from quick import quick_spec
 
-from pipeline import checkpoint, classifier
-from pipeline.classifier import Classifier, find_pictures, load
+from pipeline import checkpoint
 from pipeline.data import source as datasets
 from pipeline.data.source import Source, Split
 from pipeline.errors import CheckpointError, DataError, PipelineError
 from pipeline.paths import Home, RunPaths
 from pipeline.records import Result
+from pipeline.results import classifier
+from pipeline.results.classifier import Classifier, find_pictures, load
 from pipeline.run import Attempt, save_spec
 from pipeline.stop import Stop
 

@@ -17,12 +17,12 @@ from PIL import Image
 from quick import quick_spec
 
 from pipeline.board.writer import Board
-from pipeline.compare import as_text, compare, flatten, lower_is_better, number, to_json
 from pipeline.jobqueue import Queue
 from pipeline.paths import Home
 from pipeline.records import Progress, Result
+from pipeline.results.compare import as_text, compare, flatten, lower_is_better, number, to_json
+from pipeline.results.runs import find_all
 from pipeline.run import save_spec, write_progress
-from pipeline.runs import find_all
 
 Pipeline = Callable[..., subprocess.CompletedProcess[str]]
 WIDE = {**os.environ, "COLUMNS": "250"}

@@ -33,7 +33,8 @@ def children_of(process: subprocess.Popen[bytes]) -> list[int]:
 def curves(folder: Path) -> dict[str, list[tuple[int, float]]]:
     reader = EventAccumulator(str(folder), size_guidance={"scalars": 0})
     reader.Reload()
-    tags = [tag for tag in reader.Tags()["scalars"] if tag != "train/images_per_second"]
+    measured = ("train/images_per_second", "train/device_memory_mib")
+    tags = [tag for tag in reader.Tags()["scalars"] if tag not in measured]
     return {tag: [(point.step, point.value) for point in reader.Scalars(tag)] for tag in tags}
 
 

@@ -18,13 +18,13 @@ from quick import quick_spec
 from torch import nn
 
 from pipeline import catalog, checkpoint, device, manifest
-from pipeline.classifier import Classifier, load
 from pipeline.data.source import Source, Split
 from pipeline.engine import Engine
 from pipeline.errors import PipelineError, UsageError
-from pipeline.export_model import check, destination, export, sample_pictures
-from pipeline.model_formats import FORMATS, OPSET, as_text, facts
 from pipeline.paths import Home, RunPaths
+from pipeline.results.classifier import Classifier, load
+from pipeline.results.export_model import check, destination, export, sample_pictures
+from pipeline.results.model_formats import FORMATS, OPSET, as_text, facts
 from pipeline.run import Attempt, save_spec
 from pipeline.stop import Stop
 

@@ -18,10 +18,10 @@ LAYERS = """
     spec
     explain  reference  tickets
     jobfile  jobqueue
-    repair  status  doctor  serve  child  runs  reporting
-    data.__init__  models.__init__  board.__init__
+    repair  status  doctor  serve  child  reporting
+    data.__init__  models.__init__  board.__init__  results.__init__
     data.augment  data.cache  data.folder_listing  data.pictures  board.tags  board.events
-    board.images  board.texts  features
+    board.images  board.texts  features  results.runs
     device  metrics  optim  checkpoint  data.source  models.net  models.cnn_bn  models.vgg  board.writer
     data.digits  data.downloads  data.image_folder  data.loader  manifest
     board.histograms  board.curves  board.figures  board.graph  board.hparams  board.layout
@@ -30,13 +30,10 @@ LAYERS = """
     logbook
     train
     run
-    worker  terminal  export  classifier
-    compare  model_formats
-    export_model
-    plot
-    report_facts  report_charts
-    report_classes
-    report
+    worker  terminal  results.export  results.classifier
+    results.compare  results.model_formats  results.report_facts  results.report_charts
+    results.plot  results.export_model  results.report_classes
+    results.report
     cli_results
     cli
 """

@@ -18,13 +18,14 @@ from pathlib import Path
 import pytest
 from quick import NOTHING_SHOWN, quick_spec
 
-from pipeline import durable, report_charts, report_classes
+from pipeline import durable
 from pipeline.board.events import Point
 from pipeline.errors import PipelineError, UsageError
 from pipeline.jobqueue import Queue
 from pipeline.paths import Home, RunPaths
 from pipeline.records import End, Evaluated, Mistake, Progress, Result
-from pipeline.report import render, write
+from pipeline.results import report_charts, report_classes
+from pipeline.results.report import render, write
 from pipeline.run import save_spec
 
 VOID = {"meta", "br", "img", "link", "input", "hr"}
@@ -230,7 +231,7 @@ def test_writing_it_loads_no_torch(run: RunPaths, home: Home) -> None:
 import sys
 sys.modules.update(dict.fromkeys(["torch", "torchvision", "sklearn"], None))  # as if not installed
 from pathlib import Path
-from pipeline import report
+from pipeline.results import report
 from pipeline.paths import Home
 home = Home(Path({str(home.root)!r}))
 report.write(home, home.run({run.root.name!r}))

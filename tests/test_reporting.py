@@ -118,7 +118,7 @@ def test_a_page_that_cannot_be_written_is_said_and_changes_no_end(
 def gate(tmp_path: Path) -> Path:
     """A pipe that processes of reports, with its folder in PYTHONPATH, wait at before they begin."""
     os.mkfifo(tmp_path / "gate")
-    code = f"import sys\nif 'pipeline.report' in sys.orig_argv:\n    open({str(tmp_path / 'gate')!r}).read()\n"
+    code = f"import sys\nif 'pipeline.results.report' in sys.orig_argv:\n    open({str(tmp_path / 'gate')!r}).read()\n"
     (tmp_path / "sitecustomize.py").write_text(code)
     return tmp_path / "gate"
 
@@ -131,7 +131,7 @@ def writers(job_id: str) -> list[int]:
             words = entry.read_bytes().split(b"\0")
         except OSError:
             continue
-        if b"pipeline.report" in words and job_id.encode() in words:
+        if b"pipeline.results.report" in words and job_id.encode() in words:
             found.append(int(entry.parent.name))
     return found
 

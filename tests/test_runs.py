@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 from quick import quick_spec
 
-from pipeline import runs
 from pipeline.errors import UsageError
 from pipeline.jobqueue import Queue
 from pipeline.paths import Home
+from pipeline.results import runs
 from pipeline.run import save_spec
 
 OLD = "vgg11-20260101T000000000000Z-aaaaaa"

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from pipeline.records import ClassScore, Evaluated, Mistake
-from pipeline.report_charts import percent
+from pipeline.results.report_charts import percent
 
 MATRIX_CLASSES = 25  # more do not fit a screen, and become a list
 FREQUENT = 20

@@ -1,6 +1,6 @@
 """A run as one page for people: an HTML file that needs nothing but itself, written whole or not at all.
 
-    python -m pipeline.report HOME ID
+    python -m pipeline.results.report HOME ID
 
 writes `runs/<id>/report.html`, at a low priority: so a worker does when a job has ended (reporting.py). Nothing here
 loads torch. What a run lacks, or what is damaged in it, the page says; no state of a run is an error.
@@ -23,13 +23,14 @@ import jinja2
 from markupsafe import Markup
 
 import pipeline
-from pipeline import durable, report_charts, report_classes, report_facts
+from pipeline import durable
 from pipeline.board import events, tags
 from pipeline.errors import PipelineError, UsageError
 from pipeline.paths import Home, RunPaths
 from pipeline.records import Evaluated, now
-from pipeline.report_charts import percent
-from pipeline.report_facts import Facts, duration, moment
+from pipeline.results import report_charts, report_classes, report_facts
+from pipeline.results.report_charts import percent
+from pipeline.results.report_facts import Facts, duration, moment
 
 TEMPLATE = Path(__file__).with_suffix(".html.jinja")
 NICENESS = 10
@@ -48,7 +49,7 @@ Curves = Mapping[str, Sequence[events.Point]]
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(prog="pipeline.report")
+    parser = argparse.ArgumentParser(prog="pipeline.results.report")
     parser.add_argument("home", type=Path)
     parser.add_argument("id")
     arguments = parser.parse_args()

@@ -13,10 +13,10 @@ import torch
 import torch.nn.functional as F
 
 from pipeline import durable
-from pipeline.classifier import Classifier
 from pipeline.errors import PipelineError, UsageError
-from pipeline.model_formats import FORMATS, as_text, facts, first_line, quiet, require
 from pipeline.paths import RunPaths
+from pipeline.results.classifier import Classifier
+from pipeline.results.model_formats import FORMATS, as_text, facts, first_line, quiet, require
 
 TOLERANCE = 1e-4
 """Of a logit, as a share of the largest one.
