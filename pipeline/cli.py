@@ -20,6 +20,7 @@ import pipeline
 from pipeline import cli_results, jobfile, repair
 from pipeline import doctor as checks
 from pipeline import status as jobs
+from pipeline.child import child_environment
 from pipeline.errors import PipelineError, QueueError, SpecError, UsageError
 from pipeline.jobqueue import Queue
 from pipeline.paths import Home
@@ -335,6 +336,7 @@ def run(context: typer.Context, file: File, overrides: Overrides = None) -> None
     from pipeline.run import run_in_foreground
 
     spec = jobfile.load(file, overrides or [])
+    os.environ.update(child_environment(slots=1))  # before torch is loaded
     result, folder = run_in_foreground(queue_of(context).home, spec, echo=typer.echo)
     message(f"the run is in {folder}")
     if result.outcome != "succeeded":

@@ -23,15 +23,20 @@ class LastFeatures:
         self.num_seen = 0
 
     def _keep(self, module: nn.Module, given: Any) -> None:  # noqa: ARG002
+        if not given:  # by keyword, which a hook is not told of
+            return
         values = given[0].detach()
         wanted = self.indices[(self.indices >= self.num_seen) & (self.indices < self.num_seen + len(values))]
         rows = values[(wanted - self.num_seen).to(values.device)].float()
         self.kept.append(rows.mean((2, 3)) if rows.dim() == 4 else rows.flatten(1))
         self.num_seen += len(values)
 
-    def result(self) -> torch.Tensor | None:
-        """float32 (pictures, values) on the CPU; None where the network has no such layer."""
-        return torch.cat(self.kept).cpu() if self.kept else None
+    def result(self, num_images: int) -> torch.Tensor | None:
+        """float32 (pictures, values) on the CPU; None where the network has no such layer.
+
+        num_images: of the pass. None too where the layer was not given a row of each, once.
+        """
+        return torch.cat(self.kept).cpu() if self.kept and self.num_seen == num_images else None
 
     def __enter__(self) -> Self:
         self.hook = None if self.layer is None else self.layer.register_forward_pre_hook(self._keep)

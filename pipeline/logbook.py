@@ -57,17 +57,18 @@ class Logbook:
 
     @contextlib.contextmanager
     def showing(self, kind: str) -> Iterator[None]:
-        """Measures; what goes wrong inside is said once, and that kind is left out from then on."""
+        """Measures; what goes wrong inside is said once, and the job goes on."""
         began = time.perf_counter()
         try:
             yield
         except (OSError, PipelineError):  # a full disk, a stop, a damaged picture: these are the job's
             raise
         except Exception as error:  # noqa: BLE001 - hours of training matter more than a picture of them
-            self._broken.add(kind)
-            reason = f"{type(error).__name__}: {error}".strip().splitlines()[0]
-            self.log(f"{kind}: cannot be shown, and the job goes on without: {reason}")
-            self.log("".join(traceback.format_exception(error)).rstrip())
+            if kind not in self._broken:
+                self._broken.add(kind)
+                reason = f"{type(error).__name__}: {error}".strip().splitlines()[0]
+                self.log(f"{kind}: cannot be shown, and the job goes on without: {reason}")
+                self.log("".join(traceback.format_exception(error)).rstrip())
         finally:
             self.seconds[kind] += time.perf_counter() - began
 
@@ -89,7 +90,15 @@ class Logbook:
     def close(self) -> None:
         """Of an attempt that ends, however it does."""
         if self.profile is not None:
-            self.profile.close()
+            with self.showing("profile"):
+                self.profile.close()
+
+    def costs(self, elapsed_s: float) -> str:
+        """What writing all this has taken of an attempt's time, in words, the dearest kinds first."""
+        total = sum(self.seconds.values())
+        dearest = sorted(self.seconds.items(), key=lambda item: -item[1])[:3]
+        kinds = ", ".join(f"{kind} {seconds:.1f} s" for kind, seconds in dearest)
+        return f"logging took {total:.1f} s of {elapsed_s:.1f} s ({kinds})"
 
     def measure(self) -> dict[str, float]:
         """What a point of the training curves has beside loss, accuracy and rate."""
@@ -108,6 +117,7 @@ class Logbook:
         if self.engine.first_point > 0:
             return
         engine, source = self.engine, self.engine.source
+        projector.remove_embeddings(self.board.folder)
         with self.showing("texts"):
             spec = engine.spec.model_dump(mode="json")
             rows = texts.conditions(spec, self.manifest)
@@ -148,12 +158,9 @@ class Logbook:
 
     def end_epoch(self, evaluation: Evaluation) -> None:
         """Everything but scalars that this epoch, which was just evaluated, is due. Before `engine.epoch` moves on."""
-        step = self.engine.step
+        step, findings = self.engine.step, Findings(self.engine, evaluation)
         with self.showing("evaluation"):
-            findings = Findings(self.engine, evaluation)
-            evaluated = findings.record()
-            run = RunPaths(self.board.folder)
-            durable.replace_json(run.evaluation, evaluated.to_json())
+            durable.replace_json(RunPaths(self.board.folder).evaluation, findings.evaluated.to_json())
         if self.is_due("histograms"):
             with self.showing("histograms"):
                 histograms.add_parameters(self.board, self.engine.model, step=step)
@@ -165,19 +172,30 @@ class Logbook:
                 self._add_figures(findings)
         if self.is_due("embeddings"):
             with self.showing("embeddings"):
-                projector.add_embeddings(
-                    self.board.folder, findings.samples(self.samples), evaluation.features, step=step
-                )
+                features = self._small_enough(evaluation.features)
+                projector.add_embeddings(self.board.folder, findings.samples(self.samples), features, step=step)
         if self.engine.epoch + 1 == self.engine.spec.train.epochs:
             with self.showing("texts"):
-                self.board.writer.add_text(tags.CLASS_REPORT, texts.class_report(evaluated.class_scores()), step)
+                report = texts.class_report(findings.evaluated.class_scores())
+                self.board.writer.add_text(tags.CLASS_REPORT, report, step)
+            with self.showing("hparams"):
                 hparams.add_end(self.board, step=step)
+
+    def _small_enough(self, features: torch.Tensor | None) -> torch.Tensor | None:
+        """None where a browser could not load them: of a linear layer on large pictures they would be 300 MB."""
+        if features is None or features.shape[1] <= projector.MAX_VALUES:
+            return features
+        self.log(
+            f"embeddings: the last layer is given {features.shape[1]:,} values a picture, and the projector gets "
+            f"{projector.MAX_VALUES:,} at most; it shows the pixels alone"
+        )
+        return None
 
     def _add_figures(self, findings: Findings) -> None:
         step, num_classes = self.engine.step, len(self.classes)
         shown = images.spread(findings.evaluation.labels.cpu(), max(MAX_VERDICTS, num_classes))
-        each = max(1, MAX_VERDICTS // num_classes)
-        columns = each * max(1, 10 // each)  # a class does not break off at the end of a row
+        each = max(1, MAX_VERDICTS // num_classes)  # a class fills rows, or a row holds classes
+        columns = each * (10 // each) if each <= 10 else each // -(-each // 13)
         figures.add_verdicts(self.board, tags.PREDICTIONS, findings.verdicts(shown), columns=columns, step=step)
         if findings.mistakes:
             verdicts = findings.verdicts(findings.mistakes)
@@ -187,15 +205,30 @@ class Logbook:
 
 
 class Findings:
-    """An evaluation, picture by picture."""
+    """An evaluation, picture by picture; nothing is worked out before it is asked for."""
 
     def __init__(self, engine: Engine, evaluation: Evaluation) -> None:
         self.engine, self.evaluation = engine, evaluation
         self.classes = engine.source.classes
         self.split: Split | FileSplit = engine.source.test
-        self.probabilities = evaluation.logits.softmax(1)  # (N, classes), on the device
-        self.confidence, self.predicted = (values.cpu() for values in self.probabilities.max(1))
-        self.labels = evaluation.labels.cpu()
+
+    @cached_property
+    def probabilities(self) -> torch.Tensor:
+        """(N, classes), on the device."""
+        return self.evaluation.logits.softmax(1)
+
+    @cached_property
+    def labels(self) -> torch.Tensor:
+        return self.evaluation.labels.cpu()
+
+    @cached_property
+    def confidence(self) -> torch.Tensor:
+        return self.probabilities.amax(1).cpu()
+
+    @cached_property
+    def predicted(self) -> torch.Tensor:
+        """Of the logits, as the confusion: probabilities that round to the same number have no order."""
+        return self.evaluation.logits.argmax(1).cpu()
 
     @cached_property
     def mistakes(self) -> list[int]:
@@ -219,7 +252,8 @@ class Findings:
         pictures = self.split.read(indices)
         return projector.Samples(indices, pictures, self.labels[indices], self.predicted[indices], self.classes)
 
-    def record(self) -> Evaluated:
+    @cached_property
+    def evaluated(self) -> Evaluated:
         pictures = self.split.read(self.mistakes) if self.mistakes else ()
         mistakes = [
             Mistake(

@@ -170,6 +170,9 @@ class Evaluated(_Record):
     confusion: list[list[int]]
     mistakes: list[Mistake]  # the most confident first, up to 25
 
+    def to_json(self) -> dict[str, Any]:
+        return {**vars(self), "mistakes": [vars(mistake) for mistake in self.mistakes]}  # `asdict` copies each number
+
     def class_scores(self) -> list[ClassScore]:
         """Of each class, in order."""
         predicted = [sum(column) for column in zip(*self.confusion, strict=True)]

@@ -187,11 +187,11 @@ class Attempt:
         self.log(self.opening(trainer, resumed=state is not None))
         report = TrainingReport(self, trainer, metrics)
         with Board(self.run.root, first_step=trainer.first_point) as board:
+            job_file = self.run.spec.read_text("utf-8")
+            logbook = Logbook(board, trainer, manifest=provenance, job_file=job_file, log=self.log)
             loop = train.Loop(
                 trainer,
-                logbook=Logbook(
-                    board, trainer, manifest=provenance, job_file=self.run.spec.read_text("utf-8"), log=self.log
-                ),
+                logbook=logbook,
                 report=report,
                 save=lambda state, is_best: checkpoint.save(self.run, state, is_best=is_best),
                 stop=self.stop,
@@ -199,6 +199,7 @@ class Attempt:
             )
             try:
                 loop.run()
+                self.log(logbook.costs(report.elapsed_s))
             finally:
                 report.write_progress(trainer, loop.metrics)
         return f"trained {spec.train.epochs} epochs; test accuracy {100 * loop.metrics['test/accuracy']:.2f} %"
@@ -232,6 +233,10 @@ class TrainingReport:
         self.written_at = 0.0
         self.write_progress(trainer, metrics)
 
+    @property
+    def elapsed_s(self) -> float:
+        return time.perf_counter() - self.began_at
+
     def step(self, trainer: Trainer, metrics: dict[str, float]) -> None:
         if time.perf_counter() - self.written_at > PROGRESS_EVERY_S:
             self.write_progress(trainer, metrics)
@@ -250,8 +255,8 @@ class TrainingReport:
         )
 
     def write_progress(self, trainer: Trainer, metrics: dict[str, float]) -> None:
-        elapsed_s, steps = time.perf_counter() - self.began_at, trainer.step - self.first_step
-        left_s = (trainer.num_steps - trainer.step) * elapsed_s / steps if steps else None
+        steps = trainer.step - self.first_step
+        left_s = (trainer.num_steps - trainer.step) * self.elapsed_s / steps if steps else None
         self.attempt.progress = Progress(
             self.attempt.number,
             epoch=trainer.epoch,

@@ -225,7 +225,7 @@ class Log(Section):
     figures: Evaluations = Field(
         "auto", description="Predictions, confusion matrix and worst mistakes as pictures; as for `histograms`."
     )
-    pr_curves: Evaluations = Field(True, description="A precision-recall curve a class; as for `histograms`.")
+    pr_curves: Evaluations = Field("auto", description="A precision-recall curve a class; as for `histograms`.")
     embeddings: Evaluations = Field(
         "end", description="250 held-out pictures for the projector, as pixels and features; as for `histograms`."
     )

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from pipeline.paths import Home
+from pipeline.paths import Home, RunPaths
 from pipeline.records import Progress
 from pipeline.run import in_words
 
@@ -122,7 +122,10 @@ def job_table(job: dict[str, Any], *, tensorboard: str) -> list[str]:
         ("attempt", str(job["attempt"])),
     ]
     rows += [(key.removesuffix("_at"), job[key]) for key in ("submitted_at", "started_at", "finished_at") if job[key]]
-    rows += [("run", job["run_dir"]), ("TensorBoard", tensorboard)]
+    run = RunPaths(Path(job["run_dir"]))
+    rows += [("run", str(run.root))]
+    rows += [("report", str(run.report))] if run.report.exists() else []
+    rows += [("TensorBoard", tensorboard)]
     return table(rows)
 
 

@@ -185,7 +185,7 @@ class Trainer(Engine):
                     logits = self.forward(images, self.network if features is None else self.model)
                 evaluator.add(F.cross_entropy(logits, labels, reduction="none"), logits, labels)
                 stop.check()
-            return evaluator.result(None if features is None else features.result())
+            return evaluator.result(None if features is None else features.result(len(self.source.test)))
 
     def autocast(self) -> AbstractContextManager[None]:
         """Mixed precision. A weight is used once a step, so a cache of cast weights would only cost."""

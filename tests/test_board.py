@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import re
+import shutil
 from pathlib import Path
 
 import pytest
@@ -10,9 +12,11 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
 from tensorboard.compat.proto.event_pb2 import Event, SessionLog
+from tensorboard.compat.proto.graph_pb2 import GraphDef
+from tensorboard.plugins.custom_scalar.layout_pb2 import Layout
 from torch import nn
 
-from pipeline.board import histograms, tags
+from pipeline.board import graph, histograms, layout, tags
 from pipeline.board.writer import Board
 
 
@@ -100,3 +104,84 @@ def test_a_tensor_without_a_finite_value_leaves_none(tmp_path: Path) -> None:
         histograms.add(board, "h", torch.tensor([math.nan, math.inf]), step=1)
         board.scalars(1, {"a": 1.0})
     assert read(tmp_path).Tags()["histograms"] == []
+
+
+class Network(nn.Module):
+    """With all that tracing could change: dropout, batch statistics, a count of its calls, random numbers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.features = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Dropout())
+        self.head = nn.Linear(4, 2)
+        self.calls: torch.Tensor
+        self.register_buffer("calls", torch.zeros(()))
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        self.calls += 1
+        logits: torch.Tensor = self.head(self.features(images).mean((2, 3)))
+        return logits + torch.randn(2)
+
+
+def graph_of(folder: Path, model: nn.Module) -> GraphDef:
+    with Board(folder, first_step=0) as board:
+        graph.add_graph(board, model, channels=3, image_size=8)
+    (content,) = (event.graph_def for event in events(folder) if event.graph_def)
+    return GraphDef.FromString(content)
+
+
+def test_a_graph_has_the_names_that_the_code_has(tmp_path: Path) -> None:
+    names = [node.name for node in graph_of(tmp_path, Network()).node]
+    for scope in ("Network/Sequential[features]/Conv2d[0]/", "Network/Linear[head]/"):
+        assert any(name.startswith(scope) for name in names), names
+
+
+def test_tracing_leaves_model_and_random_state_as_they_are(tmp_path: Path) -> None:
+    model = Network().bfloat16()
+    model(torch.randn(2, 3, 8, 8, dtype=torch.bfloat16)).sum().backward()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    gradients = [parameter.grad for parameter in model.parameters()]
+    state = torch.get_rng_state()
+    graph_of(tmp_path, model)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert model.training
+    assert model.features[1].training
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    assert all(a is b for a, b in zip(gradients, (p.grad for p in model.parameters()), strict=True))
+    assert all(parameter.requires_grad for parameter in model.parameters())
+
+
+def test_a_wrapped_model_is_traced_as_it_was_written(tmp_path: Path) -> None:
+    model = Network()
+    wrapped = [model, nn.DataParallel(model), nn.DataParallel(nn.DataParallel(model))]
+    if shutil.which("cc") or shutil.which("gcc"):
+        wrapped += [torch.compile(model), torch.compile(nn.DataParallel(model))]  # type: ignore[list-item]
+    assert all(graph.unwrapped(each) is model for each in wrapped)
+    plain = [node.name for node in graph_of(tmp_path / "plain", model).node]
+    for number, each in enumerate(wrapped):
+        assert [node.name for node in graph_of(tmp_path / str(number), each).node] == plain
+
+
+def test_a_failure_to_trace_prints_nothing_and_changes_nothing(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    model, state = nn.Linear(5, 2), torch.get_rng_state()
+    with Board(tmp_path, first_step=0) as board, pytest.raises(RuntimeError, match="mat1 and mat2"):
+        graph.add_graph(board, model, channels=3, image_size=8)
+    assert capfd.readouterr() == ("", "")
+    assert torch.equal(torch.get_rng_state(), state)
+    assert not any(event.graph_def for event in events(tmp_path))
+
+
+def test_the_layout_puts_train_and_test_on_one_chart(tmp_path: Path) -> None:
+    with Board(tmp_path, first_step=0) as board:
+        layout.add_layout(board)
+    found = Layout.FromString(read(tmp_path).Tensors("custom_scalars__config__")[0].tensor_proto.string_val[0])
+    charts = {chart.title: list(chart.multiline.tag) for category in found.category for chart in category.chart}
+    everything = [*tags.TRAINING, tags.TEST_LOSS, tags.TEST_ACCURACY, tags.BEST_ACCURACY, tags.class_accuracy("a b")]
+
+    def drawn(title: str) -> set[str]:
+        return {tag for tag in everything if any(re.search(pattern, tag) for pattern in charts[title])}
+
+    assert drawn("loss") == {tags.TRAIN_LOSS, tags.TEST_LOSS}
+    assert drawn("accuracy") == {tags.TRAIN_ACCURACY, tags.TEST_ACCURACY}
+    assert drawn("test accuracy of each class") == {tags.class_accuracy("a b")}

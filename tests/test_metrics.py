@@ -87,3 +87,16 @@ def test_a_class_without_pictures_has_no_accuracy() -> None:
     evaluator.add(torch.zeros(2), torch.eye(3)[:2], torch.tensor([0, 1]))
     assert evaluator.result().class_accuracy[:2] == [1, 1]
     assert math.isnan(evaluator.result().class_accuracy[2])
+
+
+def test_an_evaluation_keeps_every_picture_in_its_order() -> None:
+    evaluator, batches = Evaluator(5), [batch(4, 0), batch(12, 1)]
+    for _, logits, labels in batches:
+        evaluator.add(F.cross_entropy(logits, labels, reduction="none"), logits, labels)
+    features = torch.ones(3, 2)
+    evaluation = evaluator.result(features)
+    logits, labels = (torch.cat([b[i] for b in batches]) for i in (1, 2))
+    assert torch.equal(evaluation.logits, logits)
+    assert torch.equal(evaluation.labels, labels)
+    assert evaluation.features is features
+    assert evaluator.result().features is None

@@ -10,7 +10,7 @@ import pytest
 from pydantic import BaseModel, ValidationError
 
 from pipeline import catalog
-from pipeline.spec import Choice, Spec
+from pipeline.spec import Choice, Spec, is_due
 
 SECTIONS = {
     "model": catalog.MODELS,
@@ -140,3 +140,43 @@ def test_a_large_seed_survives_json() -> None:
         json.dumps({"name": "x", "model": {"name": "net"}, "data": {"name": "mnist"}, "train": {"seed": seed}})
     )
     assert Spec.model_validate_json(json.dumps(spec.model_dump(mode="json"))).train.seed == seed
+
+
+@pytest.mark.parametrize(
+    ("when", "epochs", "expected"),
+    [
+        (True, 5, [1, 2, 3, 4, 5]),
+        (1, 5, [1, 2, 3, 4, 5]),
+        (2, 5, [2, 4, 5]),
+        (3, 9, [3, 6, 9]),
+        (100, 5, [5]),
+        ("auto", 1, [1]),
+        ("auto", 2, [1, 2]),
+        ("auto", 20, [1, 2, 4, 8, 16, 20]),
+        ("auto", 500, [1, 2, 4, 8, 16, 32, 64, 128, 256, 500]),  # TensorBoard keeps ten
+        ("end", 5, [5]),
+        (False, 5, []),
+    ],
+)
+def test_what_is_shown_after_which_epochs(when: Any, epochs: int, expected: list[int]) -> None:
+    """The last one is among all but none."""
+    assert [epoch for epoch in range(1, epochs + 1) if is_due(when, epoch=epoch, epochs=epochs)] == expected
+
+
+def with_log(**section: Any) -> Spec:
+    value = {"name": "x", "model": {"name": "net"}, "data": {"name": "mnist"}, "log": section}
+    return Spec.model_validate_json(json.dumps(value))
+
+
+@pytest.mark.parametrize("kind", ["histograms", "figures", "pr_curves", "embeddings"])
+@pytest.mark.parametrize("when", [True, False, 1, 7, "auto", "end"])
+def test_a_kind_takes_each_way_to_say_when(kind: str, when: Any) -> None:
+    found = getattr(with_log(**{kind: when}).log, kind)
+    assert found == when
+    assert type(found) is type(when)  # 1 is every epoch too, but is not written back as true
+
+
+@pytest.mark.parametrize("when", [0, -1, 1.5, "never", "1", 100_001, None, []])
+def test_a_kind_takes_nothing_else(when: Any) -> None:
+    with pytest.raises(ValidationError, match=r"log\.figures"):
+        with_log(figures=when)

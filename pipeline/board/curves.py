@@ -15,6 +15,7 @@ from pipeline.board import tags
 from pipeline.board.writer import Board
 
 NUM_THRESHOLDS = 127  # TensorBoard's most
+AT_ONCE = 4_000_000  # probabilities that are counted together; each takes 40 bytes meanwhile
 
 
 def add_pr_curves(
@@ -40,11 +41,18 @@ def count(probabilities: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tens
 
     A picture counts as positive at threshold k / 126 where its probability is at least that, as in TensorBoard.
     """
+    num_classes, rows = probabilities.shape[1], max(1, AT_ONCE // probabilities.shape[1])
+    pieces = zip(torch.split(probabilities, rows), torch.split(labels, rows), strict=True)
+    parts = [_count(*piece) for piece in pieces]
+    counts = torch.stack(parts).sum(0).view(num_classes, 2, NUM_THRESHOLDS).cpu().double()
+    at_least = counts.flip(2).cumsum(2).flip(2)
+    return at_least[:, 1], at_least[:, 0]
+
+
+def _count(probabilities: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    """Pictures by class, whether they are of it, and the highest threshold that they reach: int64, flat."""
     num_classes = probabilities.shape[1]
     cells = (probabilities.double() * (NUM_THRESHOLDS - 1)).long().clamp_(0, NUM_THRESHOLDS - 1)
     is_positive = torch.nn.functional.one_hot(labels, num_classes)
     place = (torch.arange(num_classes, device=labels.device) * 2 + is_positive) * NUM_THRESHOLDS + cells
-    counts = torch.bincount(place.flatten(), minlength=num_classes * 2 * NUM_THRESHOLDS)
-    counts = counts.view(num_classes, 2, NUM_THRESHOLDS).cpu().double()
-    at_least = counts.flip(2).cumsum(2).flip(2)
-    return at_least[:, 1], at_least[:, 0]
+    return torch.bincount(place.flatten(), minlength=num_classes * 2 * NUM_THRESHOLDS)

@@ -10,14 +10,16 @@ import torch
 from torch.nn import functional as F
 
 SMALLEST = 64  # pixels a side below which a picture is hard to make out
+LARGEST = 224  # above, a grid would take minutes and hundreds of megabytes
 THUMBNAIL = 96
 
 
 def grid(images: torch.Tensor, *, columns: int) -> torch.Tensor:
     """uint8 (N, H, W, C) as rows of `columns`, a white line between them: uint8 (C, rows H', columns W').
 
-    Small pictures are enlarged by a whole number, pixel by pixel.
+    Small pictures are enlarged by a whole number, pixel by pixel; those above 224 pixels are shrunk.
     """
+    images = shrunk(images, LARGEST)
     factor = max(1, -(-SMALLEST // images.shape[1]))
     images = images.repeat_interleave(factor, 1).repeat_interleave(factor, 2)
     rows = -(-len(images) // columns)
@@ -44,9 +46,12 @@ def shrunk(images: torch.Tensor, size: int) -> torch.Tensor:
     """uint8 (N, H, W, C) with at most `size` pixels a side."""
     if images.shape[1] <= size:
         return images
-    pixels = images.permute(0, 3, 1, 2).float()
-    pixels = F.interpolate(pixels, size=(size, size), mode="bilinear", antialias=True)
-    return pixels.round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1)
+    small = images.new_empty(len(images), size, size, images.shape[3])
+    for place, image in enumerate(images):  # one by one: as floats, large pictures are gigabytes
+        pixels = image.permute(2, 0, 1)[None].float()
+        pixels = F.interpolate(pixels, size=(size, size), mode="bilinear", antialias=True)
+        small[place] = pixels[0].round().clamp(0, 255).permute(1, 2, 0)
+    return small
 
 
 def png(image: torch.Tensor) -> bytes:
@@ -64,12 +69,23 @@ def thumbnail(image: torch.Tensor) -> str:
 
 
 def spread(labels: torch.Tensor, count: int) -> list[int]:
-    """Up to `count` indices, as many of each class as of any other, evenly spread over it; class after class."""
-    num_classes = len(torch.unique(labels)) or 1
-    each = max(1, count // num_classes)
+    """Up to `count` indices, evenly spread over each class, class after class.
+
+    As many of each class as of any other, where it has so many; of more than `count` classes, one each of some.
+    """
+    classes, sizes = torch.unique(labels, return_counts=True)
+    shown = _evenly(len(classes), count)
+    classes, sizes = classes[shown], sizes[shown]
+    each = 1
+    while each < int(sizes.max()) and int(sizes.clamp(max=each + 1).sum()) <= count:
+        each += 1
     chosen: list[int] = []
-    for label in torch.unique(labels).tolist():
+    for label in classes.tolist():
         of_class = (labels == label).nonzero().flatten()
-        places = torch.linspace(0, len(of_class) - 1, min(each, len(of_class)), dtype=torch.float64).round().long()
-        chosen += of_class[places].tolist()
+        chosen += of_class[_evenly(len(of_class), each)].tolist()
     return chosen
+
+
+def _evenly(length: int, count: int) -> torch.Tensor:
+    """Up to `count` places in a row of `length`, the first and the last among them."""
+    return torch.linspace(0, length - 1, min(count, length), dtype=torch.float64).round().long()

@@ -46,32 +46,32 @@ class Profile:
             self.profiler = torch.profiler.profile(activities=activities, acc_events=True)
             self.profiler.start()
         elif step == self.last and self.profiler is not None:
-            self.profiler.stop()
-            self._write()
-            self.profiler = None
+            profiler, self.profiler = self.profiler, None
+            profiler.stop()
+            self._write(profiler)
 
     def close(self) -> None:
         """Of an attempt that ends in between; what was recorded is lost."""
         if self.profiler is not None:
-            self.profiler.stop()
-            self.profiler = None
+            profiler, self.profiler = self.profiler, None
+            profiler.stop()
 
-    def _write(self) -> None:
+    def _write(self, profiler: torch.profiler.profile) -> None:
         folder = self.board.folder / "profile"
         durable.make_folder(folder)
         first = self.before + 1
         path = folder / f"steps-{first}-{self.last}.pt.trace.json.gz"
-        self.profiler.export_chrome_trace(str(path))
+        profiler.export_chrome_trace(str(path))
         heading = f"Steps {first} to {self.last}; the whole trace is in `profile/{path.name}`, for ui.perfetto.dev.\n\n"
-        self.board.writer.add_text(tags.TOP_OPERATORS, heading + self._table(), self.last)
+        self.board.writer.add_text(tags.TOP_OPERATORS, heading + self._table(profiler), self.last)
 
-    def _table(self) -> str:
+    def _table(self, profiler: torch.profiler.profile) -> str:
         on_device = self.device.type == "cuda"
 
         def own(event: Any) -> float:
             return float(event.self_device_time_total if on_device else event.self_cpu_time_total)
 
-        events = sorted(self.profiler.key_averages(), key=own, reverse=True)
+        events = sorted(profiler.key_averages(), key=own, reverse=True)
         total = sum(map(own, events)) or 1.0
         rows = [
             (f"`{e.key}`", str(e.count), f"{own(e) / 1000:.2f}", f"{100 * own(e) / total:.1f} %") for e in events[:TOP]

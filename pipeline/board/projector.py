@@ -6,6 +6,7 @@ writes pixels and sprite anew each time, at a second a thousand pictures, and li
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +18,9 @@ from tensorboard.plugins.projector.projector_config_pb2 import EmbeddingInfo, Pr
 from pipeline import durable
 from pipeline.board import images
 
+CONFIG = "projector_config.pbtxt"  # where TensorBoard looks
 NUM_PICTURES = 250
+MAX_VALUES = 8_192  # of a picture's features: 15 MB of text
 PIXELS = 32  # a side; of larger pictures the pixels would be more than a browser takes
 _GREY_LEVELS = [f"{level / 255:.4g}" for level in range(256)]
 
@@ -46,7 +49,13 @@ def add_embeddings(folder: Path, samples: Samples, features: torch.Tensor | None
     if features is not None:
         rows = features.tolist()
         _write(projector / f"features-{step}.tsv", _lines("\t".join([f"{x:.5g}" for x in row]) for row in rows))
-    _write(folder / "projector_config.pbtxt", _config(projector, step, size=shown.shape[1]))
+    _write(folder / CONFIG, _config(projector, step, size=shown.shape[1]))
+
+
+def remove_embeddings(folder: Path) -> None:
+    """Of an attempt that came to nothing; its pictures may be others."""
+    shutil.rmtree(folder / "projector", ignore_errors=True)
+    (folder / CONFIG).unlink(missing_ok=True)
 
 
 def _config(projector: Path, step: int, *, size: int) -> bytes:
