@@ -32,8 +32,10 @@ if TYPE_CHECKING:
     from pipeline.metrics import Evaluation
 
 GRID = 64  # pictures
-MAX_VERDICTS = 40  # pictures in the figure of predictions, unless there are more classes
-MAX_MISTAKES = 25
+MAX_VERDICTS = 20  # pictures in the figure of predictions, unless there are more classes
+MAX_MISTAKES = 20
+COLUMNS = 4  # TensorBoard shows a picture 350 pixels wide; of more columns the texts could not be read
+MANY = 40  # pictures, from which a figure of four columns would be too high
 
 
 class Logbook:
@@ -121,8 +123,8 @@ class Logbook:
         with self.showing("texts"):
             spec = engine.spec.model_dump(mode="json")
             rows = texts.conditions(spec, self.manifest)
-            self.board.writer.add_text(tags.JOB_FILE, texts.code(self.job_file, "yaml"), 0)
-            self.board.writer.add_text(tags.CONDITIONS, texts.table(("condition", "value"), rows), 0)
+            self.board.text(tags.JOB_FILE, texts.code(self.job_file, "yaml"), 0)
+            self.board.text(tags.CONDITIONS, texts.table(("condition", "value"), rows), 0)
         with self.showing("hparams"):
             hparams.add_start(self.board, engine.spec)
             layout.add_layout(self.board)
@@ -177,7 +179,7 @@ class Logbook:
         if self.engine.epoch + 1 == self.engine.spec.train.epochs:
             with self.showing("texts"):
                 report = texts.class_report(findings.evaluated.class_scores())
-                self.board.writer.add_text(tags.CLASS_REPORT, report, step)
+                self.board.text(tags.CLASS_REPORT, report, step)
             with self.showing("hparams"):
                 hparams.add_end(self.board, step=step)
 
@@ -194,12 +196,11 @@ class Logbook:
     def _add_figures(self, findings: Findings) -> None:
         step, num_classes = self.engine.step, len(self.classes)
         shown = images.spread(findings.evaluation.labels.cpu(), max(MAX_VERDICTS, num_classes))
-        each = max(1, MAX_VERDICTS // num_classes)  # a class fills rows, or a row holds classes
-        columns = each * (10 // each) if each <= 10 else each // -(-each // 13)
+        columns = COLUMNS if len(shown) <= MANY else 10
         figures.add_verdicts(self.board, tags.PREDICTIONS, findings.verdicts(shown), columns=columns, step=step)
         if findings.mistakes:
             verdicts = findings.verdicts(findings.mistakes)
-            figures.add_verdicts(self.board, tags.MISTAKES, verdicts, columns=5, step=step)
+            figures.add_verdicts(self.board, tags.MISTAKES, verdicts, columns=COLUMNS, step=step)
         pixels = figures.draw_confusion(findings.evaluation.confusion, self.classes)
         self.board.writer.add_image(tags.CONFUSION, pixels, step, dataformats="HWC")
 

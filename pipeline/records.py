@@ -168,7 +168,7 @@ class Evaluated(_Record):
     accuracy: float
     classes: list[str]
     confusion: list[list[int]]
-    mistakes: list[Mistake]  # the most confident first, up to 25
+    mistakes: list[Mistake]  # the most confident first, up to 20
 
     def to_json(self) -> dict[str, Any]:
         return {**vars(self), "mistakes": [vars(mistake) for mistake in self.mistakes]}  # `asdict` copies each number

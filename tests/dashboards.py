@@ -80,7 +80,7 @@ def board(runs: Runs) -> Iterator[Board]:
 def has_read(board: Board, runs: Runs) -> bool:
     texts = board.get("text/tags")
     return (
-        all("test/report/text_summary" in texts.get(run, []) for run in runs.ids)
+        all("job/report" in texts.get(run, []) for run in runs.ids)
         and board.get("plugins_listing", plugin=False)["projector"]["enabled"]
     )
 

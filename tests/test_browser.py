@@ -104,7 +104,7 @@ def test_time_series(page: Page, board: Board) -> None:
     page.get_by_role("combobox", name="Filter tags").fill("accuracy$")
     page.keyboard.press("Escape")  # the list of tags that lies over the first cards
     for tag in (tags.TEST_ACCURACY, tags.BEST_ACCURACY, tags.TRAIN_ACCURACY):
-        chart = page.locator("scalar-card").filter(has_text=tag).locator("line-chart")
+        chart = page.locator("scalar-card").filter(has_text=tag).locator("line-chart").first
         wait_for(chart)
         wait_until(lambda chart=chart: is_drawn(chart.screenshot(), is_colored), f"lines in {tag}")  # type: ignore[misc]
 

@@ -119,7 +119,7 @@ def test_of_a_loss_lower_is_better(home: Home) -> None:
         ("train/device_memory_mib", True),
         ("test/accuracy", False),
         ("train/images_per_second", False),
-        ("test_class_accuracy/error", False),
+        ("true_class_accuracy/error", False),
         ("test/glossiness", False),
     ],
 )
@@ -153,15 +153,15 @@ def test_runs_that_have_not_been_tested_yet_are_compared_all_the_same(home: Home
 
 
 def test_an_unknown_metric_names_those_that_there_are(home: Home, pipeline: Pipeline) -> None:
-    curves = {"test/accuracy": [0.1], "test/loss": [1.0], "test_class_accuracy/cat": [0.1]}
+    curves = {"test/accuracy": [0.1], "test/loss": [1.0], "true_class_accuracy/cat": [0.1]}
     make_run(home, "a", curves)
     make_run(home, "b", curves)
     done = pipeline("compare", "a", "b", "--metric", "test/los")
     assert (done.returncode, done.stdout) == (2, "")
     expected = "test/los: no run has such a metric; did you mean 'test/loss'? (known: test/accuracy, test/loss)"
     assert done.stderr == f"error: {expected}\n"
-    done = pipeline("compare", "a", "b", "--metric", "test_class_accuracy/dog")
-    assert "did you mean 'test_class_accuracy/cat'?" in done.stderr
+    done = pipeline("compare", "a", "b", "--metric", "true_class_accuracy/dog")
+    assert "did you mean 'true_class_accuracy/cat'?" in done.stderr
 
 
 def test_names_count_only_where_nothing_else_differs(home: Home) -> None:

@@ -245,7 +245,7 @@ def check_curve(entry: dict[str, list[float]]) -> None:
 
 
 def texts(board: Board, run: str, tag: str) -> list[dict[str, Any]]:
-    entries: list[dict[str, Any]] = board.get("text/text", run=run, tag=f"{tag}/text_summary")
+    entries: list[dict[str, Any]] = board.get("text/text", run=run, tag=tag)
     return entries
 
 
@@ -330,7 +330,7 @@ def test_a_class_without_held_out_pictures_has_no_value_and_no_curve_and_breaks_
     spec = training.make_spec(train={"epochs": 1}, log=EVERYTHING_SHOWN)
     training.run(training.trainer_of(spec, source), tmp_path / "runs" / "gap")
     with serving(tmp_path / "runs") as board:
-        wait_until(lambda: f"{tags.CLASS_REPORT}/text_summary" in board.get("text/tags").get("gap", []), "the run")
+        wait_until(lambda: tags.CLASS_REPORT in board.get("text/tags").get("gap", []), "the run")
         assert all(map(math.isnan, scalar(board, "gap", tags.class_accuracy("9")).values()))
         for digit in DIGITS[:9]:
             ((_, value),) = scalar(board, "gap", tags.class_accuracy(digit)).items()

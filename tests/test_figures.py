@@ -218,7 +218,8 @@ def test_a_confusion_matrix_is_shaded_by_the_share_of_a_row() -> None:
     """Rows are the true classes: of the first, all are taken for the second."""
     pixels = figures.draw_confusion(torch.tensor([[0, 50], [1, 1]]), ["a", "b"])
     height, width = pixels.shape[:2]
-    left, top, across, down = 0.2 * width, 0.05 * height, 0.78 * width, 0.78 * height
+    margin = 140 / height  # as in the drawing
+    left, top, across, down = margin * width, 0.02 * height, (0.98 - margin) * width, (0.98 - margin) * height
 
     def shade(row: int, column: int) -> int:
         """Beside the middle, where the number is."""

@@ -44,7 +44,10 @@ from pipeline.train import Loop, Trainer
 
 EPOCH = 23  # steps of one, of 64 digits each
 JOB_FILE, CONDITIONS, CLASS_REPORT, TOP_OPERATORS = (
-    f"{tag}/text_summary" for tag in (tags.JOB_FILE, tags.CONDITIONS, tags.CLASS_REPORT, tags.TOP_OPERATORS)
+    tags.JOB_FILE,
+    tags.CONDITIONS,
+    tags.CLASS_REPORT,
+    tags.TOP_OPERATORS,
 )
 LAYOUT, SESSION_START, SESSION_END = (
     "custom_scalars__config__",
@@ -75,7 +78,7 @@ def shown(folder: Path) -> dict[str, list[int]]:
     return {
         tag: found
         for tag, found in steps(folder).items()
-        if not tag.startswith(("train/", "test/l", "test/a", "test/b", "test_"))
+        if not tag.startswith(("train/", "test/", tags.class_accuracy("")))
     }
 
 

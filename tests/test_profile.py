@@ -79,7 +79,7 @@ def table(folder: Path) -> tuple[int, list[list[str]]]:
     """The step that the text is at, and its rows."""
     reader = EventAccumulator(str(folder))
     reader.Reload()
-    (text,) = reader.Tensors(f"{tags.TOP_OPERATORS}/text_summary")
+    (text,) = reader.Tensors(tags.TOP_OPERATORS)
     lines = text.tensor_proto.string_val[0].decode().splitlines()
     rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines if line.startswith("|")]
     return text.step, rows

@@ -70,9 +70,8 @@ def finished(digits: Source, tmp_path_factory: pytest.TempPathFactory) -> tuple[
     reader = EventAccumulator(str(folder))
     reader.Reload()
     found = {
-        tag.removesuffix("/text_summary"): reader.Tensors(tag)[-1].tensor_proto.string_val[0].decode()
-        for tag in reader.Tags()["tensors"]
-        if tag.endswith("/text_summary")
+        tag: reader.Tensors(tag)[-1].tensor_proto.string_val[0].decode()
+        for tag in (tags.JOB_FILE, tags.CONDITIONS, tags.CLASS_REPORT)
     }
     return RunPaths(folder), found
 

@@ -84,7 +84,7 @@ def test_a_kill_between_an_evaluation_and_its_checkpoint_repeats_no_point(digits
             run(resumed, tmp_path, saved=into, metrics=dict(state["metrics"]))
     reader = EventAccumulator(str(tmp_path), size_guidance={"scalars": 0})
     reader.Reload()
-    for tag in ("train/loss", "train/learning_rate", "test/loss", "test/accuracy", "test_class_accuracy/3"):
+    for tag in ("train/loss", "train/learning_rate", "test/loss", "test/accuracy", "true_class_accuracy/3"):
         assert [point.step for point in reader.Scalars(tag)] == [23, 46], tag
 
 

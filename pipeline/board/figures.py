@@ -102,9 +102,10 @@ def draw_confusion(confusion: torch.Tensor, classes: Sequence[str]) -> NDArray[n
 
     counts = confusion.numpy()
     shares = counts / np.maximum(1, counts.sum(1, keepdims=True))
-    side = min(12.0, max(4.5, 2.5 + 0.45 * len(classes)))
-    figure = Figure(figsize=(side + 0.7, side), dpi=DPI)
-    axes = figure.add_axes((0.2, 0.17, 0.78, 0.78))
+    side = min(12.0, 1.6 + 0.4 * max(6, len(classes)))
+    figure = Figure(figsize=(side + 0.4, side), dpi=DPI)
+    margin = 1.4 / side  # for names and what the axes are
+    axes = figure.add_axes((margin, margin, 0.98 - margin, 0.98 - margin))
     axes.imshow(shares, cmap="Blues", vmin=0, vmax=1, aspect="auto", interpolation="nearest")
     axes.set_xlabel("predicted")
     axes.set_ylabel("true")
@@ -115,7 +116,7 @@ def draw_confusion(confusion: torch.Tensor, classes: Sequence[str]) -> NDArray[n
         for (row, column), number in np.ndenumerate(counts):
             if number:
                 ink = "white" if shares[row, column] > 0.5 else "black"
-                axes.text(column, row, str(number), ha="center", va="center", fontsize=8, color=ink)
+                axes.text(column, row, str(number), ha="center", va="center", fontsize=9, color=ink)
     return _pixels(figure)
 
 

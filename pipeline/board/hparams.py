@@ -61,7 +61,8 @@ def _text(value: object) -> str:
     if isinstance(value, tuple):
         return " ".join(_text(member) for member in value) or "none"
     if isinstance(value, BaseModel):
-        options = {key: option for key, option in value.model_dump().items() if key != "name"}
+        fields = type(value).model_fields
+        options = {key: o for key, o in value.model_dump().items() if key != "name" and o != fields[key].default}
         return str(getattr(value, "name", "")) + (
             f"({', '.join(f'{k}={v}' for k, v in options.items())})" if options else ""
         )

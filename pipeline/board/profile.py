@@ -63,7 +63,7 @@ class Profile:
         path = folder / f"steps-{first}-{self.last}.pt.trace.json.gz"
         profiler.export_chrome_trace(str(path))
         heading = f"Steps {first} to {self.last}; the whole trace is in `profile/{path.name}`, for ui.perfetto.dev.\n\n"
-        self.board.writer.add_text(tags.TOP_OPERATORS, heading + self._table(profiler), self.last)
+        self.board.text(tags.TOP_OPERATORS, heading + self._table(profiler), self.last)
 
     def _table(self, profiler: torch.profiler.profile) -> str:
         on_device = self.device.type == "cuda"

@@ -1,4 +1,7 @@
-"""The tags that TensorBoard groups by. Others read runs by these names, so they do not change."""
+"""The tags that TensorBoard groups by. Others read runs by these names, so they do not change.
+
+TensorBoard sorts groups by name and opens the first two: test and train come before classes, pictures and weights.
+"""
 
 TRAIN_LOSS = "train/loss"  # mean over the last `log.every` steps
 TRAIN_ACCURACY = "train/accuracy"  # of the same batches, while they were trained on
@@ -11,27 +14,26 @@ TEST_LOSS = "test/loss"
 TEST_ACCURACY = "test/accuracy"
 BEST_ACCURACY = "test/best_accuracy"  # so far
 
-FIRST_BATCH = "pictures/first_batch_as_trained_on"
-SAMPLES = "pictures/training_set"
-PREDICTIONS = "figures/predictions"
-CONFUSION = "figures/confusion_matrix"
-MISTAKES = "figures/worst_mistakes"
+FIRST_BATCH = "visual/first_batch_as_trained_on"
+SAMPLES = "visual/training_set"
+PREDICTIONS = "visual/predictions"
+CONFUSION = "visual/confusion_matrix"
+MISTAKES = "visual/worst_mistakes"
 
 JOB_FILE = "job/file"
 CONDITIONS = "job/conditions"
-CLASS_REPORT = "test/report"
+CLASS_REPORT = "job/report"
 TOP_OPERATORS = "profile/top_operators"
 
 
 def class_accuracy(name: str) -> str:
-    return f"test_class_accuracy/{name}"
+    return f"true_class_accuracy/{name}"  # of the held-out pictures of a class, those that were recognized
 
 
 def pr_curve(name: str) -> str:
     return f"pr_curves/{name}"
 
 
-# TensorBoard sorts by tag: these come after what people look at first.
 def parameter(name: str) -> str:
     return f"weights/{name.replace('.', '/')}"
 

@@ -13,6 +13,9 @@ from types import TracebackType
 from typing import Self
 
 from tensorboard.compat.proto.summary_pb2 import Summary
+from tensorboard.compat.proto.tensor_pb2 import TensorProto
+from tensorboard.compat.proto.types_pb2 import DT_STRING
+from tensorboard.plugins.text import metadata as text_metadata
 from torch.utils.tensorboard import SummaryWriter
 
 from pipeline.paths import RunPaths
@@ -34,6 +37,12 @@ class Board:
         """All of them in one event."""
         together = Summary(value=[value for summary in summaries for value in summary.value])
         self.writer._get_file_writer().add_summary(together, step)
+
+    def text(self, tag: str, markdown: str, step: int) -> None:
+        """`SummaryWriter.add_text` writes a list of one text, which TensorBoard frames twice, and lengthens the tag."""
+        tensor = TensorProto(dtype=DT_STRING, string_val=[markdown.encode("utf-8", "backslashreplace")])
+        value = Summary.Value(tag=tag, metadata=text_metadata.create_summary_metadata(tag, ""), tensor=tensor)
+        self.add(step, Summary(value=[value]))
 
     def flush(self) -> None:
         """Put what was written onto stable storage: a checkpoint that is durable must not be ahead of its curve."""

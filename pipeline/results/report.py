@@ -33,7 +33,7 @@ from pipeline.results.report_charts import percent
 from pipeline.results.report_facts import Facts, duration, moment
 
 TEMPLATE = Path(__file__).with_suffix(".html.jinja")
-NICENESS = 10
+NICENESS = 5
 MAX_PICTURES_CHARS = 600_000
 STATES = {
     "timed_out": "timed out",
