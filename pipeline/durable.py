@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import secrets
@@ -13,6 +14,8 @@ from typing import Any, BinaryIO
 MAX_RECORD_BYTES = 16 * 1024 * 1024
 
 _ERRORS = "backslashreplace"  # a file name need not be text; half a surrogate is an escape in JSON
+
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT)  # no fault of the job's: it is tried again
 
 
 def fsync_folder(folder: Path) -> None:

@@ -1,7 +1,7 @@
 """What is written of a run, and when: the `log` section of a job file, carried out.
 
-Scalars go straight to the board. Everything else is a *showing*: it is due after certain epochs, its time is measured,
-and if it fails, the job says so and goes on without it. All of an epoch's showings come from the one evaluation that
+Everything is a *showing*: its time is measured, and if it fails, the job says so and goes on without it. What is more
+than scalars is due after certain epochs. All of an epoch's showings come from the one evaluation that
 the epoch ends with. They are written before the checkpoint that follows, so that a resumed run has each of them once.
 """
 
@@ -19,7 +19,7 @@ import torch
 
 from pipeline import durable
 from pipeline.board import curves, figures, graph, histograms, hparams, images, layout, projector, tags, texts
-from pipeline.board.profile import Profile
+from pipeline.board.profile import Profile, is_recorded
 from pipeline.board.writer import Board
 from pipeline.data.source import FileSplit, Split
 from pipeline.errors import PipelineError
@@ -53,19 +53,29 @@ class Logbook:
         self.log_spec, self.classes = engine.spec.log, engine.source.classes
         self.seconds: dict[str, float] = defaultdict(float)  # what each kind has taken
         self._broken: set[str] = set()
-        self.profile = (
-            Profile(board, num_steps=engine.num_steps, device=engine.setting.device) if self.log_spec.profile else None
-        )
+        self.profile = self._make_profile() if self.log_spec.profile else None
+
+    def _make_profile(self) -> Profile | None:
+        """None where an earlier attempt has recorded it, or nothing is left to record."""
+        step, num_steps = self.engine.step, self.engine.num_steps
+        if step == num_steps or (step > 0 and is_recorded(self.board)):
+            return None
+        return Profile(self.board, first_step=step, num_steps=num_steps, device=self.engine.setting.device)
 
     @contextlib.contextmanager
     def showing(self, kind: str) -> Iterator[None]:
-        """Measures; what goes wrong inside is said once, and the job goes on."""
+        """Measures; what goes wrong inside is said once, and the job goes on: hours of training matter more.
+
+        Not where the disk is full: then the job is tried again later, from its last checkpoint.
+        """
         began = time.perf_counter()
         try:
             yield
-        except (OSError, PipelineError):  # a full disk, a stop, a damaged picture: these are the job's
+        except PipelineError:  # a stop, or a damaged picture of the dataset: these are the job's
             raise
-        except Exception as error:  # noqa: BLE001 - hours of training matter more than a picture of them
+        except Exception as error:
+            if isinstance(error, OSError) and error.errno in durable.DISK_FULL:
+                raise
             if kind not in self._broken:
                 self._broken.add(kind)
                 reason = f"{type(error).__name__}: {error}".strip().splitlines()[0]

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import errno
 import os
 import signal
 import sys
@@ -36,7 +35,6 @@ if TYPE_CHECKING:
     from pipeline.train import Trainer
 
 PROGRESS_EVERY_S = 0.5
-DISK_FULL = (errno.ENOSPC, errno.EDQUOT)  # no fault of the job's: it is tried again
 
 
 def main() -> int:
@@ -140,7 +138,7 @@ class Attempt:
             outcome, why = "failed", str(error)
         except OSError as error:
             self.echo(traceback.format_exc())
-            outcome, why = ("lost" if error.errno in DISK_FULL else "failed"), explain(error)
+            outcome, why = ("lost" if error.errno in durable.DISK_FULL else "failed"), explain(error)
         except BaseException as error:  # noqa: BLE001 - the job's boundary: whatever it was, it is recorded
             self.echo(traceback.format_exc())
             outcome, why = "failed", explain(error)
@@ -289,7 +287,7 @@ def in_words(seconds: float) -> str:
 def explain(error: BaseException) -> str:
     """An unforeseen error in a line, with what usually helps."""
     text = f"{type(error).__name__}: {error}".strip().splitlines()[0]
-    if isinstance(error, OSError) and error.errno in DISK_FULL:
+    if isinstance(error, OSError) and error.errno in durable.DISK_FULL:
         return f"the disk is full: {text}; it goes on from its last checkpoint, once there is room"
     out_of_memory = isinstance(error, MemoryError) or "out of memory" in text or "can't allocate memory" in text
     if out_of_memory:

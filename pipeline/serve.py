@@ -33,7 +33,16 @@ class TensorBoard:
         self.process = self._start()
 
     def _start(self) -> subprocess.Popen[bytes]:
-        command = [sys.executable, "-P", "-m", "tensorboard.main", "--logdir", str(self.logdir), "--host", self.host]
+        command = [
+            sys.executable,
+            "-P",
+            "-m",
+            "pipeline.board.server",
+            "--logdir",
+            str(self.logdir),
+            "--host",
+            self.host,
+        ]
         command += ["--port", str(self.port), "--reload_interval", str(RELOAD_S)]
         self.log = self.logdir.parent / "tensorboard.log"
         self.started_at = time.monotonic()

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 import training
 from dashboards import (  # noqa: F401 - board and runs are fixtures
     CNN,
@@ -34,7 +35,7 @@ from training import digits, ordinary_kernels  # noqa: F401 - fixtures
 
 from pipeline.board import hparams, tags
 from pipeline.board.curves import NUM_THRESHOLDS
-from pipeline.board.projector import NUM_PICTURES
+from pipeline.board.projector import NUM_PICTURES, Samples, add_embeddings
 from pipeline.board.writer import Board as Writer
 from pipeline.data.source import Source, Split
 from pipeline.records import Result
@@ -217,6 +218,27 @@ def test_the_projector_has_pixels_and_features_with_labels_and_thumbnails(board:
 def test_the_projector_of_a_run_that_was_killed_lists_each_tensor_once(board: Board, runs: Runs) -> None:
     entries = board.get("projector/info", run=runs.vgg)["embeddings"]
     assert [entry["tensorName"] for entry in entries] == [f"features at step {VGG_LAST_STEP}", "pixels"]
+
+
+def test_embeddings_that_are_written_while_tensorboard_runs_are_shown(tmp_path: Path) -> None:
+    """Somebody looks while a job trains; its embeddings come with its end."""
+    folder = tmp_path / "runs" / "late"
+    with Writer(folder, first_step=0) as writer:
+        writer.scalars(1, {tags.TRAIN_LOSS: 1.0})
+    labels = torch.arange(4)
+    samples = Samples([0, 1, 2, 3], torch.zeros(4, 8, 8, 1, dtype=torch.uint8), labels, labels, "abcd")
+    with serving(tmp_path / "runs") as board:
+        wait_until(lambda: "late" in board.get("runs", plugin=False), "the run")
+        assert board.get("projector/runs") == []
+        for step in (1, 2):
+            add_embeddings(folder, samples, torch.full((4, 3), float(step)), step=step)
+            wait_until(lambda: "late" in board.get("projector/runs"), "the projector")
+            entries = board.get("projector/info", run="late")["embeddings"]
+            names = [entry["tensorName"] for entry in entries]
+            assert names == [*(f"features at step {s}" for s in range(step, 0, -1)), "pixels"]
+            assert entries[0]["tensorShape"] == [4, 3]
+            tensor = board.read("projector/tensor", run="late", name=names[0])
+            assert np.frombuffer(tensor, np.float32).tolist() == [step] * 12
 
 
 def test_precision_and_recall_are_those_of_a_curve(board: Board, runs: Runs) -> None:

@@ -20,7 +20,7 @@ LAYERS = """
     jobfile  jobqueue
     repair  status  doctor  serve  child  reporting
     data.__init__  models.__init__  board.__init__  results.__init__
-    data.augment  data.cache  data.folder_listing  data.pictures  board.tags  board.events
+    data.augment  data.cache  data.folder_listing  data.pictures  board.tags  board.events  board.server
     board.images  board.texts  features  results.runs
     device  metrics  optim  checkpoint  data.source  models.net  models.cnn_bn  models.vgg  board.writer
     data.digits  data.downloads  data.image_folder  data.loader  manifest

@@ -7,12 +7,15 @@ import json
 import re
 import subprocess
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from quick import NOTHING_SHOWN
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from torch.autograd import DeviceType
 from training import (  # noqa: F401 - digits and ordinary_kernels are fixtures
     digits,
     make_spec,
@@ -22,6 +25,7 @@ from training import (  # noqa: F401 - digits and ordinary_kernels are fixtures
 )
 
 from pipeline.board import tags
+from pipeline.board.profile import Profile
 from pipeline.data.source import Source
 from pipeline.errors import Interrupted
 from pipeline.paths import Home
@@ -100,7 +104,7 @@ def test_the_operators_that_took_longest_come_first(digits: Source, tmp_path: Pa
 
 
 def test_an_attempt_that_is_stopped_while_it_records_leaves_no_trouble(digits: Source, tmp_path: Path) -> None:
-    """The one after it has a profiler of its own, where it still comes by those steps."""
+    """The one after it records some of its own steps, and the one after that no more."""
     spec = profiled(batch_size=64)
     saved: list[tuple[dict[str, Any], bool]] = []
     for stop_at in (12, 10):
@@ -110,7 +114,32 @@ def test_an_attempt_that_is_stopped_while_it_records_leaves_no_trouble(digits: S
     resumed = trainer_of(spec, digits)
     resumed.load_state_dict(saved[-1][0])
     run(resumed, tmp_path)
-    assert [path.name for path in (tmp_path / "profile").iterdir()] == ["steps-11-15.pt.trace.json.gz"]
+    assert [path.name for path in (tmp_path / "profile").iterdir()] == ["steps-19-23.pt.trace.json.gz"]
+    again = trainer_of(spec, digits)
+    again.load_state_dict(saved[0][0])
+    run(again, tmp_path)
+    assert [path.name for path in (tmp_path / "profile").iterdir()] == ["steps-19-23.pt.trace.json.gz"]
+
+
+def test_of_a_gpu_s_time_only_operators_are_listed() -> None:
+    """Its kernels have entries of their own, with the time that the operators they are of have too."""
+
+    @dataclass
+    class Event:
+        key: str
+        device_type: object
+        self_device_time_total: float
+        count: int = 1
+
+    class Recorded:
+        def key_averages(self) -> list[Event]:
+            cpu, cuda = DeviceType.CPU, DeviceType.CUDA
+            return [Event("aten::mm", cpu, 30), Event("gemm_kernel", cuda, 30), Event("aten::add", cpu, 10)]
+
+    profile = Profile(None, first_step=0, num_steps=20, device=torch.device("cuda"))  # type: ignore[arg-type]
+    lines = profile._table(Recorded()).splitlines()  # type: ignore[arg-type]
+    assert lines[0] == "| operator | calls | own GPU time, ms | share |"
+    assert lines[2:] == ["| `aten::mm` | 1 | 0.03 | 75.0 % |", "| `aten::add` | 1 | 0.01 | 25.0 % |"]
 
 
 def test_the_profiler_prints_nothing(

@@ -6,10 +6,12 @@ operators that took longest as text. TensorBoard's plugin for such files is no l
 
 from __future__ import annotations
 
+import gzip
 import os
 from typing import Any
 
 import torch
+from torch.autograd import DeviceType  # type: ignore[attr-defined] # not in its __all__
 from torch.profiler import ProfilerActivity
 
 from pipeline import durable
@@ -21,20 +23,21 @@ FIRST = 10  # the first steps are of no use: they allocate, and choose kernels
 TOP = 20
 
 
+def is_recorded(board: Board) -> bool:
+    """Whether an earlier attempt has left a trace."""
+    return any((board.folder / "profile").glob("*.pt.trace.json.gz"))
+
+
 class Profile:
     """Told of the edges, records what lies between."""
 
-    def __init__(self, board: Board, *, num_steps: int, device: torch.device) -> None:
-        """num_steps: of the whole run."""
+    def __init__(self, board: Board, *, first_step: int, num_steps: int, device: torch.device) -> None:
+        """first_step: of this attempt, num_steps: of the whole run, both counted as steps taken so far."""
         self.board, self.device = board, device
-        self.before = min(FIRST, max(0, num_steps - NUM_STEPS))
+        self.before = first_step + min(FIRST, max(0, num_steps - first_step - NUM_STEPS))
         self.last = min(self.before + NUM_STEPS, num_steps)
+        self.edges = (self.before, self.last)  # the steps after which recording begins and ends
         self.profiler: Any = None
-
-    @property
-    def edges(self) -> tuple[int, int]:
-        """The steps after which recording begins and ends."""
-        return self.before, self.last
 
     def after(self, step: int) -> None:
         """step: the number of steps taken so far."""
@@ -61,7 +64,10 @@ class Profile:
         durable.make_folder(folder)
         first = self.before + 1
         path = folder / f"steps-{first}-{self.last}.pt.trace.json.gz"
-        profiler.export_chrome_trace(str(path))
+        raw = folder / ".trace.json"  # here, as a name in .gz would make it write to the temporary folder first
+        profiler.export_chrome_trace(str(raw))
+        durable.replace(path, lambda file: file.write(gzip.compress(raw.read_bytes())))
+        raw.unlink()
         heading = f"Steps {first} to {self.last}; the whole trace is in `profile/{path.name}`, for ui.perfetto.dev.\n\n"
         self.board.text(tags.TOP_OPERATORS, heading + self._table(profiler), self.last)
 
@@ -71,7 +77,9 @@ class Profile:
         def own(event: Any) -> float:
             return float(event.self_device_time_total if on_device else event.self_cpu_time_total)
 
-        events = sorted(profiler.key_averages(), key=own, reverse=True)
+        # Of a GPU's time, the kernels and annotations have entries of their own beside the operators that they are of.
+        operators = [event for event in profiler.key_averages() if event.device_type == DeviceType.CPU]
+        events = sorted(operators, key=own, reverse=True)
         total = sum(map(own, events)) or 1.0
         rows = [
             (f"`{e.key}`", str(e.count), f"{own(e) / 1000:.2f}", f"{100 * own(e) / total:.1f} %") for e in events[:TOP]

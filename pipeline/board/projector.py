@@ -49,7 +49,8 @@ def add_embeddings(folder: Path, samples: Samples, features: torch.Tensor | None
     if features is not None:
         rows = features.tolist()
         _write(projector / f"features-{step}.tsv", _lines("\t".join([f"{x:.5g}" for x in row]) for row in rows))
-    _write(folder / CONFIG, _config(projector, step, size=shown.shape[1]))
+    width = 0 if features is None else features.shape[1]
+    _write(folder / CONFIG, _config(projector, step, shown=shown, width=width))
 
 
 def remove_embeddings(folder: Path) -> None:
@@ -58,23 +59,27 @@ def remove_embeddings(folder: Path) -> None:
     (folder / CONFIG).unlink(missing_ok=True)
 
 
-def _config(projector: Path, step: int, *, size: int) -> bytes:
+def _config(projector: Path, step: int, *, shown: torch.Tensor, width: int) -> bytes:
     """All that lies there up to this step; what a killed attempt left of later ones is left out."""
     steps = sorted(int(path.stem.removeprefix("features-")) for path in projector.glob("features-*.tsv"))
     config = ProjectorConfig()
     for earlier in [s for s in reversed(steps) if s <= step]:
-        config.embeddings.append(_entry(f"features at step {earlier}", f"features-{earlier}.tsv", earlier, size))
-    config.embeddings.append(_entry("pixels", "pixels.tsv", step, size))
+        name, file = f"features at step {earlier}", f"features-{earlier}.tsv"
+        config.embeddings.append(_entry(name, file, earlier, shown, width))
+    config.embeddings.append(_entry("pixels", "pixels.tsv", step, shown, shown[0].numel()))
     text: str = text_format.MessageToString(config)
     return text.encode()
 
 
-def _entry(name: str, file: str, step: int, size: int) -> EmbeddingInfo:
+def _entry(name: str, file: str, step: int, shown: torch.Tensor, width: int) -> EmbeddingInfo:
     info = EmbeddingInfo(
-        tensor_name=name, tensor_path=f"projector/{file}", metadata_path=f"projector/labels-{step}.tsv"
+        tensor_name=name,
+        tensor_path=f"projector/{file}",
+        tensor_shape=[len(shown), width],  # else TensorBoard reads all vectors to find out (server.py)
+        metadata_path=f"projector/labels-{step}.tsv",
     )
     info.sprite.image_path = "projector/sprite.png"
-    info.sprite.single_image_dim.extend([size, size])
+    info.sprite.single_image_dim.extend(shown.shape[1:3])
     return info
 
 
