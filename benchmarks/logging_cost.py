@@ -6,7 +6,8 @@ DIR is as for `throughput.py`. `cnn_bn` is trained on all pictures at batch 128,
 one process: without anything but scalars, with a job file's defaults, and with everything after every epoch. They take
 turns, an epoch each, with its evaluation and everything that is written at its end. A kind's time is taken around its
 code in `pipeline/logbook.py`; *beside* is what the whole epoch took longer than the one without, so that what the
-writer's thread takes is in it. What comes before the first step is counted as a part of the first epoch.
+writer's thread takes, and what a profiled step does, is in it. The larger of the two counts. What comes before the
+first step is a part of the first epoch.
 
 The defaults are those of a job of so many epochs: figures after epochs 1, 2, 4, ..., embeddings at the end. A longer
 job spends less on them.
@@ -93,7 +94,8 @@ def main() -> int:
     else:
         print("\n".join(f"{key:8} {value}" for key, value in conditions.items()))
         print_tables(found, arguments.epochs)
-    return 0 if all(found[name]["share"] < target for name, target in TARGETS.items()) else 1
+    costs = {name: max(found[name]["share"], statistics.median(found[name]["beside"])) for name in TARGETS}
+    return 0 if all(costs[name] < target for name, target in TARGETS.items()) else 1
 
 
 def make_side(log: dict[str, Any], data: Path, scratch: Path, epochs: int) -> Side:

@@ -23,7 +23,7 @@ from pipeline import status as jobs
 from pipeline.child import child_environment
 from pipeline.errors import PipelineError, QueueError, SpecError, UsageError
 from pipeline.jobqueue import Queue
-from pipeline.paths import Home
+from pipeline.paths import Home, RunPaths
 from pipeline.spec import Spec, json_schema
 from pipeline.terminal import TerminalDisplay, command_to_look, job_table, status_table, table
 
@@ -333,12 +333,17 @@ def schema(
 @app.command()
 def run(context: typer.Context, file: File, overrides: Overrides = None) -> None:
     """Train a job in the foreground, without the queue."""
+    from pipeline.results.report import write
     from pipeline.run import run_in_foreground
 
     spec = jobfile.load(file, overrides or [])
     os.environ.update(child_environment(slots=1))  # before torch is loaded
     result, folder = run_in_foreground(queue_of(context).home, spec, echo=typer.echo)
     message(f"the run is in {folder}")
+    try:
+        message(f"its report is {write(context.obj, RunPaths(folder))}")
+    except PipelineError as error:
+        message(f"its report was not written: {error}")
     if result.outcome != "succeeded":
         raise typer.Exit(1)
 

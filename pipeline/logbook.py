@@ -21,6 +21,7 @@ from pipeline import durable
 from pipeline.board import curves, figures, graph, histograms, hparams, images, layout, projector, tags, texts
 from pipeline.board.profile import Profile, is_recorded
 from pipeline.board.writer import Board
+from pipeline.conditions import conditions, versions
 from pipeline.data.source import FileSplit, Split
 from pipeline.errors import PipelineError
 from pipeline.paths import RunPaths
@@ -44,7 +45,7 @@ class Logbook:
         board: Board,
         engine: Engine,
         *,
-        manifest: Mapping[str, Any],
+        manifest: dict[str, Any],
         job_file: str,
         log: Callable[[str], None],
     ) -> None:
@@ -53,6 +54,7 @@ class Logbook:
         self.log_spec, self.classes = engine.spec.log, engine.source.classes
         self.seconds: dict[str, float] = defaultdict(float)  # what each kind has taken
         self._broken: set[str] = set()
+        self._said: set[str] = set()
         self.profile = self._make_profile() if self.log_spec.profile else None
 
     def _make_profile(self) -> Profile | None:
@@ -132,7 +134,7 @@ class Logbook:
         projector.remove_embeddings(self.board.folder)
         with self.showing("texts"):
             spec = engine.spec.model_dump(mode="json")
-            rows = texts.conditions(spec, self.manifest)
+            rows = [*conditions(spec, self.manifest), *versions(self.manifest)]
             self.board.text(tags.JOB_FILE, texts.code(self.job_file, "yaml"), 0)
             self.board.text(tags.CONDITIONS, texts.table(("condition", "value"), rows), 0)
         with self.showing("hparams"):
@@ -197,11 +199,16 @@ class Logbook:
         """None where a browser could not load them: of a linear layer on large pictures they would be 300 MB."""
         if features is None or features.shape[1] <= projector.MAX_VALUES:
             return features
-        self.log(
+        self._say_once(
             f"embeddings: the last layer is given {features.shape[1]:,} values a picture, and the projector gets "
             f"{projector.MAX_VALUES:,} at most; it shows the pixels alone"
         )
         return None
+
+    def _say_once(self, line: str) -> None:
+        if line not in self._said:
+            self._said.add(line)
+            self.log(line)
 
     def _add_figures(self, findings: Findings) -> None:
         step, num_classes = self.engine.step, len(self.classes)

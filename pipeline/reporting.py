@@ -19,6 +19,7 @@ from pipeline.paths import Home
 
 LIMIT_S = 300.0  # of one page, beside jobs that have every processor
 LAST_LIMIT_S = 60.0  # of all that are left when the worker leaves
+STOP_LIMIT_S = 5.0
 POLL_S = 0.05
 
 
@@ -49,16 +50,25 @@ class Reports:
         if self._page is None and self._waiting:
             self._start(self._waiting.popleft())
 
-    def finish(self) -> None:
-        """Wait for all that were asked for, a minute at most, or until it is abandoned."""
-        deadline = time.monotonic() + LAST_LIMIT_S
+    def finish(self, *, is_stopped: bool) -> None:
+        """Wait for all that were asked for, a minute at most, or until it is abandoned.
+
+        A worker that is stopped has little time: then only for the one that is being written, some seconds.
+        """
+        deadline = time.monotonic() + (STOP_LIMIT_S if is_stopped else LAST_LIMIT_S)
+        left_out = list(self._waiting) if is_stopped and self._page is not None else []
+        if left_out:
+            self._waiting.clear()
         self.tick()
         while self._page is not None and not self._is_abandoned and time.monotonic() < deadline:
             time.sleep(POLL_S)
             self.tick()
+        left_out += self._waiting
         if self._page is not None:
-            left = ", ".join([self._page.job_id, *self._waiting])
+            left_out.insert(0, self._page.job_id)
             self._end(self._page)
+        if left_out:
+            left = ", ".join(left_out)
             self.say(f"no longer waits for the report of {left}; `pipeline report ID` writes it")
 
     def abandon(self) -> None:

@@ -83,7 +83,7 @@ class Worker:
             for child in self.children:
                 child.kill()
             lease.release()
-        self.reports.finish()
+        self.reports.finish(is_stopped=bool(self.stop.why))
 
     def lease_a_name(self) -> Lease:
         """Show that this worker lives. Raises QueueError where files cannot be locked."""

@@ -278,7 +278,7 @@ def test_the_text_says_what_was_run_under_which_conditions_and_how_it_came_out(b
         for line in filter(None, map(str.strip, spec.splitlines())):
             assert line in job["text"].replace("&quot;", '"'), "the job file, in full"
         (conditions,) = texts(board, run, tags.CONDITIONS)
-        for word in ("batch size", "epochs", "optimizer", "device", "torch", "seed", "dataset fingerprint"):
+        for word in ("Batch size", "Epochs", "Optimizer", "Device", "torch", "Seed", "Dataset fingerprint"):
             assert word in conditions["text"]
         assert "<table>" in conditions["text"]
         (report,) = texts(board, run, tags.CLASS_REPORT)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 import struct
+import time
 from pathlib import Path
 
 import numpy as np
@@ -75,6 +76,16 @@ def test_attempts_count_in_the_order_in_which_they_began_whatever_their_files_ar
         *((step, step) for step in range(5)),
         *((step, step + 0.5) for step in range(5, 10)),
     ]
+
+
+def test_a_clock_that_was_set_back_between_two_attempts_does_not_change_their_order(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(tmp_path, "a", range(0, 40, 10))
+    now = time.time
+    monkeypatch.setattr(time, "time", lambda: now() - 3600)
+    write(tmp_path, "a", range(20, 50, 10), first_step=11, plus=0.5)
+    assert points(tmp_path, "a") == [(0, 0), (10, 10), (20, 20.5), (30, 30.5), (40, 40.5)]
 
 
 @pytest.mark.parametrize("num_cut", [1, 4, 5, 20, 30])

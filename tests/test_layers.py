@@ -14,7 +14,7 @@ PACKAGE = Path(__file__).parent.parent / "pipeline"
 # catalog names code in lower layers as text, loaded when a job runs, is what keeps it and the spec free of torch.
 LAYERS = """
     __init__  errors  paths  durable  lease
-    catalog  records  yamltree  stop
+    catalog  records  yamltree  stop  conditions
     spec
     explain  reference  tickets
     jobfile  jobqueue

@@ -383,12 +383,14 @@ def norm(trainer: Trainer) -> float:
     return math.sqrt(sum(float(gradient.square().sum()) for gradient in gradients))
 
 
-@pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
-def test_the_gradient_norm_is_that_of_all_gradients(precision: str, digits: Source) -> None:
+@pytest.mark.parametrize(("precision", "tolerance"), [("fp32", 1e-5), ("bf16", 0.05), ("fp16", 0.05)])
+def test_the_gradient_norm_is_that_of_all_gradients(precision: str, tolerance: float, digits: Source) -> None:
+    """Not of what a scaler has made of them: of the first step, it is the same in each precision."""
+    exact = trainer_of(make_spec(train={"precision": "fp32", "accumulate": 2}), digits)
     trainer = trainer_of(make_spec(train={"precision": precision, "accumulate": 2}), digits)
-    for _ in zip(range(2), trainer.train_epoch(), strict=False):
-        pass
-    assert trainer.gradient_norm() == pytest.approx(norm(trainer), rel=1e-5)
+    for each in (exact, trainer):
+        next(iter(each.train_epoch()))
+    assert trainer.gradient_norm() == pytest.approx(norm(exact), rel=tolerance)
 
 
 def test_the_gradient_norm_is_that_before_clipping(digits: Source) -> None:

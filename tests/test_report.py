@@ -165,7 +165,7 @@ def test_the_page_that_a_worker_leaves_says_what_the_run_holds(ran: tuple[Home, 
     ]
     conditions = dict(page.table("What the figures depend on"))
     manifest = json.loads(run.manifest.read_text())
-    assert conditions["Dataset's SHA-256"] == manifest["dataset"]["sha256"]
+    assert conditions["Dataset fingerprint"] == manifest["dataset"]["sha256"]
     assert (conditions["Batch size"], conditions["Epochs"], conditions["Seed"]) == ("64", "3", "0")
     assert conditions["Optimizer"] == "adamw (lr 0.003, betas 0.9, 0.999, weight decay 0.01)"
     assert dict(page.table("Where attempt 1 ran"))["torch"] == manifest["attempts"][0]["packages"]["torch"]

@@ -81,24 +81,29 @@ def test_the_conditions_are_all_there(finished: tuple[RunPaths, dict[str, str]],
     rows = {name: value for name, value in cells(found[tags.CONDITIONS])[1:]}  # noqa: C416 - pairs, checked
     manifest = json.loads(run.manifest.read_text())
     expected = {
-        "model": "cnn_bn",
-        "dataset": "digits: 1,437 + 360 pictures, 10 classes",
-        "dataset fingerprint": f"sha256 {digits.fingerprint}",
-        "batch size": "64",
-        "augmentation": "flip, crop (padding 1)",
-        "epochs": "2",
-        "optimizer": "sgd (lr 0.05, momentum 0.9, weight_decay 0.0, nesterov True)",
-        "schedule": "constant (warmup_epochs 0.0)",
-        "seed": "17",
-        "deterministic": "yes",
-        "precision": "fp32",
-        "spec": f"sha256 {manifest['spec_sha256']}",
+        "Model": "cnn_bn",
+        "Dataset": "digits",
+        "Training pictures": "1,437",
+        "Held-out pictures": "360",
+        "Picture size": "8 by 8 pixels",
+        "Dataset fingerprint": digits.fingerprint,
+        "Batch size": "64",
+        "Batches in a step": "1",
+        "Augmentation": "flip, crop (padding 1)",
+        "Epochs": "2",
+        "Optimizer": "sgd (lr 0.05, momentum 0.9, weight decay 0, nesterov yes)",
+        "Schedule": "constant (warmup epochs 0)",
+        "Label smoothing": "0",
+        "Seed": "17",
+        "Deterministic": "yes",
+        "Precision": "fp32",
+        "Job file's SHA-256": manifest["spec_sha256"],
     }
     assert {name: rows[name] for name in expected} == expected
-    assert rows["device"].startswith("cpu (")
-    assert f"torch {torch.__version__.partition('+')[0]}" in rows["versions"]
-    assert "python 3." in rows["versions"]
-    assert rows["code"].startswith("pipeline 0.")
+    assert rows["Device"].startswith("cpu (")
+    assert f"torch {torch.__version__.partition('+')[0]}" in rows["Versions"]
+    assert "python 3." in rows["Versions"]
+    assert rows["Code"].startswith("pipeline 0.")
 
 
 def test_the_class_report_is_scikit_learn_s(finished: tuple[RunPaths, dict[str, str]], digits: Source) -> None:

@@ -141,10 +141,16 @@ def _records(path: Path, damaged: Callable[[str], object]) -> Iterator[_Record]:
 
 
 def _by_attempt(paths: list[Path]) -> list[Path]:
-    """By the time of the first event. Names hold that too, but to the second only, and then a process id."""
+    """By the number at the end of their names; of files without one, by the time of the first event."""
     times = {}
     for path in paths:
         record = next(_records(path, _say_nothing), None)
         with contextlib.suppress(DecodeError):
             times[path] = Event.FromString(record.data).wall_time if record else 0.0
-    return sorted(times, key=lambda path: (times[path], path.name))
+    return sorted(times, key=lambda path: (_place(path), times[path], path.name))
+
+
+def _place(path: Path) -> int:
+    """As `Board` has written it. A name is `events.out.tfevents.<time>.<host>.<process>.<number><suffix>`."""
+    place = path.suffix.removeprefix(".")
+    return int(place) if place.isdecimal() else 0

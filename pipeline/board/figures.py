@@ -77,7 +77,7 @@ def draw_verdicts(verdicts: Sequence[Verdict], *, columns: int) -> NDArray[np.ui
 
 def _short(name: str) -> str:
     name = name if name.isprintable() else ascii(name)[1:-1]
-    return name if len(name) <= LONGEST else f"{name[: LONGEST - 1]}…"
+    return name if len(name) <= LONGEST else f"{name[: LONGEST - 5]}…{name[-4:]}"
 
 
 def _mosaic(pictures: Sequence[torch.Tensor], columns: int) -> NDArray[np.uint8]:

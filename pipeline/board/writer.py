@@ -27,7 +27,8 @@ class Board:
     def __init__(self, folder: Path, *, first_step: int) -> None:
         """`first_step`: the first step that this attempt may write; 0 for a new run."""
         self.folder = folder
-        self.writer = SummaryWriter(str(folder), purge_step=first_step, flush_secs=FLUSH_S)
+        place = f".{len(RunPaths(folder).events()) + 1}"  # among the attempts' files: a clock may go back
+        self.writer = SummaryWriter(str(folder), purge_step=first_step, flush_secs=FLUSH_S, filename_suffix=place)
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
         """All values of a step in one event: it costs what a single one does."""

@@ -25,6 +25,7 @@ from markupsafe import Markup
 import pipeline
 from pipeline import durable
 from pipeline.board import events, tags
+from pipeline.conditions import conditions, part
 from pipeline.errors import PipelineError, UsageError
 from pipeline.paths import Home, RunPaths
 from pipeline.records import Evaluated, now
@@ -101,9 +102,10 @@ def render(home: Home, run: RunPaths) -> str:
         notes=notes,
         headline=headline(job, curves, evaluated),
         charts=report_charts.charts(curves, job.epoch_of),
+        is_smoothed=bool(part(job.spec, "train").get("label_smoothing")),
         no_curves=_why_no_curves(job, run),
         no_evaluation=_why_no_evaluation(job),
-        conditions=report_facts.conditions(job),
+        conditions=conditions(job.spec, job.manifest),
         environments=report_facts.environments(job),
         attempts=report_facts.attempts(job),
         log=report_facts.log_tail(run),

@@ -12,6 +12,7 @@ from datetime import datetime
 from typing import Any
 
 from pipeline import durable, status, yamltree
+from pipeline.conditions import Row, attempts_of, part, words
 from pipeline.errors import SpecError
 from pipeline.jobqueue import Queue
 from pipeline.paths import Home, RunPaths
@@ -23,8 +24,6 @@ LOG_LINES = 40
 LOG_BYTES = 64 * 1024
 MAX_LINE = 500
 MAX_SPEC_BYTES = 256 * 1024
-
-Row = tuple[str, str]
 
 
 @dataclass
@@ -95,7 +94,7 @@ def _without_ticket(run: RunPaths) -> dict[str, Any]:
 
 
 def _first(manifest: dict[str, Any]) -> str | None:
-    entries = manifest_attempts(manifest)
+    entries = attempts_of(manifest)
     return str(entries[0]["started_at"]) if entries and "started_at" in entries[0] else None
 
 
@@ -114,86 +113,10 @@ def _spec(text: str) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
-def manifest_attempts(manifest: dict[str, Any]) -> list[dict[str, Any]]:
-    entries = manifest.get("attempts")
-    return [entry for entry in entries if isinstance(entry, dict)] if isinstance(entries, list) else []
-
-
-def part(value: dict[str, Any], key: str) -> dict[str, Any]:
-    """The object under a key; an empty one where there is none."""
-    found = value.get(key)
-    return found if isinstance(found, dict) else {}
-
-
-def words(value: object) -> str:
-    """A value of a job file or of a manifest, for people."""
-    if value is None:
-        return "none"
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if isinstance(value, int):
-        return f"{value:,}"
-    if isinstance(value, float):
-        return f"{value:g}"
-    if isinstance(value, list):
-        return ", ".join(words(item) for item in value) or "none"
-    if isinstance(value, dict):
-        name = str(value.get("name", ""))
-        options = ", ".join(f"{str(k).replace('_', ' ')} {words(v)}" for k, v in value.items() if k != "name")
-        return (f"{name} ({options})" if options else name) if name else options
-    return str(value)
-
-
-def conditions(facts: Facts) -> list[Row]:
-    """What the figures depend on. `seed` stands as it is: a grouped one could not be copied."""
-    spec, train, data = facts.spec, part(facts.spec, "train"), part(facts.spec, "data")
-    attempts = manifest_attempts(facts.manifest)
-    computes = part(attempts[-1], "computes") if attempts else {}
-    rows: list[tuple[str, object]] = [
-        ("Model", spec.get("model")),
-        ("Dataset", {k: v for k, v in data.items() if k not in ("batch_size", "augment", "image_size")} or None),
-        *_dataset(part(facts.manifest, "dataset")),
-        ("Augmentation", data.get("augment")),
-        ("Batch size", data.get("batch_size")),
-        ("Batches in a step", train.get("accumulate")),
-        ("Epochs", train.get("epochs")),
-        ("Optimizer", train.get("optimizer")),
-        ("Schedule", train.get("schedule")),
-        ("Label smoothing", train.get("label_smoothing")),
-        ("Gradient clipped to norm", train.get("clip_grad_norm")),
-        ("Device", _device(computes) or part(spec, "resources").get("device")),
-        ("Precision", computes.get("precision") or train.get("precision")),
-        ("Deterministic", train.get("deterministic")),
-        ("Seed", str(train["seed"]) if "seed" in train else None),
-        ("Job file's SHA-256", facts.manifest.get("spec_sha256")),
-    ]
-    return [(label, words(value)) for label, value in rows if value not in (None, "", {})]
-
-
-def _dataset(dataset: dict[str, Any]) -> list[tuple[str, object]]:
-    if not dataset:
-        return []
-    classes = dataset.get("classes")
-    size = dataset.get("image_size")
-    return [
-        ("Training pictures", dataset.get("train")),
-        ("Held-out pictures", dataset.get("test")),
-        ("Classes", len(classes) if isinstance(classes, list) else None),
-        ("Picture size", f"{size} by {size} pixels" if size else None),
-        ("Channels", dataset.get("channels")),
-        ("Dataset's SHA-256", dataset.get("sha256")),
-    ]
-
-
-def _device(computes: dict[str, Any]) -> str:
-    name = computes.get("name")
-    return f"{computes.get('device')} ({name})" if name else str(computes.get("device", ""))
-
-
 def environments(facts: Facts) -> list[tuple[str, list[Row]]]:
     """Attempts, in words, and where they ran; attempts in a row that ran in the same place share an entry."""
     found: list[tuple[list[str], list[Row]]] = []
-    for entry in manifest_attempts(facts.manifest):
+    for entry in attempts_of(facts.manifest):
         rows, number = _environment(entry), words(entry.get("attempt"))
         if found and found[-1][1] == rows:
             found[-1][0].append(number)
@@ -222,7 +145,7 @@ def attempts(facts: Facts) -> list[list[str]]:
     """Number, start, end, how long, outcome, why: a row each."""
     entries = facts.entries or [
         {**entry, "outcome": facts.state, "why": facts.why, "finished_at": facts.finished_at}
-        for entry in manifest_attempts(facts.manifest)[-1:]
+        for entry in attempts_of(facts.manifest)[-1:]
     ]
     rows = []
     for number, entry in enumerate(entries, 1):

@@ -1,0 +1,96 @@
+"""What a run's figures depend on, in words, from its frozen spec and its manifest.
+
+Either may be damaged or edited by hand: what is not there is left out, and nothing here raises for it.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+Row = tuple[str, str]
+
+
+def conditions(spec: dict[str, Any], manifest: dict[str, Any]) -> list[Row]:
+    """What the figures of a run depend on. `seed` stands as it is: a grouped one could not be copied."""
+    train, data = part(spec, "train"), part(spec, "data")
+    attempts = attempts_of(manifest)
+    computes = part(attempts[-1], "computes") if attempts else {}
+    rows: list[tuple[str, object]] = [
+        ("Model", spec.get("model")),
+        ("Dataset", {k: v for k, v in data.items() if k not in ("batch_size", "augment", "image_size")} or None),
+        *_dataset(part(manifest, "dataset")),
+        ("Augmentation", data.get("augment")),
+        ("Batch size", data.get("batch_size")),
+        ("Batches in a step", train.get("accumulate")),
+        ("Epochs", train.get("epochs")),
+        ("Optimizer", train.get("optimizer")),
+        ("Schedule", train.get("schedule")),
+        ("Label smoothing", train.get("label_smoothing")),
+        ("Gradient clipped to norm", train.get("clip_grad_norm")),
+        ("Device", _device(computes) or part(spec, "resources").get("device")),
+        ("Precision", computes.get("precision") or train.get("precision")),
+        ("Deterministic", train.get("deterministic")),
+        ("Seed", str(train["seed"]) if "seed" in train else None),
+        ("Job file's SHA-256", manifest.get("spec_sha256")),
+    ]
+    return [(label, words(value)) for label, value in rows if value not in (None, "", {})]
+
+
+def versions(manifest: dict[str, Any]) -> list[Row]:
+    """What the latest attempt ran on."""
+    entry = (attempts_of(manifest) or [{}])[-1]
+    code, packages = part(entry, "code"), part(entry, "packages")
+    changes = " and changes" if code.get("dirty") else ""
+    commit = f", commit {code['commit']}{changes}" if code.get("commit") else ""
+    names = [f"python {entry.get('python')}", *(f"{name} {version}" for name, version in packages.items())]
+    return [("Versions", ", ".join(names)), ("Code", f"pipeline {code.get('version')}{commit}")]
+
+
+def _dataset(dataset: dict[str, Any]) -> list[tuple[str, object]]:
+    if not dataset:
+        return []
+    classes = dataset.get("classes")
+    size = dataset.get("image_size")
+    return [
+        ("Training pictures", dataset.get("train")),
+        ("Held-out pictures", dataset.get("test")),
+        ("Classes", len(classes) if isinstance(classes, list) else None),
+        ("Picture size", f"{size} by {size} pixels" if size else None),
+        ("Channels", dataset.get("channels")),
+        ("Dataset fingerprint", dataset.get("sha256")),
+    ]
+
+
+def _device(computes: dict[str, Any]) -> str:
+    name = computes.get("name")
+    return f"{computes.get('device')} ({name})" if name else str(computes.get("device", ""))
+
+
+def attempts_of(manifest: dict[str, Any]) -> list[dict[str, Any]]:
+    entries = manifest.get("attempts")
+    return [entry for entry in entries if isinstance(entry, dict)] if isinstance(entries, list) else []
+
+
+def part(value: dict[str, Any], key: str) -> dict[str, Any]:
+    """The object under a key; an empty one where there is none."""
+    found = value.get(key)
+    return found if isinstance(found, dict) else {}
+
+
+def words(value: object) -> str:
+    """A value of a job file or of a manifest, for people."""
+    if value is None:
+        return "none"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, int):
+        return f"{value:,}"
+    if isinstance(value, float):
+        return f"{value:g}"
+    if isinstance(value, list):
+        return ", ".join(words(item) for item in value) or "none"
+    if isinstance(value, dict):
+        name = str(value.get("name", ""))
+        options = ", ".join(f"{str(k).replace('_', ' ')} {words(v)}" for k, v in value.items() if k != "name")
+        return (f"{name} ({options})" if options else name) if name else options
+    return str(value)
