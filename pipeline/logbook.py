@@ -1,8 +1,8 @@
 """What is written of a run, and when: the `log` section of a job file, carried out.
 
-Everything is a *showing*: its time is measured, and if it fails, the job says so and goes on without it. What is more
-than scalars is due after certain epochs. All of an epoch's showings come from the one evaluation that
-the epoch ends with. They are written before the checkpoint that follows, so that a resumed run has each of them once.
+What is more than scalars is a *showing*: it is due after certain epochs, and if it fails, the job says so and goes on
+without it. All of an epoch's showings come from the one evaluation that the epoch ends with. They are written before
+the checkpoint that follows, so that a resumed run has each of them once. The time of each kind is measured.
 """
 
 from __future__ import annotations
@@ -65,14 +65,22 @@ class Logbook:
         return Profile(self.board, first_step=step, num_steps=num_steps, device=self.engine.setting.device)
 
     @contextlib.contextmanager
-    def showing(self, kind: str) -> Iterator[None]:
-        """Measures; what goes wrong inside is said once, and the job goes on: hours of training matter more.
-
-        Not where the disk is full: then the job is tried again later, from its last checkpoint.
-        """
+    def measured(self, kind: str) -> Iterator[None]:
         began = time.perf_counter()
         try:
             yield
+        finally:
+            self.seconds[kind] += time.perf_counter() - began
+
+    @contextlib.contextmanager
+    def showing(self, kind: str) -> Iterator[None]:
+        """What goes wrong inside is said once, and the job goes on: hours of training matter more.
+
+        Not where the disk is full: then the job is tried again later, from its last checkpoint.
+        """
+        try:
+            with self.measured(kind):
+                yield
         except PipelineError:  # a stop, or a damaged picture of the dataset: these are the job's
             raise
         except Exception as error:
@@ -83,8 +91,6 @@ class Logbook:
                 reason = f"{type(error).__name__}: {error}".strip().splitlines()[0]
                 self.log(f"{kind}: cannot be shown, and the job goes on without: {reason}")
                 self.log("".join(traceback.format_exception(error)).rstrip())
-        finally:
-            self.seconds[kind] += time.perf_counter() - began
 
     def is_due(self, kind: str) -> bool:
         """Whether a kind that is a field of the `log` section is to be written at the end of the epoch under way."""
@@ -92,7 +98,7 @@ class Logbook:
         return kind not in self._broken and is_due(getattr(self.log_spec, kind), epoch=epoch, epochs=epochs)
 
     def scalars(self, values: Mapping[str, float]) -> None:
-        with self.showing("scalars"):
+        with self.measured("scalars"):
             self.board.scalars(self.engine.step, values)
 
     def after(self, step: int) -> None:
@@ -123,7 +129,7 @@ class Logbook:
         return values
 
     def flush(self) -> None:
-        with self.showing("flush"):
+        with self.measured("flush"):
             self.board.flush()
 
     def begin(self) -> None:
