@@ -149,5 +149,5 @@ def test_the_profiler_prints_nothing(
     done = pipeline("run", job_file(text=text))
     assert done.returncode == 0, done.stderr
     lines = (done.stdout + done.stderr).splitlines()
-    assert [line for line in lines if not re.match(r"\d\d:\d\d:\d\d  |the run is in ", line)] == []
+    assert [line for line in lines if not re.match(r"\d\d:\d\d:\d\d  |the run is in |its report is ", line)] == []
     assert len(list(home.runs.glob("*/profile/steps-11-15.pt.trace.json.gz"))) == 1
