@@ -89,8 +89,12 @@ def test_up_trains_what_is_queued_shows_it_and_stops_both_at_ctrl_c(home: Home) 
         }
         wait_for(lambda: expected <= set(get(port, "/data/plugin/scalars/tags").get(job_id, {})))
         query = urllib.parse.urlencode({"run": job_id, "tag": "train/loss"})
-        points = get(port, f"/data/plugin/scalars/scalars?{query}")
-        assert [step for _, step, _ in points] == [4, 8, 12, 16, 20, 24]
+
+        def steps() -> list[int]:
+            return [step for _, step, _ in get(port, f"/data/plugin/scalars/scalars?{query}")]
+
+        wait_for(lambda: len(steps()) >= 6)  # it may have looked while they were written
+        assert steps() == [4, 8, 12, 16, 20, 24]
         process.send_signal(signal.SIGINT)
         assert process.wait(timeout=90) == 0  # it waits for the job's report
     assert not answers(port)
