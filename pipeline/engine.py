@@ -39,8 +39,7 @@ class Engine:
         )
         self.scaler = torch.amp.GradScaler(setting.device.type, enabled=setting.dtype is torch.float16)
         self.loader = self._loader(source.train, spec.data.batch_size, train=True)
-        evaluation_batch = min(500, max(1, EVALUATION_VALUES // source.test.image_size**2))
-        self.test_loader = self._loader(source.test, evaluation_batch, train=False)
+        self.test_loader = self._loader(source.test, evaluation_batch(source.test.image_size), train=False)
         self.window = Window()
         self.norm_before_clipping: torch.Tensor | None = None  # of the latest step's gradients
         self.epoch = self.batch = self.step = 0  # finished epochs, batches of the one under way, steps in all
@@ -142,6 +141,11 @@ class Engine:
             torch.cuda.set_rng_state(state["random_cuda"].cpu(), self.setting.device)
         if self.spec.train.deterministic:
             torch.set_num_threads(state["threads"])  # sums are taken in an order that depends on it
+
+
+def evaluation_batch(image_size: int) -> int:
+    """Pictures that are evaluated at once."""
+    return min(500, max(1, EVALUATION_VALUES // image_size**2))
 
 
 def build_model(spec: Spec, *, num_classes: int, channels: int, image_size: int) -> nn.Module:

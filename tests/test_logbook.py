@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import errno
 import math
@@ -28,6 +27,7 @@ from training import (  # noqa: F401 - digits and ordinary_kernels are fixtures
     make_spec,
     ordinary_kernels,
     run,
+    run_killed_before_a_checkpoint,
     trainer_of,
     weights,
 )
@@ -229,26 +229,9 @@ def test_an_attempt_that_starts_anew_shows_the_beginning_again(digits: Source, t
     assert found[tags.CONFUSION] == [EPOCH]
 
 
-class Killed(BaseException):
-    """What a real kill does to the code that runs: it does not go on."""
-
-
-class FullList(list[tuple[dict[str, Any], bool]]):
-    def append(self, item: object) -> None:  # noqa: ARG002
-        raise Killed
-
-
 def test_a_kill_between_what_is_shown_and_its_checkpoint_repeats_nothing(digits: Source, tmp_path: Path) -> None:
     spec = make_spec(log={**EVERYTHING_SHOWN, "every": EPOCH})
-    saved: list[tuple[dict[str, Any], bool]] = []
-    with pytest.raises(Interrupted):
-        run(trainer_of(spec, digits), tmp_path, stop_at=EPOCH, saved=saved)
-    state, _ = saved[-1]
-    for into in (FullList(), []):
-        resumed = trainer_of(spec, digits)
-        resumed.load_state_dict(state)
-        with pytest.raises(Killed) if isinstance(into, FullList) else contextlib.nullcontext():
-            run(resumed, tmp_path, saved=into, metrics=dict(state["metrics"]))
+    run_killed_before_a_checkpoint(spec, digits, tmp_path, step=EPOCH)
     assert len(RunPaths(tmp_path).events()) == 3
     found = shown(tmp_path)
     for tag in (tags.CONFUSION, tags.PREDICTIONS, tags.pr_curve("3"), tags.parameter("classifier.fc1.weight")):

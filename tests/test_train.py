@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import copy
 import dataclasses
 import errno
@@ -21,6 +20,7 @@ from training import (  # noqa: F401 - digits and ordinary_kernels are fixtures
     make_spec,
     ordinary_kernels,
     run,
+    run_killed_before_a_checkpoint,
     trainer_of,
     weights,
 )
@@ -62,26 +62,9 @@ def test_a_job_stopped_and_resumed_ends_with_the_same_weights_bit_for_bit(
     assert told_again.losses == {step: loss for step, loss in told.losses.items() if step > stop_at}
 
 
-class Killed(BaseException):
-    """What a real kill does to the code that runs: it does not go on."""
-
-
-class FullList(list[tuple[dict[str, Any], bool]]):
-    def append(self, item: object) -> None:  # noqa: ARG002
-        raise Killed
-
-
 def test_a_kill_between_an_evaluation_and_its_checkpoint_repeats_no_point(digits: Source, tmp_path: Path) -> None:
     spec = make_spec(log={"every": 23})  # a point at the epoch's last step, before its evaluation
-    saved: list[tuple[dict[str, Any], bool]] = []
-    with pytest.raises(Interrupted):
-        run(trainer_of(spec, digits), tmp_path, stop_at=23, saved=saved)
-    state, _ = saved[-1]
-    for into in (FullList(), []):
-        resumed = trainer_of(spec, digits)
-        resumed.load_state_dict(state)
-        with pytest.raises(Killed) if isinstance(into, FullList) else contextlib.nullcontext():
-            run(resumed, tmp_path, saved=into, metrics=dict(state["metrics"]))
+    run_killed_before_a_checkpoint(spec, digits, tmp_path, step=23)
     reader = EventAccumulator(str(tmp_path), size_guidance={"scalars": 0})
     reader.Reload()
     for tag in ("train/loss", "train/learning_rate", "test/loss", "test/accuracy", "true_class_accuracy/3"):

@@ -5,6 +5,7 @@ A test module that imports `digits` and `ordinary_kernels` from here has these f
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import json
 from collections.abc import Callable, Iterator
@@ -19,6 +20,7 @@ from pipeline import device, manifest
 from pipeline.board.writer import Board
 from pipeline.data import source as datasets
 from pipeline.data.source import Source
+from pipeline.errors import Interrupted
 from pipeline.logbook import Logbook
 from pipeline.metrics import Evaluation
 from pipeline.paths import RunPaths
@@ -110,3 +112,25 @@ def weights(trainer: Trainer) -> dict[str, torch.Tensor]:
 def assert_identical(ours: dict[str, torch.Tensor], theirs: dict[str, torch.Tensor]) -> None:
     assert ours.keys() == theirs.keys()
     assert [name for name, value in ours.items() if not torch.equal(value, theirs[name])] == []
+
+
+class Killed(BaseException):
+    """What a real kill does to the code that runs: it does not go on."""
+
+
+class FullList(list[tuple[dict[str, Any], bool]]):
+    def append(self, item: object) -> None:  # noqa: ARG002
+        raise Killed
+
+
+def run_killed_before_a_checkpoint(spec: Spec, source: Source, folder: Path, *, step: int) -> None:
+    """Train to the end in three attempts: stopped after `step`, killed before its first checkpoint, and whole."""
+    saved: list[tuple[dict[str, Any], bool]] = []
+    with pytest.raises(Interrupted):
+        run(trainer_of(spec, source), folder, stop_at=step, saved=saved)
+    state, _ = saved[-1]
+    for into in (FullList(), []):
+        resumed = trainer_of(spec, source)
+        resumed.load_state_dict(state)
+        with pytest.raises(Killed) if isinstance(into, FullList) else contextlib.nullcontext():
+            run(resumed, folder, saved=into, metrics=dict(state["metrics"]))

@@ -24,7 +24,7 @@ from torch import nn
 from pipeline import checkpoint, durable
 from pipeline.data.folder_listing import shown
 from pipeline.data.pictures import read_picture
-from pipeline.engine import EVALUATION_VALUES, build_model
+from pipeline.engine import build_model, evaluation_batch
 from pipeline.errors import CheckpointError, DataError, PipelineError
 from pipeline.paths import RunPaths
 from pipeline.run import load_spec
@@ -90,8 +90,7 @@ class Classifier:
 
     def classify(self, files: Iterable[Path], *, top: int) -> Iterator[tuple[Path, list[Guess] | DataError]]:
         """Each file, in their order, with its `top` likeliest classes, best first, or why it cannot be read."""
-        size = min(500, max(1, EVALUATION_VALUES // self.pictures.image_size**2))
-        for batch in _batches(files, size):
+        for batch in _batches(files, evaluation_batch(self.pictures.image_size)):
             read = [self.read(file) for file in batch]
             images = [image for image in read if not isinstance(image, DataError)]
             guesses = iter(self._guesses(torch.stack(images), top) if images else ())
