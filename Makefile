@@ -1,21 +1,57 @@
 # Everything a person types. `make` alone prints the targets below.
 
 VENV     := .venv
-PIPELINE := $(VENV)/bin/pipeline
 PYTHON   ?= python3
 READY    := $(VENV)/.installed
 JOBS      = $(basename $(notdir $(wildcard jobs/*.yaml)))
 OVERRIDES = $(foreach pair,$(SET),--set '$(pair)')
 
+# These act on the containers where an engine answers and the images are built, else on the embedded home.
+VERBS := submit worker up down status show logs cancel retry doctor shell prune
+TAG   := $(or $(PIPELINE_TAG),latest)
+ifneq ($(filter $(VERBS) build,$(MAKECMDGOALS)),)
+  WAIT := $(if $(shell command -v timeout),timeout 10)# an engine far away may not answer at all
+  ifeq ($(MODE),)
+    MODE := $(shell docker compose version >/dev/null 2>&1 && \
+      $(WAIT) docker image inspect pipeline-worker:$(TAG) pipeline-tensorboard:$(TAG) >/dev/null 2>&1 && echo docker || echo local)
+  endif
+  ifeq ($(filter docker local,$(MODE)),)
+    $(error MODE is docker or local, not '$(MODE)')
+  endif
+endif
+
+ifneq ($(PORT),)
+  export TENSORBOARD_PORT := $(PORT)
+endif
+ifeq ($(MODE),docker)
+  GPU      := $(or $(GPU),$(shell { nvidia-smi -L || docker info --format '{{json .Runtimes}}'; } 2>/dev/null | grep -q -i -E 'GPU |nvidia' && echo yes || echo no))
+  COMPOSE  := docker compose $(if $(COMPOSE_FILE),,-f compose.yaml $(if $(filter no,$(GPU)),-f docker/compose.cpu.yaml))
+  PIPELINE := $(COMPOSE) --progress quiet run --rm cli
+  HOME_IS  := containers$(if $(filter no,$(GPU)),$(,) without a GPU) (MODE=docker)
+  PREPARED := engine
+else
+  PIPELINE := $(VENV)/bin/pipeline
+  HOME_IS  := $(or $(PIPELINE_HOME),./var)$(,) without containers (MODE=local)
+  PREPARED := home $(READY)
+endif
+, := ,
+
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint submit worker up status show logs cancel retry doctor bench schema lock clean
+.PHONY: help demo test lint submit worker up down status show logs cancel retry doctor build smoke shell prune bench schema \
+  lock clean home engine
 
 help: ## Print this
-	@echo "usage: make TARGET [JOB=name] [SET=\"train.epochs=2 ...\"]"
+	@echo "usage: make TARGET [JOB=name] [SET=\"train.epochs=2 ...\"] [MODE=docker|local]"
 	@echo
 	@sed -n 's/^\([a-z]*\):.*## /  \1|/p' Makefile | awk -F'|' '{ printf "%-10s %s\n", $$1, $$2 }'
 	@echo
 	@echo "jobs: $(JOBS)"
+
+home:
+	@echo "home: $(HOME_IS)" >&2
+
+engine: home
+	@$(WAIT) docker info >/dev/null 2>&1 || { echo "no Docker engine answers; MODE=local does without one" >&2; exit 1; }
 
 $(READY): requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or later is needed, and this is " + sys.version.split()[0] + "; name another with PYTHON=...") if sys.version_info < (3, 11) else 0'
@@ -26,48 +62,94 @@ $(READY): requirements.lock pyproject.toml
 	@touch $@
 
 demo: $(READY) ## Train a first model, on data that is bundled; no GPU, no Docker
-	@id=$$($(PIPELINE) submit --quiet --priority 1000 jobs/digits.yaml) || exit; \
-	$(PIPELINE) worker --drain; code=$$?; \
-	test $$code -ne 0 || $(PIPELINE) logs --follow $$id >/dev/null; \
-	echo; $(PIPELINE) show $$id; exit $$code
+	@id=$$($(VENV)/bin/pipeline submit --quiet --priority 1000 jobs/digits.yaml) || exit; \
+	$(VENV)/bin/pipeline worker --drain; code=$$?; \
+	test $$code -ne 0 || $(VENV)/bin/pipeline logs --follow $$id >/dev/null; \
+	echo; $(VENV)/bin/pipeline show $$id; exit $$code
 
 test: $(READY) ## Linter, types, and all tests that this machine can run
 	@$(VENV)/bin/ruff check . && $(VENV)/bin/ruff format --check --quiet . && $(VENV)/bin/mypy
-	@$(VENV)/bin/pytest -n auto
+	@$(VENV)/bin/pytest -n auto -m 'not containers'
+	@$(VENV)/bin/pytest -m containers --no-header
 
 lint: $(READY) ## Linter and types only
 	@$(VENV)/bin/ruff check . && $(VENV)/bin/ruff format --check --quiet . && $(VENV)/bin/mypy
 
-submit: $(READY) ## Queue a job: make submit JOB=vgg11 [SET="train.epochs=2"]
+submit: $(PREPARED) ## Queue a job: make submit JOB=vgg11 [SET="train.epochs=2"]
 	@test -n "$(JOB)" || { echo "which job? for example: make submit JOB=digits" >&2; echo "jobs: $(JOBS)" >&2; exit 2; }
 	@test -f "jobs/$(JOB).yaml" || { echo "there is no job '$(JOB)'" >&2; echo "jobs: $(JOBS)" >&2; exit 2; }
 	@$(PIPELINE) submit "jobs/$(JOB).yaml" $(OVERRIDES)
 
-worker: $(READY) ## Work through the queue; Ctrl-C saves and requeues
+worker: $(PREPARED) ## Work through the queue in the foreground; Ctrl-C saves and requeues
+ifeq ($(MODE),docker)
+	@$(COMPOSE) up worker
+else
 	@$(PIPELINE) worker
+endif
 
-up: $(READY) ## Worker and TensorBoard together; Ctrl-C stops both: make up [PORT=6006]
+up: $(PREPARED) ## Worker and TensorBoard together: make up [PORT=6006] [WORKERS=2, in containers]
+ifeq ($(MODE),docker)
+	@mkdir -p "$(or $(PIPELINE_DATA),var/datasets)"
+	@docker image inspect pipeline-worker:$(TAG) pipeline-tensorboard:$(TAG) >/dev/null 2>&1 || $(MAKE) --no-print-directory build
+	@PIPELINE_IMAGE_DIGEST=$$(docker image inspect --format '{{.Id}}' pipeline-worker:$(TAG)) \
+	  $(COMPOSE) up --detach --wait $(if $(WORKERS),--scale worker=$(WORKERS))
+	@echo "TensorBoard: http://$$($(COMPOSE) port tensorboard 6006) (its page reloads by itself once you switch that on)"
+else
 	@$(PIPELINE) up --port $(or $(PORT),6006)
+endif
 
-status: $(READY) ## List the jobs
+down: $(PREPARED) ## Stop worker and TensorBoard; running jobs are saved and go on with the next `make up`
+ifeq ($(MODE),docker)
+	@$(COMPOSE) down
+else
+	@$(PIPELINE) down
+endif
+
+status: $(PREPARED) ## List the jobs
 	@$(PIPELINE) status
 
-show: $(READY) ## One job in detail: make show [JOB=id]
+show: $(PREPARED) ## One job in detail: make show [JOB=id]
 	@$(PIPELINE) show "$(or $(JOB),latest)"
 
-logs: $(READY) ## Follow a job's log: make logs [JOB=id]
+logs: $(PREPARED) ## Follow a job's log: make logs [JOB=id]
 	@$(PIPELINE) logs --follow "$(or $(JOB),latest)"
 
-cancel: $(READY) ## Cancel a job: make cancel JOB=id
+cancel: $(PREPARED) ## Cancel a job: make cancel JOB=id
 	@test -n "$(JOB)" || { echo "which job? make status lists them; then: make cancel JOB=id" >&2; exit 2; }
 	@$(PIPELINE) cancel "$(JOB)"
 
-retry: $(READY) ## Queue a failed or cancelled job again: make retry JOB=id
+retry: $(PREPARED) ## Queue a failed or cancelled job again: make retry JOB=id
 	@test -n "$(JOB)" || { echo "which job? make status lists them; then: make retry JOB=id" >&2; exit 2; }
 	@$(PIPELINE) retry "$(JOB)"
 
-doctor: $(READY) ## Check the machine and the installation
+doctor: $(PREPARED) ## Check the machine and the installation
+ifeq ($(MODE),docker)
+	@$(COMPOSE) --progress quiet run --rm worker doctor
+else
 	@$(PIPELINE) doctor
+endif
+
+shell: $(PREPARED) ## A shell where the jobs run
+ifeq ($(MODE),docker)
+	@$(COMPOSE) --progress quiet run --rm --entrypoint bash worker
+else
+	@PATH="$(CURDIR)/$(VENV)/bin:$$PATH" $${SHELL:-bash}
+endif
+
+build: engine ## Build the two images
+	@REVISION=$$(git describe --always --dirty --abbrev=40 --exclude='*' 2>/dev/null) docker compose build worker tensorboard
+
+smoke: engine ## Build, up, a first job, TensorBoard, down: in containers of their own, on the CPU
+	@docker/smoke.sh
+
+prune: $(PREPARED) ## Free disk: old images and the build cache; with ALL=yes containers and volumes too, so every run
+ifeq ($(MODE),docker)
+	@test "$(ALL)" != yes || $(COMPOSE) down --volumes --remove-orphans
+	@for image in worker tensorboard; do docker image prune --force --filter label=org.opencontainers.image.title=pipeline-$$image; done
+	@docker builder prune --force
+else
+	@echo "nothing to prune without containers; remove runs that you do not need from $(or $(PIPELINE_HOME),./var)/runs" >&2
+endif
 
 bench: $(READY) ## Measure throughput and what logging costs: make bench BENCH_DATA=folder-with-cifar10-images
 	@$(VENV)/bin/python benchmarks/throughput.py $(if $(BENCH_DATA),--data "$(BENCH_DATA)"); throughput=$$?; echo; \
@@ -77,9 +159,15 @@ schema: $(READY) ## Write jobs/schema.json and docs/job-files.md anew, after a c
 	@$(PIPELINE) schema > jobs/schema.json
 	@$(PIPELINE) schema --markdown > docs/job-files.md
 
-lock: ## Pin the newest dependencies (needs uv)
-	uv pip compile pyproject.toml --extra dev --extra export --universal --python-version 3.11 --generate-hashes \
-	  --no-emit-index-url --no-annotate --no-header --constraint constraints.txt --output-file requirements.lock
+UV_COMPILE = uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate --no-header
+lock: ## Pin the newest dependencies (needs uv); make lock CUDA=cu126 pins the image's for that CUDA alone
+ifeq ($(CUDA),)
+	$(UV_COMPILE) pyproject.toml --extra dev --extra export --constraint constraints.txt --output-file requirements.lock
+	$(UV_COMPILE) pyproject.toml --extra export --constraint requirements.lock --output-file docker/worker.lock
+	$(UV_COMPILE) docker/tensorboard.in --constraint requirements.lock --output-file docker/tensorboard.lock
+else
+	$(UV_COMPILE) pyproject.toml --extra export --constraint constraints.txt --torch-backend $(CUDA) --output-file docker/worker-$(CUDA).lock
+endif
 
 clean: ## Remove the environment and caches, not the home
 	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache

@@ -14,6 +14,7 @@ import time
 from dataclasses import dataclass, field
 from typing import BinaryIO
 
+from pipeline.gpus import Place
 from pipeline.jobqueue import Claim
 from pipeline.records import Outcome, Result
 from pipeline.stop import GRACE_S
@@ -28,6 +29,7 @@ class Child:
     alive_fd: int  # write end of the pipe whose end of file tells the child that this process is dead
     log: BinaryIO  # what the child writes, read behind it
     timeout_s: float | None
+    place: Place | None = None  # on a GPU
     started_at: float = field(default_factory=time.monotonic)
     asked: Outcome | None = None  # what it was asked to stop for
     kill_at: float | None = None
@@ -73,6 +75,8 @@ class Child:
     def close(self) -> None:
         os.close(self.alive_fd)
         self.log.close()
+        if self.place is not None:
+            self.place.lease.release()
         self.claim.lease.release()
 
 

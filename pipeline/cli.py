@@ -10,20 +10,20 @@ import json
 import os
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, NoReturn
 
 import typer
 
 import pipeline
-from pipeline import cli_results, jobfile, repair
+from pipeline import cli_results, jobfile, repair, workers
 from pipeline import doctor as checks
 from pipeline import status as jobs
 from pipeline.child import child_environment
 from pipeline.errors import PipelineError, QueueError, SpecError, UsageError
 from pipeline.jobqueue import Queue
-from pipeline.paths import Home, RunPaths
+from pipeline.paths import Home, RunPaths, find_data
 from pipeline.spec import Spec, json_schema
 from pipeline.terminal import TerminalDisplay, command_to_look, job_table, status_table, table
 
@@ -177,8 +177,8 @@ def wait_for(queue: Queue, ids: Sequence[str]) -> list[dict[str, Any]]:
 def warn_of_missing_folders(specs: Sequence[Spec], home: Home) -> None:
     for spec in specs:
         path = spec.data.options().get("path")
-        if path is not None and not (home.datasets / Path(path).expanduser()).is_dir():
-            message(f"warning: {spec.name}: there is no folder {home.datasets / Path(path).expanduser()} (yet)")
+        if path is not None and not (folder := find_data(home.datasets, Path(path).expanduser())).is_dir():
+            message(f"warning: {spec.name}: there is no folder {folder} (yet)")
 
 
 @app.command()
@@ -207,12 +207,34 @@ def up(
     try:
         board.wait_until_it_answers()
         message(f"TensorBoard: {board.url} (its page reloads by itself once you switch that on in its settings)")
-        work(home, drain=drain, slots=slots, on_tick=board.keep_alive)
+        work(home, drain=drain, slots=slots, on_tick=board.keep_alive, at_end=board.stop)
     finally:
         board.stop()
 
 
-def work(home: Home, *, drain: bool, slots: int, on_tick: Any = lambda: None) -> None:
+@app.command()
+def down(context: typer.Context) -> None:
+    """Stop all workers of the home, and TensorBoard where it came with one; their jobs go on with the next `up`."""
+    queue = queue_of(context)
+    names = workers.ask_to_leave(queue)
+    message(f"waiting for {', '.join(names)}" if names else f"no worker is running in {queue.home.root}")
+    workers.wait_until_gone(queue, names)
+
+
+@app.command()
+def health(context: typer.Context) -> None:
+    """Check that a worker runs on this host, or in this container, and that its loop goes round."""
+    typer.echo(f"{workers.check_health(queue_of(context))}: works")
+
+
+def work(
+    home: Home,
+    *,
+    drain: bool,
+    slots: int,
+    on_tick: Callable[[], None] = lambda: None,
+    at_end: Callable[[], None] = lambda: None,
+) -> None:
     from pipeline.stop import Stop, listen
     from pipeline.worker import Worker
 
@@ -224,6 +246,8 @@ def work(home: Home, *, drain: bool, slots: int, on_tick: Any = lambda: None) ->
             worker.run()
     finally:
         display.close()
+        at_end()
+        worker.queue.paths.stop_request(worker.name).unlink(missing_ok=True)
     if drain and worker.num_unsuccessful:
         raise typer.Exit(1)
 

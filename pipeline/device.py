@@ -37,6 +37,7 @@ class Setting:
         return {
             "device": str(self.device),
             "name": device_name(self.device),
+            "uuid": gpu_uuid(self.device),
             "precision": precision,
             "channels_last": self.memory_format is torch.channels_last,
             "fused": self.fused,
@@ -105,6 +106,11 @@ def device_name(device: torch.device) -> str:
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     return str(_cpu_capabilities().get("cpu_name") or platform.processor() or platform.machine())
+
+
+def gpu_uuid(device: torch.device) -> str | None:
+    """As nvidia-smi names a GPU; None of a processor."""
+    return f"GPU-{torch.cuda.get_device_properties(device).uuid}" if device.type == "cuda" else None
 
 
 def make_deterministic() -> None:

@@ -63,7 +63,7 @@ def check_operations(queue: Queue) -> None:
 
 
 def check_filesystem(home: Home) -> Check:
-    kind = filesystem_of(home.root)
+    kind = filesystem_of(home.queue.root)  # in a container a volume of its own
     if kind is None:
         return Check("filesystem", "warning", "its kind cannot be told; the queue must be on one local filesystem")
     if any(kind.startswith(network) for network in NETWORK_FILESYSTEMS):
@@ -89,7 +89,7 @@ def filesystem_of(path: Path) -> str | None:
 
 
 def check_disk(home: Home) -> Check:
-    free = shutil.disk_usage(home.root).free
+    free = shutil.disk_usage(home.runs).free
     verdict: Literal["ok", "warning"] = "ok" if free > LOW_DISK_BYTES else "warning"
     return Check("free disk", verdict, f"{free / 1024**3:.1f} GiB")
 

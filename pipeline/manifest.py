@@ -17,12 +17,14 @@ import pipeline
 from pipeline import durable
 from pipeline.data.source import Source
 from pipeline.device import Setting
+from pipeline.gpus import VISIBLE
 from pipeline.paths import RunPaths
 from pipeline.records import now
 from pipeline.spec import Spec
 
 PACKAGES = ("torch", "torchvision", "tensorboard", "numpy", "pillow", "pydantic", "scikit-learn")
-IMAGE_DIGEST = "PIPELINE_IMAGE_DIGEST"  # environment variable, set in a container
+IMAGE_DIGEST = "PIPELINE_IMAGE_DIGEST"  # environment variables, set in a container
+REVISION = "PIPELINE_REVISION"  # the commit that the image was built from; with "-dirty" if files differed from it
 
 
 def spec_hash(spec: Spec) -> str:
@@ -61,12 +63,15 @@ def _environment() -> dict[str, Any]:
         "platform": platform.platform(),
         "packages": {name: importlib.metadata.version(name) for name in PACKAGES},
         "cuda": torch.version.cuda if torch.cuda.is_available() else None,
-        "image_digest": os.environ.get(IMAGE_DIGEST),
+        "visible_gpus": os.environ.get(VISIBLE),
+        "image_digest": os.environ.get(IMAGE_DIGEST) or None,
     }
 
 
 def _git() -> dict[str, Any]:
     """The commit of the code and whether files differ from it; nothing where the code is not in a checkout."""
+    if revision := os.environ.get(REVISION):
+        return {"commit": revision.removesuffix("-dirty"), "dirty": revision.endswith("-dirty")}
     folder = Path(__file__).parent
     try:
         if Path(_output(folder, "rev-parse", "--show-toplevel")) != folder.parent.resolve():

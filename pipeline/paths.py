@@ -2,7 +2,8 @@
 
 HOME/queue/     the directory queue (jobqueue.py)
 HOME/runs/      one folder a job; TensorBoard's log directory
-HOME/datasets/  what torchvision downloads, the user's image folders, and `.cache/` of decoded datasets
+HOME/datasets/  what torchvision downloads, the user's image folders, and `.cache/` of decoded datasets; of what is not
+                there, the folder that PIPELINE_DATA names is asked
 HOME/modules/   Python files of the user's own
 """
 
@@ -12,8 +13,16 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+DATA = "PIPELINE_DATA"  # environment variable: a folder of datasets that may be read-only
 STATES = ("pending", "running", "done", "failed", "cancelled")
 """The folders that a ticket can lie in; the folder is the job's state."""
+
+
+def find_data(datasets: Path, path: Path) -> Path:
+    """Where a dataset lies: in the home's folder, else in the one that PIPELINE_DATA names, if it is there."""
+    own = datasets / path
+    further = Path(os.environ.get(DATA) or datasets).absolute() / path
+    return further if further.exists() and not own.exists() else own
 
 
 @dataclass(frozen=True)
@@ -56,8 +65,19 @@ class QueuePaths:
         return self.leases / job_id
 
     def worker_lease(self, worker: str) -> Path:
-        """Locked for as long as the worker lives. The dot keeps it apart from every job id."""
+        """Locked for as long as the worker lives. The dot keeps it apart from every job id.
+
+        Holds a number that the worker raises as long as its loop goes round.
+        """
         return self.leases / f".worker-{worker}"
+
+    def gpu_lease(self, gpu: str, level: int) -> Path:
+        """Locked by a job that computes on the GPU, and by its worker; the first job there has level 0."""
+        return self.leases / f".gpu-{gpu}.{level}"
+
+    def stop_request(self, worker: str) -> Path:
+        """Asks a worker to leave; removed by it when it and all that it has started are gone."""
+        return self.control / f".worker-{worker}.stop"
 
     def cancel_request(self, job_id: str) -> Path:
         return self.control / f"{job_id}.cancel"

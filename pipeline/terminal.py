@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import shlex
 import shutil
 import sys
@@ -17,6 +18,7 @@ from pipeline.run import in_words
 
 RECENT = 20  # ended jobs that a table shows
 LIVE_EVERY_S = 0.5
+TENSORBOARD_URL = "PIPELINE_TENSORBOARD_URL"  # environment variable: where a container serves it
 
 
 class TerminalDisplay:
@@ -131,6 +133,8 @@ def job_table(job: dict[str, Any], *, tensorboard: str) -> list[str]:
 
 def command_to_look(home: Home) -> str:
     """What to type, here and now, to see a home's runs in TensorBoard."""
+    if url := os.environ.get(TENSORBOARD_URL):
+        return f"make up, then open {url}"
     program = Path(sys.argv[0])
     words = [str(program.relative_to(Path.cwd())) if program.is_relative_to(Path.cwd()) else str(program)]
     words += [] if home == Home.find() else ["--home", str(home.root)]

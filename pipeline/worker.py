@@ -11,7 +11,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import os
-import secrets
 import signal
 import subprocess
 import sys
@@ -23,16 +22,19 @@ from typing import BinaryIO, Protocol
 from pipeline import doctor, durable, repair
 from pipeline.child import Child, child_environment
 from pipeline.errors import QueueError
+from pipeline.gpus import Gpus, Place, visible_gpus
 from pipeline.jobqueue import Claim, Queue
 from pipeline.lease import Lease
 from pipeline.paths import Home, RunPaths
 from pipeline.records import Outcome, Progress, Result, now
 from pipeline.reporting import Reports
 from pipeline.run import save_spec
-from pipeline.stop import Stop
+from pipeline.stop import ASKED, Stop
+from pipeline.workers import new_name
 
 TICK_S = 0.2
 REPAIR_EVERY_S = 5.0
+BEAT_EVERY_S = 2.0
 COMPLAIN_EVERY_S = 60.0
 LOG_CHUNK_BYTES = 1024 * 1024
 KILLED_FROM_OUTSIDE = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
@@ -56,14 +58,16 @@ class Worker:
     drain: bool = False
     stop: Stop = field(default_factory=Stop)
     on_tick: Callable[[], None] = lambda: None
-    name: str = field(default_factory=lambda: secrets.token_hex(4))
+    name: str = field(default_factory=new_name)
     children: list[Child] = field(default_factory=list)
     num_unsuccessful: int = 0  # jobs that ended here, but not well
 
     def __post_init__(self) -> None:
         self.queue = Queue(self.home)
         self.reports = Reports(self.home, self.display.say)
+        self.gpus = Gpus(self.queue.paths, tuple(visible_gpus()))
         self._repaired_at = time.monotonic()
+        self._beats, self._beaten_at = 0, 0.0
         self._complaints: dict[str, float] = {}
 
     def run(self) -> None:
@@ -78,6 +82,7 @@ class Worker:
                 self.display.say(f"repaired: {line}")
             while not self.is_done():
                 self.tick()
+                self.beat(lease)
                 time.sleep(TICK_S)
         finally:
             for child in self.children:
@@ -89,11 +94,18 @@ class Worker:
         """Show that this worker lives. Raises QueueError where files cannot be locked."""
         try:
             while (lease := Lease.acquire(self.queue.paths.worker_lease(self.name))) is None:
-                self.name = secrets.token_hex(4)  # somebody is looking whether it is held, and is in the way
+                self.name = new_name()  # somebody is looking whether it is held, and is in the way
         except OSError as error:
             where = self.queue.paths.leases
             raise QueueError(f"{where}: files cannot be locked here, so no worker can run: {error}") from None
         return lease
+
+    def beat(self, lease: Lease) -> None:
+        """Show that the loop goes round, to whoever asks for this worker's health."""
+        if time.monotonic() > self._beaten_at + BEAT_EVERY_S:
+            self._beats, self._beaten_at = self._beats + 1, time.monotonic()
+            with contextlib.suppress(OSError):
+                lease.write(f"{self._beats}\n")
 
     def is_done(self) -> bool:
         if self.children:
@@ -101,6 +113,8 @@ class Worker:
         return bool(self.stop.why) or (self.drain and self.queue.is_drained())
 
     def tick(self) -> None:
+        if not self.stop.why and self.queue.paths.stop_request(self.name).exists():
+            self.stop.request(ASKED)
         if self.stop.why and self.children:
             self.complain(
                 "stopping: running jobs are saved and go on later; asked once more, it does not wait for that"
@@ -162,37 +176,42 @@ class Worker:
         """Start the job's next attempt. Raises OSError; then the claim is given back, or the next repair does it."""
         run, number = self.home.run(claim.id), claim.attempts.number
         fds: list[int] = []
+        place: Place | None = None
         try:
             fds += os.pipe()
             spec = claim.ticket.validated()
+            place = self.gpus.take(spec.resources.device)
             save_spec(run, spec)
             before = Progress.read(run.progress) or Progress(number)
             durable.replace_json(run.progress, dataclasses.replace(before, attempt=number, note="starting").to_json())
             with run.log(number).open("ab") as log:
                 reader = run.log(number).open("rb")  # before the child is there: nothing may fail after that
                 try:
-                    process = self.spawn(claim, log, fds[0])
+                    process = self.spawn(claim, log, fds[0], place)
                 except BaseException:
                     reader.close()
                     raise
-            self.children.append(Child(claim, process, fds.pop(), reader, spec.resources.timeout))
+            self.children.append(Child(claim, process, fds.pop(), reader, spec.resources.timeout, place))
         except BaseException as error:
+            if place is not None:
+                place.lease.release()
             self.give_back(claim, str(error))
             raise
         finally:
             for fd in fds:
                 os.close(fd)
-        self.display.say(f"{claim.id}: attempt {number} starts")
+        self.display.say(f"{claim.id}: attempt {number} starts" + (f" on {place.gpu}" if place else ""))
 
-    def spawn(self, claim: Claim, log: BinaryIO, alive_fd: int) -> subprocess.Popen[bytes]:
+    def spawn(self, claim: Claim, log: BinaryIO, alive_fd: int, place: Place | None) -> subprocess.Popen[bytes]:
+        gpu_fds = () if place is None else (place.lease.fd,)
         return subprocess.Popen(
             self.command(claim, alive_fd),
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,
             start_new_session=True,
-            pass_fds=(claim.lease.fd, alive_fd),
-            env=child_environment(self.slots),
+            pass_fds=(claim.lease.fd, alive_fd, *gpu_fds),
+            env=child_environment(self.slots) | ({} if place is None else place.environment),
         )
 
     def give_back(self, claim: Claim, why: str) -> None:

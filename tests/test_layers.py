@@ -18,7 +18,8 @@ LAYERS = """
     spec
     explain  reference  tickets
     jobfile  jobqueue
-    repair  status  doctor  serve  child  reporting
+    repair  status  doctor  serve  reporting  workers  gpus
+    child
     data.__init__  models.__init__  board.__init__  results.__init__
     data.augment  data.cache  data.folder_listing  data.pictures  board.tags  board.events  board.server
     board.images  board.texts  features  results.runs

@@ -22,6 +22,7 @@ import torch
 from pipeline.data.cache import Log
 from pipeline.data.source import Contents, Found, Split, digest
 from pipeline.errors import DataError
+from pipeline.paths import find_data
 
 _TIMEOUT_S = 60.0
 _TELL_EVERY_S = 5.0
@@ -34,26 +35,28 @@ _FAILURES = (
 
 def read_mnist(datasets: Path, *, image_size: int | None, log: Log) -> Found:
     del image_size  # `load` resizes
-    return _found("MNIST", datasets, datasets / "MNIST" / "raw", log)
+    return _found("MNIST", datasets, Path("MNIST/raw"), log)
 
 
 def read_fashion_mnist(datasets: Path, *, image_size: int | None, log: Log) -> Found:
     del image_size
-    return _found("FashionMNIST", datasets, datasets / "FashionMNIST" / "raw", log)
+    return _found("FashionMNIST", datasets, Path("FashionMNIST/raw"), log)
 
 
 def read_cifar10(datasets: Path, *, image_size: int | None, log: Log) -> Found:
     del image_size
-    return _found("CIFAR10", datasets, datasets / "cifar-10-batches-py", log)
+    return _found("CIFAR10", datasets, Path("cifar-10-batches-py"), log)
 
 
 def read_cifar100(datasets: Path, *, image_size: int | None, log: Log) -> Found:
     del image_size
-    return _found("CIFAR100", datasets, datasets / "cifar-100-python", log)
+    return _found("CIFAR100", datasets, Path("cifar-100-python"), log)
 
 
-def _found(dataset: str, datasets: Path, folder: Path, log: Log) -> Found:
-    """`dataset`: the name of torchvision's class. `folder`: where it unpacks its files."""
+def _found(dataset: str, datasets: Path, place: Path, log: Log) -> Found:
+    """`dataset`: the name of torchvision's class. `place`: where it unpacks its files, below the folder it is given."""
+    folder = find_data(datasets, place)
+    root = folder.parents[len(place.parts) - 1]
 
     def state() -> str:
         if not folder.is_dir():
@@ -61,24 +64,24 @@ def _found(dataset: str, datasets: Path, folder: Path, log: Log) -> Found:
         unpacked = sorted(file for file in folder.iterdir() if file.suffix != ".gz" and file.is_file())
         return digest((file.name, file.stat()) for file in unpacked) if unpacked else ""
 
-    return Found(lambda: _decode(dataset, datasets, folder, log), state)
+    return Found(lambda: _decode(dataset, root, folder, log), state)
 
 
-def _decode(dataset: str, datasets: Path, folder: Path, log: Log) -> Contents:
+def _decode(dataset: str, root: Path, folder: Path, log: Log) -> Contents:
     import torchvision.datasets
 
     kind = getattr(torchvision.datasets, dataset)
-    log(f"reading {dataset} from {datasets}, downloading what is missing")
+    log(f"reading {dataset} from {root}, downloading what is missing")
     try:
         with _network_timeout(_TIMEOUT_S), contextlib.redirect_stderr(_Progress(log)):
             try:
-                train, test = (kind(datasets, train=is_train, download=True) for is_train in (True, False))
+                train, test = (kind(root, train=is_train, download=True) for is_train in (True, False))
             except _FAILURES:
                 if not _remove_half_unpacked(folder):
                     raise
-                train, test = (kind(datasets, train=is_train, download=True) for is_train in (True, False))
+                train, test = (kind(root, train=is_train, download=True) for is_train in (True, False))
     except _FAILURES as error:
-        raise DataError(_advice(kind, datasets, folder, error)) from error
+        raise DataError(_advice(kind, root, folder, error)) from error
     return Contents(_split(train), _split(test), tuple(train.classes))
 
 
@@ -113,11 +116,11 @@ def _remove_half_unpacked(folder: Path) -> bool:
     return bool(unpacked)
 
 
-def _advice(kind: Any, datasets: Path, folder: Path, error: BaseException) -> str:
+def _advice(kind: Any, root: Path, folder: Path, error: BaseException) -> str:
     if hasattr(kind, "resources"):
         archives = [(folder / name, md5) for name, md5 in kind.resources]
     else:
-        archives = [(datasets / kind.filename, kind.tgz_md5)]
+        archives = [(root / kind.filename, kind.tgz_md5)]
     reason = " ".join(str(error).split()) or type(error).__name__
     lines = [
         f"{kind.__name__} could not be downloaded or read: {reason}",

@@ -23,6 +23,7 @@ from pipeline.data.folder_listing import SPLITS, Files, Listing, list_folder, sh
 from pipeline.data.pictures import read_picture
 from pipeline.data.source import Contents, FileSplit, Found, Split, digest
 from pipeline.errors import DataError
+from pipeline.paths import find_data
 
 _CHUNK = 512  # pictures that a thread decodes at a time
 _NAMED = 10  # damaged files in a message
@@ -57,7 +58,7 @@ def read(
 def resolve(path: str, datasets: Path) -> Path:
     """`path` as a job file gives it: absolute, or with `~`, or in the datasets' folder."""
     try:
-        return datasets / Path(path).expanduser()
+        return find_data(datasets, Path(path).expanduser())
     except RuntimeError as error:  # ~somebody
         raise DataError(f"data.path: {path}: {error}") from error
 
