@@ -57,7 +57,7 @@ def end(home: Home, job_id: str, outcome: Any = "succeeded", why: str = "trained
 def test_the_commands_are_those_of_the_contract() -> None:
     assert COMMANDS.keys() == {
         *("validate", "submit", "worker", "up", "status", "show", "logs", "cancel", "retry", "schema", "run", "doctor"),
-        *("export", "compare", "report", "predict", "export-model"),
+        *("export", "compare", "report", "predict", "export-model", "down", "health"),
     }
 
 
@@ -224,6 +224,32 @@ def test_show_tells_where_the_run_is_and_how_to_look_at_it(pipeline: Pipeline, j
     assert facts["run"] == str(home.runs / job_id)
     assert f"--home {home.root} up" in facts["TensorBoard"]
 
+    in_a_container = {**os.environ, "PIPELINE_TENSORBOARD_URL": "http://localhost:7007"}
+    shown = pipeline("show", "latest", env=in_a_container).stdout
+    assert shown.splitlines()[-1].split(maxsplit=1) == ["TensorBoard", "make up, then open http://localhost:7007"]
+
+
+def test_submit_warns_of_a_folder_of_pictures_that_is_nowhere(
+    pipeline: Pipeline, job_file: JobFile, home: Home, tmp_path: Path
+) -> None:
+    """It may still come; where it is expected first is the home."""
+    path = job_file(text="name: tiny\nmodel: {name: net}\ndata: {name: image_folder, path: my pets}\n")
+    own, further = home.datasets / "my pets", tmp_path / "further"
+    further.mkdir()
+
+    def warnings(**environment: str) -> list[str]:
+        done = pipeline("submit", path, env={**os.environ, **environment})
+        assert done.returncode == 0
+        return [line for line in done.stderr.splitlines() if line.startswith("warning: ")]
+
+    missing = [f"warning: tiny: there is no folder {own} (yet)"]
+    assert warnings() == warnings(PIPELINE_DATA="") == warnings(PIPELINE_DATA=str(further)) == missing
+    (further / "my pets").mkdir()
+    assert warnings() == missing
+    assert warnings(PIPELINE_DATA=str(further)) == []
+    own.mkdir(parents=True)
+    assert warnings() == []
+
 
 # Ids
 
@@ -387,6 +413,23 @@ def test_doctor_tells_a_good_home_from_a_bad_one(pipeline: Pipeline, home: Home,
     assert {"python", "torch", "processors"} <= found.keys()
 
 
+@pytest.mark.parametrize(("kind", "verdict"), [("ext4", "ok"), ("nfs4", "error"), ("overlay", "warning")])
+def test_doctor_judges_the_filesystem_where_the_queue_lies(
+    kind: str, verdict: str, home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In a container the queue is a volume of its own, in a home of another kind."""
+    other = "nfs4" if verdict == "ok" else "ext4"
+    monkeypatch.setattr(doctor, "filesystem_of", lambda path: kind if path == home.queue.root else other)
+    assert {check.name: check.verdict for check in doctor.check_home(home)}["filesystem"] == verdict
+
+
+def test_doctor_measures_the_disk_that_runs_are_written_to(home: Home, small_disk: Path) -> None:
+    home.root.mkdir()
+    home.runs.symlink_to(small_disk)
+    (disk,) = (check for check in doctor.check_home(home) if check.name == "free disk")
+    assert (disk.verdict, disk.text) == ("warning", "0.0 GiB")
+
+
 # Speed, by what is not imported
 
 
@@ -394,7 +437,7 @@ def test_doctor_tells_a_good_home_from_a_bad_one(pipeline: Pipeline, home: Home,
     "arguments",
     [
         *(("validate", "job.yaml"), ("submit", "job.yaml"), ("status",), ("show", "latest"), ("logs", "latest")),
-        *(("cancel", "latest"), ("retry", "latest"), ("schema",)),
+        *(("cancel", "latest"), ("retry", "latest"), ("schema",), ("down",), ("health",)),
     ],
     ids=lambda arguments: arguments[0],
 )
@@ -412,4 +455,4 @@ def test_what_answers_at_once_imports_nothing_heavy(
     command = [sys.executable, "-c", code, "--home", str(home.root), *arguments]
     done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, timeout=60, check=False)
     assert "heavy: []" in done.stderr
-    assert done.returncode == (1 if arguments[0] == "retry" else 0)
+    assert done.returncode == (1 if arguments[0] in ("retry", "health") else 0)

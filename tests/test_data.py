@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import pickle
 import shutil
 import struct
 import subprocess
@@ -20,6 +21,7 @@ from pipeline.data import downloads, source
 from pipeline.data.image_folder import resolve
 from pipeline.data.source import FileSplit, Source, Split
 from pipeline.errors import DataError
+from pipeline.paths import find_data
 
 REAL = os.environ.get("PIPELINE_TEST_DATA")
 needs_real_data = pytest.mark.skipif(
@@ -327,6 +329,101 @@ def test_a_path_is_absolute_or_in_the_datasets_folder_or_in_the_users_home(tmp_p
     assert resolve("~/pets", tmp_path) == Path.home() / "pets"
     with pytest.raises(DataError, match=r"data\.path: ~nobody-of-this-name"):
         resolve("~nobody-of-this-name/pets", tmp_path)
+
+
+# A further folder, that PIPELINE_DATA names
+
+
+@pytest.fixture
+def further(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    folder = tmp_path / "further data"
+    folder.mkdir()
+    monkeypatch.setenv("PIPELINE_DATA", str(folder))
+    return folder
+
+
+def test_data_is_looked_for_in_the_home_first(home: Home, further: Path) -> None:
+    own = home.datasets / "pets"
+    assert find_data(home.datasets, Path("pets")) == own, "it is in neither"
+    (further / "pets").mkdir()
+    assert find_data(home.datasets, Path("pets")) == further / "pets"
+    assert find_data(home.datasets, Path("/pets")) == Path("/pets")
+    own.mkdir(parents=True)
+    assert find_data(home.datasets, Path("pets")) == own
+
+
+@pytest.mark.parametrize("value", [None, ""])
+def test_without_a_further_folder_only_the_home_is_looked_in(
+    value: str | None, home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if value is not None:
+        monkeypatch.setenv("PIPELINE_DATA", value)
+    (tmp_path / "pets").mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert find_data(home.datasets, Path("pets")) == home.datasets / "pets"
+
+
+def test_a_further_folder_is_found_from_where_the_command_runs(
+    home: Home, further: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (further / "pets").mkdir()
+    monkeypatch.chdir(further.parent)
+    monkeypatch.setenv("PIPELINE_DATA", further.name)
+    assert find_data(home.datasets, Path("pets")) == further / "pets"
+
+
+@pytest.mark.usefixtures("no_network")
+def test_a_further_folder_is_only_read(
+    home: Home, pets: Path, small_disk: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is decoded from it is kept in the home."""
+    monkeypatch.setenv("PIPELINE_DATA", str(small_disk))
+    shutil.copytree(pets, small_disk / "my pets")
+    write_mnist(small_disk)
+    subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
+    assert home.folder("my pets").classes == ("cat", "dog")
+    assert len(home.load("mnist").train) == 20
+    assert home.said == [f"reading MNIST from {small_disk}, downloading what is missing"]
+    assert [file.name.partition("-")[0] for file in home.cached()] == ["image_folder", "mnist"]
+    assert [file.name for file in home.datasets.iterdir()] == [".cache"]
+    home.folder("my pets")
+    assert home.said == [], "it is not decoded again"
+
+
+@pytest.mark.usefixtures("no_network")
+def test_cifar_is_found_in_a_further_folder(home: Home, further: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It lies one folder less deep than MNIST. A small one, in the real one's layout, without its checksums."""
+    from torchvision.datasets import CIFAR10
+
+    batch = {"data": np.zeros((10, 3072), np.uint8), "labels": list(range(10))}
+    files = {"data_batch_1": batch, "test_batch": batch, "batches.meta": {"label_names": [*"abcdefghij"]}}
+    (further / CIFAR10.base_folder).mkdir()
+    for name, content in files.items():
+        (further / CIFAR10.base_folder / name).write_bytes(pickle.dumps(content))
+    monkeypatch.setattr(CIFAR10, "train_list", [["data_batch_1", None]])
+    monkeypatch.setattr(CIFAR10, "test_list", [["test_batch", None]])
+    monkeypatch.setattr(CIFAR10, "meta", {**CIFAR10.meta, "md5": None})
+    cifar = home.load("cifar10")
+    assert (len(cifar.train), len(cifar.test), cifar.classes[2]) == (10, 10, "c")
+    assert home.said == [f"reading CIFAR10 from {further}, downloading what is missing"]
+
+
+def test_the_home_s_own_data_come_before_those_of_a_further_folder(home: Home, further: Path) -> None:
+    write_mnist(further, train=30)
+    assert len(home.load("mnist").train) == 30
+    write_mnist(home.datasets, train=20)
+    assert len(home.load("mnist").train) == 20
+    shutil.rmtree(home.datasets / "MNIST")
+    assert len(home.load("mnist").train) == 30
+
+
+@pytest.mark.usefixtures("no_network")
+@pytest.mark.xfail(strict=True, reason="a download that failed leaves an empty MNIST/raw, which find_data takes for it")
+def test_a_download_that_failed_does_not_hide_what_a_further_folder_has(home: Home, further: Path) -> None:
+    with pytest.raises(DataError):
+        home.load("mnist")
+    write_mnist(further)
+    assert len(home.load("mnist").train) == 20
 
 
 def test_a_download_tells_how_far_it_is_now_and_then(monkeypatch: pytest.MonkeyPatch) -> None:

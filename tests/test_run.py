@@ -70,6 +70,34 @@ def test_the_manifest_says_what_a_repetition_would_need(home: Home) -> None:
     assert {"version", "commit", "dirty"} == set(entry["code"])
 
 
+@pytest.mark.parametrize(
+    ("revision", "commit", "dirty"), [("4f1c2a", "4f1c2a", False), ("4f1c2a-dirty", "4f1c2a", True)]
+)
+def test_an_image_says_from_which_commit_it_was_built(
+    revision: str, commit: str, dirty: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PIPELINE_REVISION", revision)
+    code = manifest._environment()["code"]
+    assert (code["commit"], code["dirty"]) == (commit, dirty)
+
+
+def test_what_the_environment_leaves_empty_is_as_if_it_were_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Compose sets a variable that has no value to an empty one."""
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    without = manifest._environment()
+    assert without["image_digest"] is without["visible_gpus"] is None
+    monkeypatch.setenv("PIPELINE_IMAGE_DIGEST", "")
+    monkeypatch.setenv("PIPELINE_REVISION", "")
+    assert manifest._environment() == without
+
+
+def test_the_manifest_names_the_image_and_the_gpus_that_could_be_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PIPELINE_IMAGE_DIGEST", "sha256:0123")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "GPU-a")
+    environment = manifest._environment()
+    assert (environment["image_digest"], environment["visible_gpus"]) == ("sha256:0123", "GPU-a")
+
+
 def test_the_spec_that_is_kept_can_be_read_again_as_it_was(home: Home) -> None:
     spec = make_spec({"augment": [{"name": "crop", "padding": 1}]}, optimizer={"name": "adamw"})
     save_spec(home.run("job"), spec)
