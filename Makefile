@@ -6,6 +6,8 @@ READY    := $(VENV)/.installed
 JOBS      = $(basename $(notdir $(wildcard jobs/*.yaml)))
 OVERRIDES = $(foreach pair,$(SET),--set '$(pair)')
 
+, := ,
+
 # These act on the containers where an engine answers and the images are built, else on the embedded home.
 VERBS := submit worker up down status show logs cancel retry doctor shell prune
 TAG   := $(or $(PIPELINE_TAG),latest)
@@ -34,8 +36,6 @@ else
   HOME_IS  := $(or $(PIPELINE_HOME),./var)$(,) without containers (MODE=local)
   PREPARED := home $(READY)
 endif
-, := ,
-
 .DEFAULT_GOAL := help
 .PHONY: help demo test lint submit worker up down status show logs cancel retry doctor build smoke shell prune bench schema \
   lock clean home engine

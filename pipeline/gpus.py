@@ -5,24 +5,27 @@ Workers know of one another only by the leases in their queue. Nothing here impo
 
 from __future__ import annotations
 
+import itertools
 import os
 import re
 import subprocess
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 from pipeline.lease import Lease
 from pipeline.paths import QueuePaths
 
 VISIBLE = "CUDA_VISIBLE_DEVICES"
 NVIDIA_SMI_S = 30.0  # it wakes a driver that sleeps
-MOST_JOBS_ON_ONE = 64
+TRIES = 100
 
 
 def visible_gpus(environment: Mapping[str, str] = os.environ) -> list[str]:
     """What a process started here may compute on: the entries of CUDA_VISIBLE_DEVICES, else UUIDs; none without any."""
     if VISIBLE in environment:
-        return [entry for entry in map(str.strip, environment[VISIBLE].split(",")) if entry not in ("", "-1")]
+        entries = map(str.strip, environment[VISIBLE].split(","))
+        return list(itertools.takewhile(lambda entry: entry not in ("", "-1"), entries))  # as CUDA reads it
     try:
         done = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, timeout=NVIDIA_SMI_S, check=True)
     except (OSError, subprocess.SubprocessError):
@@ -63,9 +66,23 @@ class Gpus:
         wanted = self.all[int(index) : int(index) + 1] if index else self.all
         if kind == "cpu":
             return None
-        for level in range(MOST_JOBS_ON_ONE):
-            for gpu in wanted:
-                lease = Lease.acquire(self.queue.gpu_lease(gpu.replace("/", "-"), level))
-                if lease is not None:
-                    return Place(gpu, lease, {} if index else {VISIBLE: gpu})
+        for _ in range(TRIES if wanted else 0):
+            jobs = {gpu: self._levels(gpu) for gpu in wanted}
+            gpu = min(wanted, key=lambda gpu: len(jobs[gpu]))
+            level = next(level for level in itertools.count() if level not in jobs[gpu])
+            lease = Lease.acquire(self._path(gpu, level))
+            if lease is not None:  # else another worker was quicker, and there may be a better one now
+                return Place(gpu, lease, self._number_as_listed() if index else {VISIBLE: gpu})
         return None
+
+    def _number_as_listed(self) -> dict[str, str]:
+        """So that cuda:1 is the one that nvidia-smi calls 1; the user's own choice and order stand."""
+        return {} if VISIBLE in os.environ else {"CUDA_DEVICE_ORDER": "PCI_BUS_ID"}
+
+    def _levels(self, gpu: str) -> set[int]:
+        """Of the jobs that compute on a GPU."""
+        first = self._path(gpu, 0)
+        return {int(path.suffix[1:]) for path in first.parent.glob(f"{first.stem}.*") if Lease.is_held(path)}
+
+    def _path(self, gpu: str, level: int) -> Path:
+        return self.queue.gpu_lease(gpu.replace("/", "-"), level)

@@ -22,7 +22,12 @@ def find_data(datasets: Path, path: Path) -> Path:
     """Where a dataset lies: in the home's folder, else in the one that PIPELINE_DATA names, if it is there."""
     own = datasets / path
     further = Path(os.environ.get(DATA) or datasets).absolute() / path
-    return further if further.exists() and not own.exists() else own
+    return further if further.exists() and not _has_content(own) else own
+
+
+def _has_content(path: Path) -> bool:
+    """A download that failed leaves an empty folder."""
+    return any(path.iterdir()) if path.is_dir() else path.exists()
 
 
 @dataclass(frozen=True)
@@ -67,12 +72,12 @@ class QueuePaths:
     def worker_lease(self, worker: str) -> Path:
         """Locked for as long as the worker lives. The dot keeps it apart from every job id.
 
-        Holds a number that the worker raises as long as its loop goes round.
+        Its time changes as long as the worker's loop goes round.
         """
         return self.leases / f".worker-{worker}"
 
     def gpu_lease(self, gpu: str, level: int) -> Path:
-        """Locked by a job that computes on the GPU, and by its worker; the first job there has level 0."""
+        """Locked by a job that computes on the GPU, and by its worker; a second job there has level 1."""
         return self.leases / f".gpu-{gpu}.{level}"
 
     def stop_request(self, worker: str) -> Path:

@@ -44,21 +44,22 @@ def check_health(queue: Queue) -> str:
     names = live(queue, host=host_name())
     if not names:
         raise QueueError(f"no worker runs on {host_name()}")
-    before = [_beats(queue, name) for name in names]
+    before = {name: _changed_at(queue, name) for name in names}
     deadline = time.monotonic() + STILL_S
     while time.monotonic() < deadline:
         time.sleep(POLL_S)
-        for name, beats in zip(names, before, strict=True):
-            if _beats(queue, name) != beats:
+        for name in names:
+            if _changed_at(queue, name) not in (before[name], 0):
                 return name
     raise QueueError(f"{', '.join(names)}: holds its lease, but did nothing for {STILL_S:g} s")
 
 
-def _beats(queue: Queue, name: str) -> str:
+def _changed_at(queue: Queue, name: str) -> int:
+    """To be compared with itself alone: clocks differ."""
     try:
-        return queue.paths.worker_lease(name).read_text()
+        return queue.paths.worker_lease(name).stat().st_mtime_ns
     except OSError:
-        return ""
+        return 0
 
 
 def ask_to_leave(queue: Queue) -> list[str]:

@@ -110,7 +110,13 @@ def test_no_page_has_a_placeholder() -> None:
 
 def make(*arguments: str, **options: Any) -> subprocess.CompletedProcess[str]:
     """A target without making the environment anew, for the one that runs this test is ready."""
-    command = [shutil.which("make") or "make", "--no-print-directory", "--old-file=.venv/.installed", "MODE=local", *arguments]
+    command = [
+        shutil.which("make") or "make",
+        "--no-print-directory",
+        "--old-file=.venv/.installed",
+        "MODE=local",
+        *arguments,
+    ]
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False, **options)
 
 
