@@ -9,25 +9,34 @@ OVERRIDES = $(foreach pair,$(SET),--set '$(pair)')
 , := ,
 
 # These act on the containers where an engine answers and the images are built, else on the embedded home.
-VERBS := submit worker up down status show logs cancel retry doctor shell prune
-TAG   := $(or $(PIPELINE_TAG),latest)
-ifneq ($(filter $(VERBS) build,$(MAKECMDGOALS)),)
-  WAIT := $(if $(shell command -v timeout),timeout 10)# an engine far away may not answer at all
+VERBS   := submit worker up down status show logs cancel retry doctor shell prune
+setting  = $(or $($(1)),$(shell sed -n 's/^$(1)=//p' .env 2>/dev/null | tail -n 1))# as Compose finds it
+IMAGES  := $(addsuffix :$(or $(call setting,PIPELINE_TAG),latest),pipeline-worker pipeline-tensorboard)
+WAIT    := $(if $(shell command -v timeout),timeout 10)# an engine far away may not answer at all
+ifneq ($(filter build smoke,$(MAKECMDGOALS)),)
+  override MODE := docker
+else ifneq ($(filter $(VERBS),$(MAKECMDGOALS)),)
   ifeq ($(MODE),)
-    MODE := $(shell docker compose version >/dev/null 2>&1 && \
-      $(WAIT) docker image inspect pipeline-worker:$(TAG) pipeline-tensorboard:$(TAG) >/dev/null 2>&1 && echo docker || echo local)
+    MODE := $(or $(if $(PIPELINE_HOME),local),$(shell docker compose version >/dev/null 2>&1 && \
+      $(WAIT) docker image inspect $(IMAGES) >/dev/null 2>&1 && echo docker || echo local))
   endif
   ifeq ($(filter docker local,$(MODE)),)
     $(error MODE is docker or local, not '$(MODE)')
   endif
 endif
 
-ifneq ($(PORT),)
+ifeq ($(origin PORT),command line)
   export TENSORBOARD_PORT := $(PORT)
 endif
 ifeq ($(MODE),docker)
-  GPU      := $(or $(GPU),$(shell { nvidia-smi -L || docker info --format '{{json .Runtimes}}'; } 2>/dev/null | grep -q -i -E 'GPU |nvidia' && echo yes || echo no))
-  COMPOSE  := docker compose $(if $(COMPOSE_FILE),,-f compose.yaml $(if $(filter no,$(GPU)),-f docker/compose.cpu.yaml))
+  ifneq ($(filter up worker doctor shell,$(MAKECMDGOALS)),)
+    GPU := $(or $(GPU),$(shell if command -v nvidia-smi >/dev/null; then $(WAIT) nvidia-smi -L | grep -q '^GPU '; \
+      else $(WAIT) docker info --format '{{json .Runtimes}}' 2>/dev/null | grep -q '"nvidia"'; fi && echo yes || echo no))
+  endif
+  ifeq ($(GPU)$(call setting,COMPOSE_FILE),no)
+    FILES := $(addprefix -f ,compose.yaml $(wildcard compose.override.yaml) docker/compose.cpu.yaml)
+  endif
+  COMPOSE  := docker compose $(FILES)
   PIPELINE := $(COMPOSE) --progress quiet run --rm cli
   HOME_IS  := containers$(if $(filter no,$(GPU)),$(,) without a GPU) (MODE=docker)
   PREPARED := engine
@@ -36,6 +45,7 @@ else
   HOME_IS  := $(or $(PIPELINE_HOME),./var)$(,) without containers (MODE=local)
   PREPARED := home $(READY)
 endif
+
 .DEFAULT_GOAL := help
 .PHONY: help demo test lint submit worker up down status show logs cancel retry doctor build smoke shell prune bench schema \
   lock clean home engine
@@ -89,13 +99,13 @@ endif
 
 up: $(PREPARED) ## Worker and TensorBoard together: make up [PORT=6006] [WORKERS=2, in containers]
 ifeq ($(MODE),docker)
-	@mkdir -p "$(or $(PIPELINE_DATA),var/datasets)"
-	@docker image inspect pipeline-worker:$(TAG) pipeline-tensorboard:$(TAG) >/dev/null 2>&1 || $(MAKE) --no-print-directory build
-	@PIPELINE_IMAGE_DIGEST=$$(docker image inspect --format '{{.Id}}' pipeline-worker:$(TAG)) \
+	@mkdir -p "$(or $(call setting,PIPELINE_DATA),var/datasets)"
+	@docker image inspect $(IMAGES) >/dev/null 2>&1 || $(MAKE) --no-print-directory build
+	@PIPELINE_IMAGE_DIGEST=$$(docker image inspect --format '{{.Id}}' $(firstword $(IMAGES))) \
 	  $(COMPOSE) up --detach --wait $(if $(WORKERS),--scale worker=$(WORKERS))
 	@echo "TensorBoard: http://$$($(COMPOSE) port tensorboard 6006) (its page reloads by itself once you switch that on)"
 else
-	@$(PIPELINE) up --port $(or $(PORT),6006)
+	@$(PIPELINE) up --port $(or $(TENSORBOARD_PORT),6006)
 endif
 
 down: $(PREPARED) ## Stop worker and TensorBoard; running jobs are saved and go on with the next `make up`
@@ -137,7 +147,8 @@ else
 endif
 
 build: engine ## Build the two images
-	@REVISION=$$(git describe --always --dirty --abbrev=40 --exclude='*' 2>/dev/null) docker compose build worker tensorboard
+	@REVISION=$$(git rev-parse HEAD 2>/dev/null)$$(test -z "$$(git status --porcelain -- pipeline 2>/dev/null)" || echo -dirty) \
+	  docker compose build worker tensorboard
 
 smoke: engine ## Build, up, a first job, TensorBoard, down: in containers of their own, on the CPU
 	@docker/smoke.sh
@@ -156,8 +167,8 @@ bench: $(READY) ## Measure throughput and what logging costs: make bench BENCH_D
 	$(VENV)/bin/python benchmarks/logging_cost.py $(if $(BENCH_DATA),--data "$(BENCH_DATA)") && exit $$throughput
 
 schema: $(READY) ## Write jobs/schema.json and docs/job-files.md anew, after a change of the catalog
-	@$(PIPELINE) schema > jobs/schema.json
-	@$(PIPELINE) schema --markdown > docs/job-files.md
+	@$(VENV)/bin/pipeline schema > jobs/schema.json
+	@$(VENV)/bin/pipeline schema --markdown > docs/job-files.md
 
 UV_COMPILE = uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate --no-header
 lock: ## Pin the newest dependencies (needs uv); make lock CUDA=cu126 pins the image's for that CUDA alone

@@ -3,8 +3,9 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-export COMPOSE_PROJECT_NAME=pipeline-smoke TENSORBOARD_PORT=${TENSORBOARD_PORT:-0} # 0: a free one
-compose() { docker compose -f compose.yaml -f docker/compose.cpu.yaml "$@"; }
+export COMPOSE_PROJECT_NAME=pipeline-smoke PIPELINE_TAG=smoke TENSORBOARD_PORT=${TENSORBOARD_PORT:-0} # 0: a free one
+limit=$(command -v timeout >/dev/null && echo timeout 1800 || true) # for a broken engine, not for a slow one
+compose() { $limit docker compose -f compose.yaml -f docker/compose.cpu.yaml "$@"; }
 step() { printf '\nsmoke: %s\n' "$*" >&2; }
 get() { # get PATH: from TensorBoard, as a browser on this machine would; nothing but bash is needed
   exec 3<>"/dev/tcp/${address%:*}/${address##*:}"
@@ -12,7 +13,7 @@ get() { # get PATH: from TensorBoard, as a browser on this machine would; nothin
   cat <&3
 }
 
-trap 'code=$?; test $code -eq 0 || compose logs --tail 50 >&2; step down; compose down --volumes --timeout 60 >&2; exit $code' EXIT
+trap 'code=$?; test $code -eq 0 || compose logs --tail 50 >&2; step down; compose down --volumes --rmi all >&2; exit $code' EXIT
 compose down --volumes >&2
 
 step build

@@ -109,8 +109,8 @@ def device_name(device: torch.device) -> str:
 
 
 def gpu_uuid(device: torch.device) -> str | None:
-    """As nvidia-smi names a GPU; None of a processor."""
-    return f"GPU-{torch.cuda.get_device_properties(device).uuid}" if device.type == "cuda" else None
+    """Of a GPU, as nvidia-smi lists it after `GPU-`; None of a processor."""
+    return str(torch.cuda.get_device_properties(device).uuid) if device.type == "cuda" else None
 
 
 def make_deterministic() -> None:

@@ -22,6 +22,7 @@ def repair(queue: Queue) -> list[str]:
     """Bring every ticket where its recorded end says; what was done, in words."""
     _remove_old_temporaries(queue)
     _remove_free_leases(queue)
+    _remove_old_stop_requests(queue)
     done = []
     for state in ("pending", "done", "failed", "cancelled"):
         for job_id in queue.tickets.ids(state):
@@ -106,6 +107,14 @@ def _remove_free_leases(queue: Queue) -> None:
             lease = Lease.acquire(path)
             if lease is not None:
                 lease.release()
+
+
+def _remove_old_stop_requests(queue: Queue) -> None:
+    """To workers that are gone, where nobody waited for them to the end."""
+    for path in queue.paths.control.glob(".worker-*.stop"):
+        with contextlib.suppress(OSError):
+            if not Lease.is_held(queue.paths.leases / path.stem):
+                path.unlink()
 
 
 def cancel(queue: Queue, job_id: str) -> str:

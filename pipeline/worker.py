@@ -113,8 +113,9 @@ class Worker:
         return bool(self.stop.why) or (self.drain and self.queue.is_drained())
 
     def tick(self) -> None:
-        if not self.stop.why and self.queue.paths.stop_request(self.name).exists():
-            self.stop.request(ASKED)
+        with self.trying_again("the queue"):
+            if self.queue.paths.stop_request(self.name).exists():
+                self.stop.request(ASKED)
         if self.stop.why and self.children:
             self.complain(
                 "stopping: running jobs are saved and go on later; asked once more, it does not wait for that"
