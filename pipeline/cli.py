@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import signal
 import sys
 from collections.abc import Callable, Sequence
@@ -35,6 +36,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
+WITH_THE_WORKER = ("torch", "torchvision", "sklearn")  # left out of the image of TensorBoard and command line
 State = Literal["pending", "running", "done", "failed", "cancelled"]
 
 Files = Annotated[list[Path], typer.Argument(metavar="FILE...", help="Job files.", show_default=False)]
@@ -61,6 +63,14 @@ def main() -> NoReturn:
     except PipelineError as error:
         message(f"error: {error}" if not isinstance(error, SpecError) else str(error))
         sys.exit(error.exit_code)
+    except ModuleNotFoundError as error:
+        if error.name not in WITH_THE_WORKER:
+            raise
+        words = shlex.join(sys.argv[1:])
+        message(
+            f"error: this needs {error.name}, which this image does without: docker compose run --rm worker {words}"
+        )
+        sys.exit(1)
     except BrokenPipeError:  # `pipeline status | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
