@@ -95,7 +95,7 @@ def check_disk(home: Home) -> Check:
 
 
 def check_workers(queue: Queue) -> Check:
-    waiting, workers = len(queue.tickets.ids("pending")), queue.live_workers()
+    waiting, workers = len(queue.tickets.ids("pending")), len(queue.live_workers())
     text = f"{workers} working, {waiting} jobs waiting"
     return Check("workers", "warning" if waiting and not workers else "ok", text)
 

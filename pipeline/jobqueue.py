@@ -261,8 +261,9 @@ class Queue:
     def is_cancel_requested(self, job_id: str) -> bool:
         return self.paths.cancel_request(job_id).exists()
 
-    def live_workers(self) -> int:
-        return sum(Lease.is_held(path) for path in self.worker_leases())
+    def live_workers(self) -> list[str]:
+        """Their names."""
+        return sorted(path.name.removeprefix(".worker-") for path in self.worker_leases() if Lease.is_held(path))
 
     def worker_leases(self) -> list[Path]:
         return list(self.paths.leases.glob(".worker-*"))
@@ -271,9 +272,9 @@ class Queue:
         """Whether nothing waits: no ticket, no retry for its time, no job of a dead worker for its child to leave."""
         if self.tickets.ids("pending"):
             return False
-        alive = {path.name for path in self.worker_leases() if Lease.is_held(path)}
+        alive = self.live_workers()
         latest = [self.attempts(job_id).entries[-1:] for job_id in self.tickets.ids("running")]
-        return all(entry and self.paths.worker_lease(entry[0].get("worker", "")).name in alive for entry in latest)
+        return all(entry and entry[0].get("worker", "") in alive for entry in latest)
 
 
 def _must_wait(path: Path) -> bool:

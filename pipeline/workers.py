@@ -32,16 +32,9 @@ def host_name() -> str:
     return re.sub(r"[^A-Za-z0-9_.-]", "_", socket.gethostname())[:40]
 
 
-def live(queue: Queue, *, host: str | None = None) -> list[str]:
-    """The names of all that live, or of those on one host."""
-    leases = (path for path in sorted(queue.worker_leases()) if Lease.is_held(path))
-    names = [path.name.removeprefix(".worker-") for path in leases]
-    return [name for name in names if host is None or name.rpartition("-")[0] == host]
-
-
 def check_health(queue: Queue) -> str:
     """The name of a worker that runs on this host and whose loop goes round. Raises QueueError where there is none."""
-    names = live(queue, host=host_name())
+    names = [name for name in queue.live_workers() if name.rpartition("-")[0] == host_name()]
     if not names:
         raise QueueError(f"no worker runs on {host_name()}")
     before = {name: _changed_at(queue, name) for name in names}
@@ -64,7 +57,7 @@ def _changed_at(queue: Queue, name: str) -> int:
 
 def ask_to_leave(queue: Queue) -> list[str]:
     """Have all workers of the queue stop: they save and requeue their jobs. Their names."""
-    names = live(queue)
+    names = queue.live_workers()
     try:
         for name in names:
             durable.replace_json(queue.paths.stop_request(name), {})

@@ -314,7 +314,7 @@ def test_foreign_files_in_control_and_leases_are_harmless(queue: Queue) -> None:
     (queue.paths.leases / "notes").touch()
     os.mkfifo(queue.paths.leases / ".worker-pipe")
     repair.repair(queue)
-    assert queue.live_workers() == 0
+    assert queue.live_workers() == []
     assert claim(queue).id == job_id
 
 
@@ -518,6 +518,6 @@ def test_live_workers_are_those_who_hold_a_lease(queue: Queue) -> None:
     queue.paths.worker_lease("dead").touch()
     lease = Lease.acquire(queue.paths.worker_lease("alive"))
     assert lease is not None
-    assert queue.live_workers() == 1
+    assert queue.live_workers() == ["alive"]
     repair.repair(queue)
     assert [p.name for p in queue.worker_leases()] == [".worker-alive"]

@@ -34,7 +34,7 @@ Pipeline = Callable[..., subprocess.CompletedProcess[str]]
 
 def names_of(queue: Queue, count: int) -> list[str]:
     """Until so many workers live; what they are called."""
-    return wait_until(lambda: len(names := workers.live(queue)) == count and names, f"{count} workers")
+    return wait_until(lambda: len(names := queue.live_workers()) == count and names, f"{count} workers")
 
 
 @contextmanager
@@ -75,7 +75,7 @@ def test_a_worker_of_another_host_says_nothing_about_this_one(queue: Queue) -> N
     """Two containers on one queue: each asks for its own worker."""
     lease = Lease.acquire(queue.paths.worker_lease("elsewhere-12345678"))
     assert lease is not None
-    assert workers.live(queue) == ["elsewhere-12345678"]
+    assert queue.live_workers() == ["elsewhere-12345678"]
     with pytest.raises(QueueError, match=f"no worker runs on {workers.host_name()}"):
         workers.check_health(queue)
     lease.release()
@@ -100,7 +100,7 @@ def test_a_host_s_name_becomes_a_file_s_name(monkeypatch: pytest.MonkeyPatch, qu
     name = workers.new_name()
     lease = Lease.acquire(queue.paths.worker_lease(name))
     assert lease is not None
-    assert workers.live(queue, host=workers.host_name()) == [name] == workers.live(queue)
+    assert queue.live_workers() == [name]
     assert left_in(queue.paths.leases) == [f".worker-{name}"]
     lease.release()
 
@@ -119,7 +119,7 @@ def test_down_makes_all_workers_leave_and_leaves_nothing(queue: Queue, start: St
     processes = [start("worker"), start("worker")]
     names = names_of(queue, 2)
     done = pipeline("down")
-    assert workers.live(queue) == []
+    assert queue.live_workers() == []
     assert left_in(queue.paths.leases) == left_in(queue.paths.control) == []
     assert (done.returncode, done.stdout) == (0, "")
     assert f"waiting for {names[0]}, {names[1]}" in done.stderr
@@ -198,7 +198,7 @@ def test_down_does_not_wait_for_ever_and_what_it_asked_for_still_happens(
     with stopped(process):
         assert start("down", code=IN_A_HURRY).wait() == 1
         assert f"{name}: still there after 1 s" in (tmp_path / "output-1").read_text()
-        assert workers.live(queue) == [name]
+        assert queue.live_workers() == [name]
     assert process.wait(timeout=30) == 0
     assert left_in(queue.paths.leases) == left_in(queue.paths.control) == []
 
@@ -218,7 +218,7 @@ def test_what_a_worker_was_asked_that_is_killed_is_forgotten(queue: Queue, start
 def test_a_request_that_nobody_could_answer_harms_no_other_worker(queue: Queue, start: Start) -> None:
     """Whoever asked was killed as well."""
     durable.replace_json(queue.paths.stop_request(f"{workers.host_name()}-12345678"), {})
-    assert workers.live(queue) == []
+    assert queue.live_workers() == []
     job_id = queue.submit(quick_spec())
     assert start("worker", "--drain").wait() == 0
     assert end_of(queue, job_id).outcome == "succeeded"
