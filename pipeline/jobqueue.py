@@ -237,17 +237,20 @@ class Queue:
         path = self.paths.end(job_id)
         if os.path.lexists(path.parent) and not path.parent.is_dir():
             self.tickets.quarantine(path.parent, "it is not a folder")
+        was_there = os.path.lexists(path)  # asked before it is read: one that comes meanwhile is not damaged
         end = End.read(path)
-        if end is None and os.path.lexists(path):
+        if end is None and was_there:
             self.tickets.quarantine(path, "it is not a job's end; the job counts as not ended")
         return end
 
     def sound_attempts(self, job_id: str) -> Attempts:
         """The attempts; where their record is damaged, as many as there are logs."""
         path = self.paths.attempts(job_id)
+        if not os.path.lexists(path):
+            return Attempts()
         attempts = Attempts.read(path)
-        if attempts is not None or not os.path.lexists(path):
-            return attempts or Attempts()
+        if attempts is not None:
+            return attempts
         self.tickets.quarantine(path, "it is not a record of attempts; they are counted by their logs")
         numbers = [int(log.stem.removeprefix("attempt-")) for log in self.home.run(job_id).logs()]
         unknown = {"outcome": "lost", "why": "not known: the record of attempts was damaged"}

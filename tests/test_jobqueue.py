@@ -396,6 +396,28 @@ def test_of_many_ends_at_once_the_first_stands_and_the_ticket_follows_it(queue: 
         assert where(queue, job_id) == FOLDER_OF[end.outcome]
 
 
+def test_an_end_that_comes_right_after_a_look_for_one_is_not_taken_for_damaged(
+    queue: Queue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job_id = queue.submit(quick_spec())
+    first, second = claim(queue), Result(1, "failed", "second")
+    read, reads = End.read, []
+
+    def read_just_before_the_first_end(path: Path) -> End | None:
+        reads.append(path)
+        end = read(path)
+        if len(reads) == 1:
+            queue.end(first, Result(1, "succeeded", "first"))
+        return end
+
+    monkeypatch.setattr(End, "read", read_just_before_the_first_end)
+    assert queue.end(first, second) == "done"
+    end = read(queue.paths.end(job_id))
+    assert end is not None
+    assert end.why == "first"
+    assert not list(queue.paths.quarantine.iterdir())
+
+
 def test_a_second_end_changes_nothing(queue: Queue) -> None:
     job_id = queue.submit(quick_spec())
     claimed = claim(queue)
