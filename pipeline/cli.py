@@ -71,8 +71,10 @@ def main() -> NoReturn:
             f"error: this needs {error.name}, which this image does without: docker compose run --rm worker {words}"
         )
         sys.exit(1)
-    except BrokenPipeError:  # `pipeline status | head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except OSError as error:  # what the system refuses where no command has a better message: a full disk, say
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else Python complains of what is left to print
+        if not isinstance(error, BrokenPipeError):  # `pipeline status | head`
+            message(f"error: {error}")
         sys.exit(1)
     sys.exit(0)
 

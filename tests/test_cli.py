@@ -399,6 +399,14 @@ def test_a_reader_that_leaves_early_is_no_error(job_file: JobFile, home: Home) -
     assert process.returncode == 1
 
 
+def test_a_full_disk_that_is_printed_to_is_told_in_a_line(pipeline: Pipeline, job_file: JobFile) -> None:
+    job_id = submitted(pipeline, job_file())[0]
+    for command in (("status",), ("status", "--json"), ("show", job_id), ("schema",), ("validate", job_file())):
+        with Path("/dev/full").open("w") as full:
+            done = pipeline(*command, capture_output=False, stdout=full, stderr=subprocess.PIPE)
+        assert (done.returncode, done.stderr) == (1, "error: [Errno 28] No space left on device\n")
+
+
 def test_doctor_tells_a_good_home_from_a_bad_one(pipeline: Pipeline, home: Home, tmp_path: Path) -> None:
     verdicts = {check.name: check.verdict for check in doctor.check_home(home)}
     assert verdicts["home"] == "ok"
