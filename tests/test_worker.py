@@ -160,7 +160,9 @@ def test_a_killed_child_is_tried_again_in_the_same_run_until_retries_run_out(
 ) -> None:
     lucky = queue.submit(quick_spec("lucky", epochs=EPOCHS, train={"checkpoint_every": 1}, resources={"retries": 1}))
     worker = start("worker", "--drain")
-    os.kill(wait_for_training(queue.home, lucky), signal.SIGKILL)
+    child = wait_for_training(queue.home, lucky)
+    wait_until(queue.home.run(lucky).last.exists, "its first checkpoint")
+    os.kill(child, signal.SIGKILL)
     wait_until(lambda: queue.attempts(lucky).retries_used == 1, "the retry")
     assert worker.wait() == 0
     assert outcomes(queue, lucky) == ["lost", "succeeded"]
