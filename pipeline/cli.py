@@ -6,27 +6,26 @@ Exit codes: 0 done; 1 the job or the command failed; 2 bad usage or an invalid j
 
 from __future__ import annotations
 
-import json
 import os
 import shlex
-import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, NoReturn
 
 import typer
 
 import pipeline
-from pipeline import cli_results, jobfile, repair, workers
+from pipeline import cli_results, cli_workers, jobfile, repair
 from pipeline import doctor as checks
 from pipeline import status as jobs
 from pipeline.child import child_environment
-from pipeline.errors import PipelineError, QueueError, SpecError, UsageError
+from pipeline.cli_common import File, Files, Id, Ids, Json, Overrides, message, print_json, print_lines, queue_of
+from pipeline.errors import PipelineError, QueueError, SpecError
 from pipeline.jobqueue import Queue
 from pipeline.paths import Home, RunPaths, find_data
 from pipeline.spec import Spec, json_schema
-from pipeline.terminal import TerminalDisplay, command_to_look, job_table, status_table, table
+from pipeline.terminal import command_to_look, job_table, status_table, table
 
 app = typer.Typer(
     name="pipeline",
@@ -38,21 +37,6 @@ app = typer.Typer(
 )
 WITH_THE_WORKER = ("torch", "torchvision", "sklearn")  # left out of the image of TensorBoard and command line
 State = Literal["pending", "running", "done", "failed", "cancelled"]
-
-Files = Annotated[list[Path], typer.Argument(metavar="FILE...", help="Job files.", show_default=False)]
-File = Annotated[Path, typer.Argument(metavar="FILE", help="A job file.", show_default=False)]
-Ids = Annotated[
-    list[str], typer.Argument(metavar="ID...", help="Ids, or the beginnings of ids, or latest.", show_default=False)
-]
-Id = Annotated[str, typer.Argument(metavar="ID", help="An id, or the beginning of one, or latest.", show_default=False)]
-Overrides = Annotated[
-    list[str] | None,
-    typer.Option("--set", metavar="KEY=VALUE", help="Override a field, as train.epochs=2; may be given again."),
-]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
-Port = Annotated[int, typer.Option(min=1, max=65535, help="TensorBoard's port.")]
-Drain = Annotated[bool, typer.Option("--drain", help="Leave when nothing waits; 1 if a job did not succeed.")]
-Slots = Annotated[int, typer.Option(min=1, max=64, help="Jobs that run at the same time.")]
 
 
 def main() -> NoReturn:
@@ -77,30 +61,6 @@ def main() -> NoReturn:
             message(f"error: {error}")
         sys.exit(1)
     sys.exit(0)
-
-
-def message(text: str) -> None:
-    typer.echo(text, err=True)
-
-
-def print_json(value: Any) -> None:
-    typer.echo(json.dumps(value, indent=2, ensure_ascii=False))
-
-
-def print_lines(lines: Sequence[str]) -> None:
-    for line in lines:
-        typer.echo(line)
-
-
-def queue_of(context: typer.Context) -> Queue:
-    """The queue of the home. Raises UsageError where no home can be."""
-    home: Home = context.obj
-    nearest = next(path for path in (home.root, *home.root.parents) if os.access(path, os.F_OK))
-    if not nearest.is_dir():
-        raise UsageError(f"{home.root}: cannot be a home: {nearest} is not a folder")
-    if not os.access(nearest, os.R_OK | os.X_OK):
-        raise UsageError(f"{home.root}: cannot be a home: {nearest} cannot be read")
-    return Queue(home)
 
 
 def _version(wanted: bool) -> None:
@@ -191,77 +151,6 @@ def warn_of_missing_folders(specs: Sequence[Spec], home: Home) -> None:
         path = spec.data.options().get("path")
         if path is not None and not (folder := find_data(home.datasets, Path(path).expanduser())).is_dir():
             message(f"warning: {spec.name}: there is no folder {folder} (yet)")
-
-
-@app.command()
-def worker(context: typer.Context, drain: Drain = False, slots: Slots = 1) -> None:
-    """Work through the queue. Ctrl-C saves running jobs and queues them again; a second one does not wait for that."""
-    work(queue_of(context).home, drain=drain, slots=slots)
-
-
-@app.command()
-def up(
-    context: typer.Context,
-    port: Port = 6006,
-    host: Annotated[
-        str, typer.Option(help="Address that TensorBoard listens at; it asks for no password.")
-    ] = "127.0.0.1",
-    drain: Drain = False,
-    slots: Slots = 1,
-) -> None:
-    """Run the worker and TensorBoard together; Ctrl-C stops both."""
-    from pipeline.serve import TensorBoard
-
-    queue = queue_of(context)
-    queue.create()
-    home = queue.home
-    board = TensorBoard(home.runs, port=port, host=host)
-    try:
-        board.wait_until_it_answers()
-        message(f"TensorBoard: {board.url} (its page reloads by itself once you switch that on in its settings)")
-        work(home, drain=drain, slots=slots, on_tick=board.keep_alive, at_end=board.stop)
-    finally:
-        board.stop()
-
-
-@app.command()
-def down(context: typer.Context) -> None:
-    """Stop all workers of the home, and TensorBoard where it came with one; their jobs go on with the next `up`."""
-    queue = queue_of(context)
-    names = workers.ask_to_leave(queue)
-    message(f"waiting for {', '.join(names)}" if names else f"no worker is running in {queue.home.root}")
-    workers.wait_until_gone(queue, names)
-
-
-@app.command()
-def health(context: typer.Context) -> None:
-    """Check that a worker runs on this host, or in this container, and that its loop goes round."""
-    typer.echo(f"{workers.check_health(queue_of(context))}: works")
-
-
-def work(
-    home: Home,
-    *,
-    drain: bool,
-    slots: int,
-    on_tick: Callable[[], None] = lambda: None,
-    at_end: Callable[[], None] = lambda: None,
-) -> None:
-    from pipeline.stop import Stop, listen
-    from pipeline.worker import Worker
-
-    display, stop = TerminalDisplay(), Stop()
-    worker = Worker(home, display, slots=slots, drain=drain, stop=stop, on_tick=on_tick)
-    message(f"worker: serves {home.root}; Ctrl-C stops it, and its jobs go on later")
-    try:
-        with listen(stop, signal.SIGINT, signal.SIGTERM, signal.SIGHUP, again=worker.kill_all):
-            worker.run()
-    finally:
-        display.close()
-        at_end()
-        worker.queue.paths.stop_request(worker.name).unlink(missing_ok=True)
-    if drain and worker.num_unsuccessful:
-        raise typer.Exit(1)
 
 
 @app.command()
@@ -396,7 +285,7 @@ def doctor(context: typer.Context, as_json: Json = False) -> None:
         raise typer.Exit(1)
 
 
-for command in cli_results.COMMANDS:
+for command in (*cli_workers.COMMANDS, *cli_results.COMMANDS):
     app.command(command.__name__.replace("_", "-"))(command)
 
 

@@ -12,19 +12,15 @@ from typing import Annotated, Literal
 
 import typer
 
+from pipeline.cli_common import Id, Ids, Json, message, print_json, print_lines
 from pipeline.errors import DataError
 from pipeline.paths import Home
 from pipeline.results import runs
 
-Ids = Annotated[
-    list[str], typer.Argument(metavar="ID...", help="Ids, or the beginnings of ids, or latest.", show_default=False)
-]
-Id = Annotated[str, typer.Argument(metavar="ID", help="An id, or the beginning of one, or latest.", show_default=False)]
 Out = Annotated[Path | None, typer.Option(metavar="FILE", help="File to write.", show_default=False)]
 Checkpoint = Annotated[
     Literal["best", "last"], typer.Option(help="The weights with the highest test accuracy, or the latest ones.")
 ]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
 
 
 def export(
@@ -41,7 +37,7 @@ def export(
 
     home: Home = context.obj
     kind = exports.choose_format(format_, out)
-    exports.export(runs.find_all(home, ids), kind, out, say=lambda line: typer.echo(line, err=True))
+    exports.export(runs.find_all(home, ids), kind, out, say=message)
 
 
 def compare(
@@ -63,16 +59,16 @@ def compare(
         plotting.check_suffix(plot)
         check_name(plot)
     found = runs.find_all(home, ids)
-    comparison = comparing.compare(home, found, metric, say=lambda line: typer.echo(line, err=True))
+    comparison = comparing.compare(home, found, metric, say=message)
     labels = runs.short_ids(home, [run.id for run in comparison.runs])
     if as_json:
-        typer.echo(json.dumps(comparing.to_json(comparison), indent=2, default=str))
+        typer.echo(json.dumps(comparing.to_json(comparison), indent=2, default=str))  # a date in a file that was edited
     else:
         width = shutil.get_terminal_size(fallback=(100, 24)).columns
-        typer.echo("\n".join(comparing.lines(comparison, labels, width=width)))
+        print_lines(comparing.lines(comparison, labels, width=width))
     if plot:
         write_whole(plot, lambda file: plotting.draw(comparison, labels, plot, file))
-        typer.echo(f"{plot}: {metric} over the steps", err=True)
+        message(f"{plot}: {metric} over the steps")
 
 
 def report(context: typer.Context, job_id: Id, out: Out = None) -> None:
@@ -99,13 +95,13 @@ def predict(
     model = classifier.load(runs.find(context.obj, job_id), checkpoint)
     files, notes, problems = classifier.find_pictures(images)
     for note in (*notes, *problems):
-        typer.echo(note, err=True)
+        message(note)
     found = []
     width = max((len(_in_a_line(file)) for file in files), default=0)
     for file, guesses in model.classify(files, top=top):
         if isinstance(guesses, DataError):
             problems.append(str(guesses))
-            typer.echo(guesses, err=True)
+            message(str(guesses))
         elif as_json:
             classes = [{"name": name, "probability": probability} for name, probability in guesses]
             found.append({"file": str(file), "classes": classes})
@@ -114,7 +110,7 @@ def predict(
             cells = [f"{name:{longest}} {100 * probability:6.2f} %" for name, probability in guesses]
             typer.echo("   ".join([_in_a_line(file).ljust(width), *cells]))
     if as_json:
-        typer.echo(json.dumps(found, indent=2, ensure_ascii=False))
+        print_json(found)
     if problems:
         raise typer.Exit(1)
 
@@ -142,7 +138,7 @@ def export_model(
     path = exporter.destination(run, format_, out)
     checked = exporter.export(classifier.load(run, checkpoint), format_, path)
     typer.echo(path)
-    typer.echo(f"checked: {checked}", err=True)
+    message(f"checked: {checked}")
 
 
 COMMANDS = (export, compare, report, predict, export_model)

@@ -35,7 +35,8 @@ LAYERS = """
     results.compare  results.model_formats  results.report_facts  results.report_charts
     results.plot  results.export_model  results.report_classes
     results.report
-    cli_results
+    cli_common
+    cli_workers  cli_results
     cli
 """
 LAYER_OF = {module: depth for depth, line in enumerate(LAYERS.strip().splitlines()) for module in line.split()}

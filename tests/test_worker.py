@@ -357,7 +357,7 @@ cli.main()
 
 
 def is_alive(process: int) -> bool:
-    """Whether it still has memory, and so may do something; an orphan that died is there until somebody waits for it."""
+    """Whether it still has memory, and may do something; a dead orphan is listed until somebody has waited for it."""
     try:
         return bool(Path(f"/proc/{process}/cmdline").read_bytes())
     except OSError:
