@@ -36,6 +36,7 @@ ifeq ($(MODE),docker)
   ifeq ($(GPU)$(call setting,COMPOSE_FILE),no)
     FILES := $(addprefix -f ,compose.yaml $(wildcard compose.override.yaml) docker/compose.cpu.yaml)
   endif
+  REVISION  = $(shell git rev-parse HEAD 2>/dev/null)$(if $(shell git status --porcelain -- pipeline 2>/dev/null),-dirty)
   COMPOSE  := docker compose $(FILES)
   PIPELINE := $(COMPOSE) --progress quiet run --rm cli
   HOME_IS  := containers$(if $(filter no,$(GPU)),$(,) without a GPU) (MODE=docker)
@@ -101,6 +102,9 @@ up: $(PREPARED) ## Worker and TensorBoard together: make up [PORT=6006] [WORKERS
 ifeq ($(MODE),docker)
 	@mkdir -p "$(or $(call setting,PIPELINE_DATA),var/datasets)"
 	@docker image inspect $(IMAGES) >/dev/null 2>&1 || $(MAKE) --no-print-directory build
+	@built=$$(docker image inspect --format '{{index .Config.Labels "org.opencontainers.image.revision"}}' $(firstword $(IMAGES))); \
+	  test -z "$$built" -o -z "$(REVISION)" -o "$$built" = "$(REVISION)" || \
+	  echo "the images are not of this commit and its changes: make build brings them up to date" >&2
 	@PIPELINE_IMAGE_DIGEST=$$(docker image inspect --format '{{.Id}}' $(firstword $(IMAGES))) \
 	  $(COMPOSE) up --detach --wait $(if $(WORKERS),--scale worker=$(WORKERS))
 	@echo "TensorBoard: http://$$($(COMPOSE) port tensorboard 6006) (its page reloads by itself once you switch that on)"
@@ -147,8 +151,7 @@ else
 endif
 
 build: engine ## Build the two images
-	@REVISION=$$(git rev-parse HEAD 2>/dev/null)$$(test -z "$$(git status --porcelain -- pipeline 2>/dev/null)" || echo -dirty) \
-	  docker compose build worker tensorboard
+	@REVISION=$(REVISION) docker compose build worker tensorboard
 
 smoke: engine ## Build, up, a first job, TensorBoard, down: in containers of their own, on the CPU
 	@docker/smoke.sh

@@ -217,6 +217,44 @@ def test_job_files_and_ones_own_data_are_there() -> None:
 # What the images are built from
 
 
+@pytest.mark.parametrize(
+    ("label", "is_changed", "is_told"),
+    [
+        ("{head}", False, False),
+        ("4f1c2a", False, True),
+        ("{head}", True, True),
+        ("{head}-dirty", True, False),
+        ("", False, False),
+    ],
+    ids=["of this commit", "of another", "of this commit, changed since", "of changed code", "by Compose alone"],
+)
+def test_make_up_says_when_the_images_are_not_of_the_code_that_is_here(
+    tmp_path: Path, label: str, is_changed: bool, is_told: bool
+) -> None:
+    def git(*arguments: str) -> str:
+        command = ["git", "-c", "user.name=a", "-c", "user.email=a@b", *arguments]
+        return subprocess.run(command, cwd=checkout, check=True, capture_output=True, text=True).stdout.strip()
+
+    checkout, bin_folder = tmp_path / "checkout", tmp_path / "bin"
+    (checkout / "pipeline").mkdir(parents=True)
+    (checkout / "pipeline" / "code.py").write_text("")
+    (checkout / "Makefile").write_bytes((ROOT / "Makefile").read_bytes())
+    git("init", "--quiet")
+    git("add", ".")
+    git("commit", "--quiet", "--message", "all")
+    if is_changed:
+        (checkout / "pipeline" / "code.py").write_text("changed")
+
+    bin_folder.mkdir()
+    answer = f'case "$*" in *revision*) echo "{label.format(head=git("rev-parse", "HEAD"))}";; esac'
+    (bin_folder / "docker").write_text(f"#!/bin/sh\n{answer}\n")
+    (bin_folder / "docker").chmod(0o755)
+    env = {**os.environ, "PATH": f"{bin_folder}:{os.environ['PATH']}"}
+    command = ["make", "--no-print-directory", "up", "MODE=docker", "GPU=no"]
+    said = subprocess.run(command, cwd=checkout, env=env, check=True, capture_output=True, text=True).stderr
+    assert ("make build brings them up to date" in said) == is_told
+
+
 @pytest.mark.parametrize("name", LOCKS)
 def test_a_lock_has_the_versions_of_the_projects_with_hashes_and_no_address(name: str) -> None:
     def pins(path: Path) -> set[str]:
