@@ -28,17 +28,18 @@ from typing import Any
 
 from throughput import busy_seconds, describe, find_data
 
-from pipeline import device, manifest
 from pipeline.board.writer import Board
-from pipeline.child import child_environment
 from pipeline.data import source as datasets
 from pipeline.data.source import Source
-from pipeline.logbook import Logbook
-from pipeline.metrics import Evaluation
-from pipeline.paths import RunPaths
-from pipeline.spec import Log, Spec
+from pipeline.home.paths import RunPaths
+from pipeline.jobfile import catalog
+from pipeline.jobfile.spec import Log, Spec
 from pipeline.stop import Stop
-from pipeline.train import Loop, Trainer
+from pipeline.training import device, manifest
+from pipeline.training.logbook import Logbook
+from pipeline.training.loop import Loop, Trainer
+from pipeline.training.metrics import Evaluation
+from pipeline.worker.child import child_environment
 
 NOTHING = dict.fromkeys(("histograms", "images", "graph", "figures", "pr_curves", "embeddings"), False)
 EVERYTHING = {**dict.fromkeys(NOTHING, True), "profile": True}
@@ -122,7 +123,10 @@ def make_side(log: dict[str, Any], data: Path, scratch: Path, epochs: int) -> Si
 
 
 def load(spec: Spec, scratch: Path) -> Source:
-    return datasets.load(spec.data.name, spec.data.options(), image_size=None, datasets=scratch, log=complain)
+    name = spec.data.name
+    return datasets.load(
+        name, catalog.DATASETS[name].load(), spec.data.options(), image_size=None, datasets=scratch, log=complain
+    )
 
 
 def complain(text: str) -> None:

@@ -64,7 +64,7 @@ class Pace:
 def tutorial(work: Work) -> None:
     from tutorial import train
 
-    from pipeline import catalog
+    from pipeline.jobfile import catalog
 
     options = dict(MODELS[work.model])
     net = catalog.MODELS[options.pop("name")].load()(num_classes=10, channels=3, image_size=32, **options)
@@ -76,16 +76,17 @@ def tutorial(work: Work) -> None:
 
 
 def ours(work: Work) -> None:
-    """As `pipeline.run` trains, without checkpoints and evaluation."""
-    from pipeline import device, manifest
+    """As `pipeline.training.attempt` trains, without checkpoints and evaluation."""
     from pipeline.board.writer import Board
     from pipeline.data import source
-    from pipeline.logbook import Logbook
-    from pipeline.metrics import Evaluation
-    from pipeline.paths import RunPaths
-    from pipeline.spec import Spec
+    from pipeline.home.paths import RunPaths
+    from pipeline.jobfile import catalog
+    from pipeline.jobfile.spec import Spec
     from pipeline.stop import Stop
-    from pipeline.train import Loop, Trainer
+    from pipeline.training import device, manifest
+    from pipeline.training.logbook import Logbook
+    from pipeline.training.loop import Loop, Trainer
+    from pipeline.training.metrics import Evaluation
 
     data = {"name": "image_folder", "path": str(work.data), "batch_size": work.batch_size}
     train = {
@@ -107,6 +108,7 @@ def ours(work: Work) -> None:
     setting = device.choose(spec)
     pictures = source.load(
         spec.data.name,
+        catalog.DATASETS[spec.data.name].load(),
         spec.data.options(),
         image_size=None,
         datasets=work.scratch,

@@ -21,7 +21,7 @@ os.environ.pop("PIPELINE_TENSORBOARD_URL", None)
 os.environ.pop("PIPELINE_REVISION", None)
 os.environ.pop("PIPELINE_IMAGE_DIGEST", None)
 
-from pipeline.paths import Home
+from pipeline.home.paths import Home
 
 MINIMAL = """\
 name: tiny

@@ -20,10 +20,10 @@ from typing import Any
 import pytest
 from quick import EVERYTHING_SHOWN, quick_spec, wait_until
 
-from pipeline.jobqueue import Queue
-from pipeline.paths import Home
-from pipeline.records import Progress
-from pipeline.serve import TensorBoard
+from pipeline.board.process import TensorBoard
+from pipeline.home.paths import Home
+from pipeline.home.records import Progress
+from pipeline.queue.job_queue import Queue
 
 EPOCHS, VGG_EPOCHS, STEPS_OF_EPOCH, EVERY = 3, 8, 23, 5
 STOP_AT, KILL_AT = 30, 100  # steps of the VGG job: amid its second and its fifth epoch, or soon after

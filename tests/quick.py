@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from pipeline.spec import Spec
+from pipeline.jobfile.spec import Spec
 
 T = TypeVar("T")
 

@@ -22,7 +22,7 @@ from tensorboard.plugins.scalar.metadata import PLUGIN_NAME
 from tensorboard.util.tensor_util import make_ndarray
 
 from pipeline.errors import PipelineError
-from pipeline.paths import RunPaths
+from pipeline.home.paths import RunPaths
 
 HEADER, FOOTER = struct.Struct("<QI"), struct.Struct("<I")
 BUFFER_BYTES = 1 << 20

@@ -15,7 +15,7 @@ from pydantic import BaseModel
 from torch.utils.tensorboard.summary import hparams
 
 from pipeline.board.writer import Board
-from pipeline.spec import Spec
+from pipeline.jobfile.spec import Spec
 
 SECTIONS = ("model", "data", "train")  # the others do not change what is learned
 

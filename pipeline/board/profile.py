@@ -14,9 +14,9 @@ import torch
 from torch.autograd import DeviceType  # type: ignore[attr-defined] # not in its __all__
 from torch.profiler import ProfilerActivity
 
-from pipeline import durable
 from pipeline.board import tags, texts
 from pipeline.board.writer import Board
+from pipeline.home import durable
 
 NUM_STEPS = 5
 FIRST = 10  # the first steps are of no use: they allocate, and choose kernels

@@ -15,8 +15,8 @@ import torch
 from google.protobuf import text_format
 from tensorboard.plugins.projector.projector_config_pb2 import EmbeddingInfo, ProjectorConfig
 
-from pipeline import durable
 from pipeline.board import images
+from pipeline.home import durable
 
 CONFIG = "projector_config.pbtxt"  # where TensorBoard looks
 NUM_PICTURES = 250

@@ -18,7 +18,7 @@ from tensorboard.compat.proto.types_pb2 import DT_STRING
 from tensorboard.plugins.text import metadata as text_metadata
 from torch.utils.tensorboard import SummaryWriter
 
-from pipeline.paths import RunPaths
+from pipeline.home.paths import RunPaths
 
 FLUSH_S = 5  # how long a point may wait before TensorBoard can see it
 

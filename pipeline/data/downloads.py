@@ -22,7 +22,7 @@ import torch
 from pipeline.data.cache import Log
 from pipeline.data.source import Contents, Found, Split, digest
 from pipeline.errors import DataError
-from pipeline.paths import find_data
+from pipeline.home.paths import find_data
 
 _TIMEOUT_S = 60.0
 _TELL_EVERY_S = 5.0

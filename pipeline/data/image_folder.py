@@ -23,7 +23,7 @@ from pipeline.data.folder_listing import SPLITS, Files, Listing, list_folder, sh
 from pipeline.data.pictures import read_picture
 from pipeline.data.source import Contents, FileSplit, Found, Split, digest
 from pipeline.errors import DataError
-from pipeline.paths import find_data
+from pipeline.home.paths import find_data
 
 _CHUNK = 512  # pictures that a thread decodes at a time
 _NAMED = 10  # damaged files in a message

@@ -22,7 +22,6 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
-from pipeline import catalog
 from pipeline.data.cache import Cache, Log
 from pipeline.errors import DataError
 
@@ -118,13 +117,21 @@ class Source:
     notes: tuple[str, ...]
 
 
-def load(name: str, options: Mapping[str, object], *, image_size: int | None, datasets: Path, log: Log) -> Source:
-    """The catalog's dataset `name`, its pictures resized to `image_size`, or as they are if that is None.
+def load(
+    name: str,
+    reader: Callable[..., Found],
+    options: Mapping[str, object],
+    *,
+    image_size: int | None,
+    datasets: Path,
+    log: Log,
+) -> Source:
+    """The dataset `name` as its reader finds it, its pictures resized to `image_size`, or as they are if that is None.
 
     Leaves the decoded pictures in `datasets/.cache`, so that the next job starts at once. Any number of processes may
     ask for the same dataset at once: one downloads and decodes, the others wait. Raises DataError.
     """
-    found: Found = catalog.DATASETS[name].load()(datasets, image_size=image_size, log=log, **options)
+    found = reader(datasets, image_size=image_size, log=log, **options)
     cache = Cache(datasets, name, {"image_size": image_size, **options}, log=log)
     if source := _restore(cache, found.state()):
         return source

@@ -7,7 +7,7 @@ from collections import OrderedDict
 import torch
 from torch import nn
 
-from pipeline.models import require_size
+from pipeline.models.size import require_size
 
 
 class Net(nn.Module):

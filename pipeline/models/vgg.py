@@ -9,7 +9,7 @@ from typing import Literal
 import torch
 from torch import nn
 
-from pipeline.models import require_size
+from pipeline.models.size import require_size
 
 Widths = Sequence[int | Literal["M"]]
 

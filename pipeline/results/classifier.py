@@ -21,14 +21,15 @@ from PIL import Image
 from pydantic import TypeAdapter
 from torch import nn
 
-from pipeline import checkpoint, durable
 from pipeline.data.folder_listing import shown
 from pipeline.data.pictures import read_picture
-from pipeline.engine import build_model, evaluation_batch
 from pipeline.errors import CheckpointError, DataError, PipelineError
-from pipeline.paths import RunPaths
-from pipeline.run import load_spec
-from pipeline.spec import Spec
+from pipeline.home import durable
+from pipeline.home.paths import RunPaths
+from pipeline.jobfile import frozen
+from pipeline.jobfile.spec import Spec
+from pipeline.training import checkpoint
+from pipeline.training.engine import build_model, evaluation_batch
 
 Which = Literal["best", "last"]
 Guess = tuple[str, float]  # a class and its probability
@@ -204,7 +205,7 @@ def _submit(run: RunPaths) -> str:
 
 def _spec(run: RunPaths) -> Spec:
     try:
-        return load_spec(run)
+        return frozen.load(run)
     except OSError as error:
         raise PipelineError(f"{run.spec}: cannot be read: {error.strerror}") from None
     except (ValueError, TypeError, yaml.YAMLError, RecursionError):  # what pydantic raises is a ValueError

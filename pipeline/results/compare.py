@@ -15,12 +15,10 @@ import yaml
 from pipeline.board import tags
 from pipeline.board.events import Point, read_scalars, shortest
 from pipeline.errors import PipelineError, UsageError
-from pipeline.explain import nearest
-from pipeline.paths import Home, RunPaths
-from pipeline.records import Attempts, End, Progress, Result
-from pipeline.run import in_words
-from pipeline.terminal import table
-from pipeline.tickets import Tickets
+from pipeline.home.paths import Home, RunPaths
+from pipeline.home.records import Attempts, End, Progress, Result
+from pipeline.queue.tickets import Tickets
+from pipeline.wording import in_words, nearest, table
 
 LABELS = ("name", "description")  # fields that change nothing in the training
 LOWER_IS_BETTER = {"loss", "error", "time", "seconds", "ms", "duration", "latency", "memory", "perplexity"}

@@ -17,10 +17,10 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO, Literal, NamedTuple, TextIO, get_args
 
-from pipeline import durable
 from pipeline.board.events import read_scalars, shortest
 from pipeline.errors import PipelineError, UsageError
-from pipeline.paths import RunPaths
+from pipeline.home import durable
+from pipeline.home.paths import RunPaths
 
 Format = Literal["csv", "json", "parquet"]
 Say = Callable[[str], object]

@@ -12,9 +12,9 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 
-from pipeline import durable
 from pipeline.errors import PipelineError, UsageError
-from pipeline.paths import RunPaths
+from pipeline.home import durable
+from pipeline.home.paths import RunPaths
 from pipeline.results.classifier import Classifier
 from pipeline.results.model_formats import FORMATS, as_text, facts, first_line, quiet, require
 

@@ -22,9 +22,9 @@ from typing import Any
 import torch
 
 import pipeline
-from pipeline.engine import build_model
 from pipeline.errors import PipelineError
 from pipeline.results.classifier import Classifier, Normalised
+from pipeline.training.engine import build_model
 
 FORMAT_VERSION = 1  # of the metadata
 METADATA_FILE = "metadata.json"  # of torch-export, inside the archive

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import BinaryIO
 
 from pipeline.errors import UsageError
-from pipeline.explain import cut
 from pipeline.results.compare import Compared, Comparison, as_text
+from pipeline.wording import cut
 
 # Okabe and Ito, "Color Universal Design", 2008, without the yellow, which is too light for a line.
 COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")

@@ -23,12 +23,12 @@ import jinja2
 from markupsafe import Markup
 
 import pipeline
-from pipeline import durable
 from pipeline.board import events, tags
-from pipeline.conditions import conditions, part
+from pipeline.board.conditions import conditions, part
 from pipeline.errors import PipelineError, UsageError
-from pipeline.paths import Home, RunPaths
-from pipeline.records import Evaluated, now
+from pipeline.home import durable
+from pipeline.home.paths import Home, RunPaths
+from pipeline.home.records import Evaluated, now
 from pipeline.results import report_charts, report_classes, report_facts
 from pipeline.results.report_charts import percent
 from pipeline.results.report_facts import Facts, duration, moment
@@ -50,7 +50,7 @@ Curves = Mapping[str, Sequence[events.Point]]
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(prog="pipeline.results.report")
+    parser = argparse.ArgumentParser(prog="python -m pipeline.results.report")
     parser.add_argument("home", type=Path)
     parser.add_argument("id")
     arguments = parser.parse_args()

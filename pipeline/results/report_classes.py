@@ -9,7 +9,7 @@ import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-from pipeline.records import ClassScore, Evaluated, Mistake
+from pipeline.home.records import ClassScore, Evaluated, Mistake
 from pipeline.results.report_charts import percent
 
 MATRIX_CLASSES = 25  # more do not fit a screen, and become a list

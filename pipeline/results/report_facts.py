@@ -11,14 +11,16 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from pipeline import durable, status, yamltree
-from pipeline.conditions import Row, attempts_of, part, words
+from pipeline.board.conditions import Row, attempts_of, part, words
 from pipeline.errors import SpecError
-from pipeline.jobqueue import Queue
-from pipeline.paths import Home, RunPaths
-from pipeline.records import Progress, Result
-from pipeline.run import in_words
-from pipeline.terminal import name_of
+from pipeline.home import durable
+from pipeline.home.ids import name_of
+from pipeline.home.paths import Home, RunPaths
+from pipeline.home.records import Progress, Result
+from pipeline.jobfile import yamltree
+from pipeline.queue import views
+from pipeline.queue.job_queue import Queue
+from pipeline.wording import in_words
 
 LOG_LINES = 40
 LOG_BYTES = 64 * 1024
@@ -62,7 +64,7 @@ class Facts:
 def read(home: Home, run: RunPaths) -> Facts:
     queue, job_id = Queue(home), run.root.name
     state = queue.tickets.state(job_id) if queue.paths.root.is_dir() else None
-    view = (status.job(queue, job_id, state) if state else None) or _without_ticket(run)
+    view = (views.job(queue, job_id, state) if state else None) or _without_ticket(run)
     progress = Progress.read(run.progress) or Progress(0)
     manifest, spec_text = durable.read_json(run.manifest) or {}, _spec_text(run)
     return Facts(

@@ -9,8 +9,9 @@ from __future__ import annotations
 import os
 
 from pipeline.errors import UsageError
-from pipeline.paths import STATES, Home, RunPaths
-from pipeline.tickets import Tickets, age_key
+from pipeline.home.ids import age_key
+from pipeline.home.paths import STATES, Home, RunPaths
+from pipeline.queue.tickets import Tickets
 
 SHOWN = 5  # ids in a message
 

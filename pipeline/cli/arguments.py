@@ -1,0 +1,54 @@
+"""What commands share: their arguments, the queue that they act on, and how they print.
+
+Data goes to stdout, messages to stderr.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from pipeline.errors import UsageError
+from pipeline.home.paths import Home
+from pipeline.queue.job_queue import Queue
+
+Files = Annotated[list[Path], typer.Argument(metavar="FILE...", help="Job files.", show_default=False)]
+File = Annotated[Path, typer.Argument(metavar="FILE", help="A job file.", show_default=False)]
+Ids = Annotated[
+    list[str], typer.Argument(metavar="ID...", help="Ids, or the beginnings of ids, or latest.", show_default=False)
+]
+Id = Annotated[str, typer.Argument(metavar="ID", help="An id, or the beginning of one, or latest.", show_default=False)]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Override a field, as train.epochs=2; may be given again."),
+]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
+
+
+def message(text: str) -> None:
+    typer.echo(text, err=True)
+
+
+def print_json(value: Any) -> None:
+    typer.echo(json.dumps(value, indent=2, ensure_ascii=False))
+
+
+def print_lines(lines: Sequence[str]) -> None:
+    for line in lines:
+        typer.echo(line)
+
+
+def queue_of(context: typer.Context) -> Queue:
+    """The queue of the home. Raises UsageError where no home can be."""
+    home: Home = context.obj
+    nearest = next(path for path in (home.root, *home.root.parents) if os.access(path, os.F_OK))
+    if not nearest.is_dir():
+        raise UsageError(f"{home.root}: cannot be a home: {nearest} is not a folder")
+    if not os.access(nearest, os.R_OK | os.X_OK):
+        raise UsageError(f"{home.root}: cannot be a home: {nearest} cannot be read")
+    return Queue(home)

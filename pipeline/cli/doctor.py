@@ -1,0 +1,38 @@
+"""Checks of a home and its machine, for `doctor` and for the worker's start: what is missing, and what to do."""
+
+from __future__ import annotations
+
+import os
+import platform
+import sys
+from typing import Literal
+
+from pipeline.home.paths import Home
+from pipeline.queue.checks import Check, check_home
+
+
+def check_all(home: Home) -> list[Check]:
+    return [*check_home(home), check_python(), *check_torch(), check_processors()]
+
+
+def check_python() -> Check:
+    verdict: Literal["ok", "error"] = "ok" if sys.version_info >= (3, 11) else "error"
+    return Check("python", verdict, f"{platform.python_version()} at {sys.executable}")
+
+
+def check_processors() -> Check:
+    return Check("processors", "ok", f"{os.cpu_count()}")
+
+
+def check_torch() -> list[Check]:
+    """Imports torch, which takes a second; so `doctor` alone does this."""
+    try:
+        import torch
+        import torchvision
+    except (ImportError, RuntimeError) as error:
+        return [Check("torch", "error", f"cannot be imported: {error}; `make clean` and `make test` install it anew")]
+    checks = [Check("torch", "ok", f"{torch.__version__}, torchvision {torchvision.__version__}")]
+    if not torch.cuda.is_available():
+        return [*checks, Check("gpu", "ok", "none that PyTorch sees; jobs with device auto run on the CPU")]
+    names = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
+    return [*checks, *(Check(f"gpu {index}", "ok", name) for index, name in enumerate(names))]

@@ -1,0 +1,88 @@
+"""The commands for workers: worker, up, down, health. `cli.py` adds them to its own."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable
+from typing import Annotated
+
+import typer
+
+from pipeline.cli.arguments import message, queue_of
+from pipeline.cli.terminal import TerminalDisplay
+from pipeline.home.paths import Home
+from pipeline.queue import live_workers
+
+Port = Annotated[int, typer.Option(min=1, max=65535, help="TensorBoard's port.")]
+Drain = Annotated[bool, typer.Option("--drain", help="Leave when nothing waits; 1 if a job did not succeed.")]
+Slots = Annotated[int, typer.Option(min=1, max=64, help="Jobs that run at the same time.")]
+
+
+def worker(context: typer.Context, drain: Drain = False, slots: Slots = 1) -> None:
+    """Work through the queue. Ctrl-C saves running jobs and queues them again; a second one does not wait for that."""
+    work(queue_of(context).home, drain=drain, slots=slots)
+
+
+def up(
+    context: typer.Context,
+    port: Port = 6006,
+    host: Annotated[
+        str, typer.Option(help="Address that TensorBoard listens at; it asks for no password.")
+    ] = "127.0.0.1",
+    drain: Drain = False,
+    slots: Slots = 1,
+) -> None:
+    """Run the worker and TensorBoard together; Ctrl-C stops both."""
+    from pipeline.board.process import TensorBoard
+
+    queue = queue_of(context)
+    queue.create()
+    home = queue.home
+    board = TensorBoard(home.runs, port=port, host=host)
+    try:
+        board.wait_until_it_answers()
+        message(f"TensorBoard: {board.url} (its page reloads by itself once you switch that on in its settings)")
+        work(home, drain=drain, slots=slots, on_tick=board.keep_alive, at_end=board.stop)
+    finally:
+        board.stop()
+
+
+def down(context: typer.Context) -> None:
+    """Stop all workers of the home, and TensorBoard where it came with one; their jobs go on with the next `up`."""
+    queue = queue_of(context)
+    names = live_workers.ask_to_leave(queue)
+    message(f"waiting for {', '.join(names)}" if names else f"no worker is running in {queue.home.root}")
+    live_workers.wait_until_gone(queue, names)
+
+
+def health(context: typer.Context) -> None:
+    """Check that a worker runs on this host, or in this container, and that its loop goes round."""
+    typer.echo(f"{live_workers.check_health(queue_of(context))}: works")
+
+
+def work(
+    home: Home,
+    *,
+    drain: bool,
+    slots: int,
+    on_tick: Callable[[], None] = lambda: None,
+    at_end: Callable[[], None] = lambda: None,
+) -> None:
+    from pipeline.stop import Stop, listen
+    from pipeline.worker.worker import Worker
+
+    display, stop = TerminalDisplay(), Stop()
+    worker = Worker(home, display, slots=slots, drain=drain, stop=stop, on_tick=on_tick)
+    message(f"worker: serves {home.root}; Ctrl-C stops it, and its jobs go on later")
+    try:
+        with listen(stop, signal.SIGINT, signal.SIGTERM, signal.SIGHUP, again=worker.kill_all):
+            worker.run()
+    finally:
+        display.close()
+        at_end()
+        worker.queue.paths.stop_request(worker.name).unlink(missing_ok=True)
+    if drain and worker.num_unsuccessful:
+        raise typer.Exit(1)
+
+
+COMMANDS = (worker, up, down, health)

@@ -1,0 +1,1 @@
+"""All that lies on disk in a home: its file names, ids, durable writes, leases and records."""

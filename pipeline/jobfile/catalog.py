@@ -1,0 +1,196 @@
+"""Names that a job file may use, and where the code for each is.
+
+To add a model, dataset, augmentation, optimizer or schedule, write one function or class and add one entry here.
+An entry's options become the fields of the job file's section, with these bounds, defaults and descriptions, and are
+passed to the code by name. Nothing here imports torch, so that a job file is checked in milliseconds.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+Options = Mapping[str, tuple[Any, Any]]
+
+
+def option(type_: Any, default: Any, description: str, **bounds: Any) -> tuple[Any, Any]:
+    """A field of a job file's section, as `pydantic.create_model` takes it. `...` as default: it must be given."""
+    return (type_, Field(default, description=description, **bounds))
+
+
+@dataclass(frozen=True)
+class Entry:
+    code: str  # "module:attribute"
+    summary: str
+    options: Options = field(default_factory=dict)
+
+    def load(self) -> Any:
+        module, _, attribute = self.code.partition(":")
+        return getattr(importlib.import_module(module), attribute)
+
+
+@dataclass(frozen=True)
+class Model(Entry):
+    """Called with `num_classes`, `channels`, `image_size` and its options; gives an `nn.Module`."""
+
+    min_size: int | Callable[[Any], int] = 1  # pixels, or a function of the model's section
+    min_batch: int = 1  # 2 where it has batch norm over single values, which one picture has no variance of
+
+    def smallest(self, section: Any) -> int:
+        """The smallest pictures that the model can take, in pixels a side."""
+        return self.min_size if isinstance(self.min_size, int) else self.min_size(section)
+
+
+@dataclass(frozen=True)
+class Dataset(Entry):
+    """Called with the datasets' folder and its options; gives a `pipeline.data.source.Found`."""
+
+    num_classes: int | None = None  # None: known when the pictures are read
+    channels: int = 3
+    size: int | None = None  # pixels; None: known when the pictures are read
+
+
+def _vgg_min_size(section: Any) -> int:
+    poolings = section.widths.count("M") if section.widths else 5
+    return int(2**poolings)
+
+
+MODELS: dict[str, Model] = {
+    "net": Model("pipeline.models.net:Net", "the PyTorch tutorial's small network", min_size=16),
+    "cnn_bn": Model("pipeline.models.cnn_bn:CnnBn", "four convolutions with batch norm", min_size=4, min_batch=2),
+    "vgg": Model(
+        "pipeline.models.vgg:Vgg",
+        "VGG with the small-image head",
+        options={
+            "depth": option(
+                Literal[11, 13, 16, 19], 11, "Weight layers, as the columns A, B, D, E of the paper's Table 1."
+            ),
+            "widths": option(
+                tuple[Annotated[int, Field(ge=1, le=4096)] | Literal["M"], ...] | None,
+                None,
+                "Instead of a depth: the channels of each 3x3 convolution, M for a 2x2 max pooling.",
+                min_length=1,
+                max_length=64,
+            ),
+            "batch_norm": option(bool, False, "Batch norm after each convolution."),
+            "dropout": option(float, 0.0, "Dropout before the classifier, as a probability.", ge=0, lt=1),
+        },
+        min_size=_vgg_min_size,
+    ),
+}
+
+DATASETS: dict[str, Dataset] = {
+    "digits": Dataset(
+        "pipeline.data.digits:read", "scikit-learn's handwritten digits, bundled", num_classes=10, channels=1, size=8
+    ),
+    "mnist": Dataset("pipeline.data.downloads:read_mnist", "MNIST", num_classes=10, channels=1, size=28),
+    "fashion_mnist": Dataset(
+        "pipeline.data.downloads:read_fashion_mnist", "FashionMNIST", num_classes=10, channels=1, size=28
+    ),
+    "cifar10": Dataset("pipeline.data.downloads:read_cifar10", "CIFAR-10", num_classes=10, size=32),
+    "cifar100": Dataset("pipeline.data.downloads:read_cifar100", "CIFAR-100", num_classes=100, size=32),
+    "image_folder": Dataset(
+        "pipeline.data.image_folder:read",
+        "your own pictures, as `train/<class>/*` and `test/<class>/*`",
+        options={
+            "path": option(str, ..., "The folder; a relative path is looked up in HOME/datasets.", min_length=1),
+            "on_corrupt": option(
+                Literal["fail", "skip"], "fail", "What to do with files that cannot be read; they are named either way."
+            ),
+            "in_memory": option(
+                Literal["auto", "always", "never"],
+                "auto",
+                "All pictures in memory (much faster), or from disk each epoch; auto: by the machine's memory.",
+            ),
+        },
+    ),
+}
+
+AUGMENTATIONS: dict[str, Entry] = {
+    "crop": Entry(
+        "pipeline.data.augment:crop",
+        "pad with black, then crop at random",
+        options={"padding": option(int, 4, "Pixels added on each side.", ge=1, le=64)},
+    ),
+    "flip": Entry("pipeline.data.augment:flip", "mirror left and right, every second picture"),
+    "cutout": Entry(
+        "pipeline.data.augment:cutout",
+        "a square set to the mean colour (DeVries and Taylor, 2017)",
+        options={"size": option(int, 8, "Side of the square in pixels.", ge=1, le=512)},
+    ),
+}
+
+_LR = "Learning rate at the schedule's peak."
+_DECAY = "Weight decay."
+_BETAS = option(
+    tuple[Annotated[float, Field(ge=0, lt=1)], Annotated[float, Field(ge=0, lt=1)]],
+    (0.9, 0.999),
+    "Decay rates of the two moment estimates.",
+    strict=False,  # a list is a tuple here too, behind the section's default name
+)
+
+OPTIMIZERS: dict[str, Entry] = {
+    "sgd": Entry(
+        "pipeline.training.optimizers:sgd",
+        "stochastic gradient descent",
+        options={
+            "lr": option(float, 0.01, _LR, gt=0, le=100),
+            "momentum": option(float, 0.9, "Momentum.", ge=0, lt=1),
+            "weight_decay": option(float, 0.0, _DECAY, ge=0, le=1),
+            "nesterov": option(bool, False, "Nesterov's momentum; needs momentum above 0."),
+        },
+    ),
+    "adam": Entry(
+        "pipeline.training.optimizers:adam",
+        "Adam",
+        options={
+            "lr": option(float, 1e-3, _LR, gt=0, le=100),
+            "betas": _BETAS,
+            "weight_decay": option(float, 0.0, _DECAY, ge=0, le=1),
+        },
+    ),
+    "adamw": Entry(
+        "pipeline.training.optimizers:adamw",
+        "Adam with decoupled weight decay",
+        options={
+            "lr": option(float, 1e-3, _LR, gt=0, le=100),
+            "betas": _BETAS,
+            "weight_decay": option(float, 0.01, _DECAY, ge=0, le=1),
+        },
+    ),
+}
+
+_WARMUP = option(float, 0.0, "Epochs over which the learning rate rises from 0.", ge=0, le=1000)
+
+SCHEDULES: dict[str, Entry] = {
+    "constant": Entry(
+        "pipeline.training.schedules:constant", "the same rate throughout", options={"warmup_epochs": _WARMUP}
+    ),
+    "step": Entry(
+        "pipeline.training.schedules:step_decay",
+        "multiplied by gamma every few epochs",
+        options={
+            "step_epochs": option(float, 30.0, "Epochs between two decays.", ge=0.01),
+            "gamma": option(float, 0.5, "Factor of each decay.", gt=0, le=1),
+            "warmup_epochs": _WARMUP,
+        },
+    ),
+    "cosine": Entry(
+        "pipeline.training.schedules:cosine",
+        "half a cosine down to 0 (Loshchilov and Hutter, 2017)",
+        options={"warmup_epochs": _WARMUP},
+    ),
+    "one_cycle": Entry(
+        "pipeline.training.schedules:one_cycle",
+        "up, then down, in one cycle (Smith and Topin, 2018)",
+        options={
+            "pct_start": option(float, 0.3, "Share of all steps that the rate rises for.", gt=0, lt=1),
+            "div_factor": option(float, 25.0, "The first rate is the peak divided by this.", ge=1),
+            "final_div_factor": option(float, 1e4, "The last rate is the first divided by this.", ge=1),
+        },
+    ),
+}

@@ -1,0 +1,101 @@
+"""The reference page of job files, written from the spec itself: docs/job-files.md is its output."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from pipeline.jobfile import catalog
+from pipeline.jobfile.spec import json_schema
+
+_HEAD = """# Job files
+
+This page is written by `pipeline schema --markdown` from `pipeline/jobfile/spec.py` and `pipeline/jobfile/catalog.py`; a test keeps it
+current. A job file is YAML with these sections; what is not given has its default. Unknown fields are refused, and
+every problem is reported with its line and the nearest right name (`pipeline validate FILE`). Editors that know YAML
+schemas complete and check job files as you type, by the comment in their first line.
+
+YAML's traps are closed: `1e-3` is a number, `no` and `on` are text, `012` is text, and duplicate keys, anchors, aliases
+and tags are refused. Any field can be overridden when a job is submitted: `--set train.optimizer.lr=0.05`.
+
+Durations are `90s`, `5m`, `1h30m`, `2d`, or a number of seconds.
+"""
+
+_CHOICES: tuple[tuple[str, str, Mapping[str, catalog.Entry]], ...] = (
+    ("model", "model", catalog.MODELS),
+    ("data", "data", catalog.DATASETS),
+    ("data.augment", "augment", catalog.AUGMENTATIONS),
+    ("train.optimizer", "optimizer", catalog.OPTIMIZERS),
+    ("train.schedule", "schedule", catalog.SCHEDULES),
+)
+
+
+def markdown() -> str:
+    schema = json_schema()
+    definitions = schema["$defs"]
+    parts = [_HEAD, _section("The file", schema["properties"], schema.get("required", []))]
+    for name in ("Train", "Log", "Resources"):
+        parts.append(_section(f"`{name.lower()}`", definitions[name]["properties"], []))
+    for path, noun, entries in _CHOICES:
+        parts.append(_choice(path, noun, entries, definitions))
+    return "\n".join(parts)
+
+
+def _choice(path: str, noun: str, entries: Mapping[str, catalog.Entry], definitions: Mapping[str, Any]) -> str:
+    lines = [f"## `{path}`", ""]
+    common = [key for key in definitions[f"{next(iter(entries))}_section"]["properties"] if key != "name"]
+    common = [key for key in common if all(key not in entry.options for entry in entries.values())]
+    if common:
+        properties = definitions[f"{next(iter(entries))}_section"]["properties"]
+        lines += [*_rows({key: properties[key] for key in common}, []), ""]
+    lines += [f"| `name` | {noun} |", "|---|---|"]
+    lines += [f"| `{name}` | {entry.summary} |" for name, entry in entries.items()]
+    for name, entry in entries.items():
+        if entry.options:
+            section = definitions[f"{name}_section"]
+            properties = {key: section["properties"][key] for key in entry.options}
+            lines += ["", f"Fields of `{name}`:", "", *_rows(properties, section.get("required", []))]
+    return "\n".join([*lines, ""])
+
+
+def _section(title: str, properties: Mapping[str, Any], required: Iterable[str]) -> str:
+    return "\n".join([f"## {title}", "", *_rows(properties, required), ""])
+
+
+def _rows(properties: Mapping[str, Any], required: Iterable[str]) -> list[str]:
+    lines = ["| field | values | default | what |", "|---|---|---|---|"]
+    for key, value in properties.items():
+        default = "must be given" if key in required else _default(value)
+        lines.append(f"| `{key}` | {_values(value)} | {default} | {value.get('description', '')} |")
+    return lines
+
+
+def _default(value: Mapping[str, Any]) -> str:
+    default = value.get("default")
+    if default is None:
+        return "" if "$ref" in value else "none"
+    if default in ([], {}, ""):
+        return ""
+    return f"`{json.dumps(default)}`"
+
+
+def _values(value: Mapping[str, Any]) -> str:
+    if "enum" in value:
+        return " ".join(f"`{choice}`" for choice in value["enum"])
+    if "const" in value:
+        return f"`{value['const']}`"
+    if "discriminator" in value or "$ref" in value:
+        return "a section, below"
+    if "anyOf" in value:
+        return " or ".join(dict.fromkeys(_values(choice) for choice in value["anyOf"] if choice.get("type") != "null"))
+    if value.get("type") == "array":
+        items = value.get("items") or {"anyOf": value.get("prefixItems", [])}
+        return f"list of: {_values(items)}"
+    kinds = {"integer": "whole number", "number": "number", "boolean": "`true` `false`", "string": "text"}
+    bounds = [
+        f"{sign} {value[key]:g}" if abs(value[key]) < 1e6 else f"{sign} {value[key]:,}"
+        for key, sign in (("minimum", "≥"), ("exclusiveMinimum", ">"), ("maximum", "≤"), ("exclusiveMaximum", "<"))
+        if key in value
+    ]
+    return ", ".join([kinds.get(value.get("type", ""), "value"), *bounds])

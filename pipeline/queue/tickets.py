@@ -1,0 +1,161 @@
+"""Tickets and the folders that they lie in. A ticket is one submitted, validated, frozen copy of a job file.
+
+What lies in a state's folder and is not a whole ticket is moved to `quarantine/` with a `.why` file, and stops nothing.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import secrets
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from pipeline.errors import UsageError
+from pipeline.home import durable
+from pipeline.home.ids import ID, age_key, new_id
+from pipeline.home.paths import STATES, QueuePaths
+from pipeline.home.records import now
+from pipeline.jobfile.spec import Resources, Spec
+
+MAX_TICKET_BYTES = 1024 * 1024
+MAX_QUARANTINED_NAME = 150  # characters of a foreign file's name that are kept
+MAX_REASON = 500
+
+
+@dataclass(frozen=True)
+class Ticket:
+    """One submitted, validated, frozen copy of a job file."""
+
+    id: str
+    name: str
+    priority: int
+    submitted_at: str
+    spec: dict[str, Any]  # validated when submitted; the worker validates it again before it runs it
+
+    @classmethod
+    def new(cls, spec: Spec) -> Ticket:
+        return cls(new_id(spec.name), spec.name, spec.resources.priority, now(), spec.model_dump(mode="json"))
+
+    def to_json(self) -> bytes:
+        return durable.to_json(self.__dict__)
+
+    @classmethod
+    def parse(cls, data: bytes, job_id: str) -> Ticket:
+        """Raises ValueError with what is wrong."""
+        value = json.loads(data)
+        fields = ("id", "name", "priority", "submitted_at", "spec")
+        if not isinstance(value, dict) or not all(name in value for name in fields):
+            raise ValueError("not a ticket")
+        ticket = cls(**{name: value[name] for name in fields})
+        if ticket.id != job_id:
+            raise ValueError(f"it says that it is {ticket.id!r}")
+        kinds = {"name": str, "priority": int, "submitted_at": str, "spec": dict}
+        if wrong := [name for name, kind in kinds.items() if type(value[name]) is not kind]:
+            raise ValueError(f"of the wrong kind: {', '.join(wrong)}")
+        return ticket
+
+    def validated(self) -> Spec:
+        """The spec. Raises ValidationError where this version of the program does not take it any more."""
+        return Spec.model_validate_json(json.dumps(self.spec))
+
+    @property
+    def resources(self) -> Resources:
+        """Of the spec; the defaults where this version of the program does not take it any more."""
+        try:
+            return self.validated().resources
+        except ValidationError:
+            return Resources()
+
+
+@dataclass(frozen=True)
+class Tickets:
+    """The tickets of one queue, by the state that their folder stands for."""
+
+    paths: QueuePaths
+
+    def ids(self, state: str) -> list[str]:
+        """The ids of the tickets in a state's folder; what else lies there goes to quarantine."""
+        try:
+            names = os.listdir(self.paths.state(state))  # noqa: PTH208 - 10,000 Path objects take longer than the rest
+        except FileNotFoundError:
+            return []
+        ids = []
+        for name in names:
+            if name.endswith(".json") and ID.fullmatch(name[:-5]):
+                ids.append(name[:-5])
+            else:
+                self.quarantine(self.paths.state(state) / name, "its name is not that of a ticket")
+        return ids
+
+    def read(self, state: str, job_id: str) -> Ticket | None:
+        """The ticket; None where it has moved on, is not one and is in quarantine now, or the disk cannot read it."""
+        path = self.paths.ticket(state, job_id)
+        try:
+            return Ticket.parse(durable.read_small(path, limit=MAX_TICKET_BYTES), job_id)
+        except (ValueError, TypeError, RecursionError, PermissionError) as error:
+            self.quarantine(path, f"it cannot be read: {error}")
+        except OSError:
+            pass  # not its own fault, so it stays
+        return None
+
+    def quarantine(self, path: Path, why: str) -> None:
+        """Move a file out of the way, with the reason beside it; where that cannot be done it stays."""
+        name = re.sub(r"[^A-Za-z0-9._-]", "_", path.name)[:MAX_QUARANTINED_NAME]
+        target = self.paths.quarantine / f"{name}.{secrets.token_hex(3)}"
+        reason = target.with_name(f"{target.name}.why")
+        line = f"{_printable(path)}: {why[:MAX_REASON]}\n".encode(errors="replace")
+        try:
+            durable.replace(reason, lambda file: file.write(line))
+            path.rename(target)
+        except OSError:
+            with contextlib.suppress(OSError):
+                reason.unlink()
+
+    def quarantined(self) -> list[str]:
+        """A line for each file in quarantine: where it lay, and why it is here."""
+        lines = []
+        for path in sorted(self.paths.quarantine.glob("*.why")):
+            with contextlib.suppress(OSError, ValueError):  # a folder, say, or gone meanwhile
+                lines.append(durable.read_small(path, limit=MAX_TICKET_BYTES).decode(errors="replace").strip())
+        return lines
+
+    def state(self, job_id: str) -> str | None:
+        for _ in range(3):  # another look finds a ticket that moved against the order of this one
+            for state in STATES:
+                if self.paths.ticket(state, job_id).exists():
+                    return state
+        return None
+
+    def move(self, job_id: str, source: str, target: str) -> None:
+        try:
+            self.paths.ticket(source, job_id).rename(self.paths.ticket(target, job_id))
+        except FileNotFoundError:
+            return
+        durable.fsync_folder(self.paths.state(target))
+
+    def find(self, prefix: str) -> str:
+        """The id that begins so; `latest` is the newest. Raises UsageError where there is none, or more than one."""
+        if ID.fullmatch(prefix) and self.state(prefix):
+            return prefix
+        ids = sorted((job_id for state in STATES for job_id in self.ids(state)), key=age_key)
+        if not ids:
+            raise UsageError(f"{self.paths.root}: there are no jobs here yet")
+        if prefix == "latest":
+            return ids[-1]
+        found = [prefix] if prefix in ids else sorted({i for i in ids if i.startswith(prefix)}, key=age_key)
+        if not found:
+            raise UsageError(f"{prefix}: no job's id begins so; the latest is {ids[-1]}")
+        if len(found) > 1:
+            raise UsageError(f"{prefix}: {len(found)} ids begin so, the latest is {found[-1]}; give more of it")
+        return found[0]
+
+
+def _printable(path: Path) -> str:
+    """On one line, whatever its name is made of."""
+    return str(path) if str(path).isprintable() else ascii(str(path))

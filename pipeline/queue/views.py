@@ -1,0 +1,113 @@
+"""What is known of jobs, as plain values for tables and for JSON."""
+
+from __future__ import annotations
+
+import codecs
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from pipeline.errors import UsageError
+from pipeline.home.ids import age_key
+from pipeline.home.lease import Lease
+from pipeline.home.paths import STATES, RunPaths
+from pipeline.home.records import End, Progress
+from pipeline.queue.job_queue import Queue
+
+EXIT_CODES = {"succeeded": 0, "failed": 3, "invalid": 3, "cancelled": 4, "timed_out": 5, "lost": 6}
+"""Of `submit --wait`, by how the job ended."""
+
+POLL_S = 0.3
+LOOKS = 10
+
+
+def jobs(queue: Queue, state: str | None = None) -> list[dict[str, Any]]:
+    """All jobs, oldest first, or those in one state."""
+    states = [state] if state else [*STATES, "pending"]  # a job may go back there while the others are looked at
+    found = {job_id: where for where in states for job_id in queue.tickets.ids(where)}
+    views = [job(queue, job_id, found[job_id]) for job_id in sorted(found, key=age_key)]
+    return [view for view in views if view]
+
+
+def job(queue: Queue, job_id: str, state: str) -> dict[str, Any] | None:
+    """One job in a state; None where it has moved on meanwhile."""
+    run = queue.home.run(job_id)
+    end = End.read(queue.paths.end(job_id)) if state not in ("pending", "running") else None
+    if end is not None:
+        return {**vars(end), "id": job_id, "state": state, "run_dir": str(run.root)}
+    ticket = queue.tickets.read(state, job_id)
+    if ticket is None:
+        return None
+    attempts, progress = queue.attempts(job_id), Progress.read(run.progress)
+    train = ticket.spec.get("train")
+    progress = progress or Progress(0, epochs=train.get("epochs", 0) if isinstance(train, dict) else 0)
+    latest = attempts.entries[-1] if attempts.entries else {}
+    return {
+        "id": job_id,
+        "state": state,
+        "name": ticket.name,
+        "priority": ticket.priority,
+        "attempt": attempts.number,
+        "outcome": None,
+        "submitted_at": ticket.submitted_at,
+        "started_at": attempts.started_at,
+        "finished_at": None,
+        "epoch": progress.epoch,
+        "epochs": progress.epochs,
+        "step": progress.step,
+        "metrics": progress.metrics,
+        "why": _why(state, latest, progress, is_alive=Lease.is_held(queue.paths.lease(job_id))),
+        "run_dir": str(run.root),
+        "images_per_second": progress.images_per_second,
+        "time_left_s": progress.time_left_s,
+    }
+
+
+def _why(state: str, latest: dict[str, Any], progress: Progress, *, is_alive: bool) -> str:
+    if state == "pending":
+        return f"queued again: {latest['why']}" if latest.get("why") else "waits for a worker"
+    if state != "running":
+        return "has no recorded end; the next worker queues it again"
+    if not is_alive:
+        return "its worker died; the next worker goes on with it"
+    return progress.note or "training"
+
+
+def find(queue: Queue, prefix: str) -> dict[str, Any]:
+    """The job whose id begins so, or the `latest`. Raises UsageError."""
+    job_id = queue.tickets.find(prefix)
+    for _ in range(LOOKS):  # it may move between two of them
+        view = job(queue, job_id, queue.tickets.state(job_id) or "pending")
+        if view is not None:
+            return view
+    raise UsageError(f"{job_id}: its ticket cannot be read; `pipeline status` says what is in quarantine")
+
+
+def changes(queue: Queue, job_id: str) -> Iterator[dict[str, Any]]:
+    """The job, again and again until it has ended; the last one given is its end."""
+    while True:
+        view = find(queue, job_id)
+        yield view
+        if view["outcome"] is not None:
+            return
+        time.sleep(POLL_S)
+
+
+class Log:
+    """A job's log, all attempts of it, as it grows."""
+
+    def __init__(self, run: RunPaths) -> None:
+        self.run = run
+        self.positions: dict[Path, int] = {}  # how much of each file was read
+        self.decoder = codecs.getincrementaldecoder("utf-8")("replace")  # a character may be cut by the end of a read
+
+    def read_more(self) -> str:
+        """What was written since the last call."""
+        texts = []
+        for path in self.run.logs():
+            with path.open("rb") as file:
+                file.seek(self.positions.get(path, 0))
+                texts.append(file.read())
+            self.positions[path] = self.positions.get(path, 0) + len(texts[-1])
+        return self.decoder.decode(b"".join(texts))

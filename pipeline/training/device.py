@@ -1,0 +1,137 @@
+"""Where and how a job computes: device, precision, memory format, determinism, and the allocator's settings.
+
+What a job file leaves at `auto` is decided here, from what the device is and from what was measured on such devices
+(docs/benchmarks.md).
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import platform
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from pipeline.errors import DeviceError
+from pipeline.jobfile.spec import Spec
+
+_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+@dataclass(frozen=True)
+class Setting:
+    """How a job computes, with every `auto` decided."""
+
+    device: torch.device
+    dtype: torch.dtype  # of the forward and backward pass; weights are float32
+    memory_format: torch.memory_format
+    fused: bool
+    compile: bool
+
+    def describe(self) -> dict[str, object]:
+        """For the manifest."""
+        precision = next(name for name, dtype in _DTYPES.items() if dtype is self.dtype)
+        return {
+            "device": str(self.device),
+            "name": device_name(self.device),
+            "uuid": gpu_uuid(self.device),
+            "precision": precision,
+            "channels_last": self.memory_format is torch.channels_last,
+            "fused": self.fused,
+            "compile": self.compile,
+            "threads": torch.get_num_threads(),
+        }
+
+    def memory_mib(self) -> float:
+        """The most that was allocated on a GPU so far; on a CPU the resident memory of this process, 0 if unknown."""
+        if self.device.type == "cuda":
+            return torch.cuda.max_memory_allocated(self.device) / 2**20
+        try:
+            pages = int(Path("/proc/self/statm").read_text().split()[1])
+        except OSError:
+            return 0.0
+        return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
+
+
+def choose(spec: Spec) -> Setting:
+    """Decide what the job file leaves open. Raises DeviceError where the device that it names is not there."""
+    train = spec.train
+    device = _device(spec.resources.device)
+    if device.type == "cuda":
+        torch.cuda.set_device(device)  # else pinned memory and the like open the first GPU too
+        torch.backends.cudnn.benchmark = not train.deterministic  # every step has the same shapes
+    return Setting(
+        device=device,
+        dtype=_DTYPES[train.precision] if train.precision != "auto" else _fast_dtype(device, spec.data.batch_size),
+        memory_format=torch.contiguous_format if train.channels_last is False else torch.channels_last,
+        fused=train.fused is not False,
+        compile=train.compile is True,
+    )
+
+
+def _device(name: str) -> torch.device:
+    if name == "auto":
+        return torch.device("cuda", 0) if torch.cuda.is_available() else torch.device("cpu")
+    device = torch.device(name)
+    if device.type == "cuda":
+        if not torch.cuda.is_available():
+            raise DeviceError(f"resources.device is {name!r}, but PyTorch sees no GPU here; use auto or cpu")
+        device = torch.device("cuda", device.index or 0)
+        if device.index >= torch.cuda.device_count():
+            raise DeviceError(f"resources.device is {name!r}, but there are {torch.cuda.device_count()} GPUs, from 0")
+    return device
+
+
+SMALL_BATCH = 32  # below it, casting the weights costs a CPU more than bf16 gains: 0.89 times at batch 4 of `net`
+
+
+def _fast_dtype(device: torch.device, batch_size: int) -> torch.dtype:
+    if device.type == "cuda":
+        return torch.bfloat16 if torch.cuda.get_device_capability(device) >= (8, 0) else torch.float32
+    capabilities = _cpu_capabilities()
+    fast = capabilities.get("avx512_bf16") or capabilities.get("amx_bf16")
+    return torch.bfloat16 if fast and batch_size >= SMALL_BATCH else torch.float32
+
+
+def _cpu_capabilities() -> dict[str, Any]:
+    """What torch knows of the processor; nothing where it is too old to tell."""
+    capabilities: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
+    return capabilities
+
+
+def device_name(device: torch.device) -> str:
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return str(_cpu_capabilities().get("cpu_name") or platform.processor() or platform.machine())
+
+
+def gpu_uuid(device: torch.device) -> str | None:
+    """Of a GPU, as nvidia-smi lists it after `GPU-`; None of a processor."""
+    return str(torch.cuda.get_device_properties(device).uuid) if device.type == "cuda" else None
+
+
+def make_deterministic() -> None:
+    """Only deterministic kernels. Must come before the first use of CUDA."""
+    os.environ["CUBLAS_WORKSPACE_CONFIG"] = ":4096:8"
+    torch.use_deterministic_algorithms(True)
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined] # it costs, for nothing
+
+
+_M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_THRESHOLD = -1, -2, -3  # malloc.h
+
+
+def keep_freed_memory() -> None:
+    """Tell glibc's malloc to keep what a step frees for the next step.
+
+    By default it gives large blocks back to the kernel, which costs 12 to 70 thousand page faults a training step. All
+    three are needed: without the trim threshold 12 thousand remain. Other allocators and systems are left as they are.
+    """
+    try:
+        mallopt = ctypes.CDLL("libc.so.6").mallopt
+    except (OSError, AttributeError):
+        return
+    for parameter, value in ((_M_MMAP_THRESHOLD, 1 << 30), (_M_TRIM_THRESHOLD, 2_000_000_000), (_M_TOP_PAD, 64 << 20)):
+        mallopt(parameter, value)

@@ -1,0 +1,159 @@
+"""What a job trains with: network, optimizer, schedule, pictures, position; built from a spec, saved and restored."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import nn
+
+from pipeline.data.loader import Loader
+from pipeline.data.source import FileSplit, Source, Split
+from pipeline.errors import CheckpointError, DataError, DivergedError
+from pipeline.jobfile import catalog
+from pipeline.jobfile.spec import Spec
+from pipeline.training.device import Setting
+from pipeline.training.metrics import DIVERGED_HINT, Window
+
+EVALUATION_VALUES = 500 * 32**2  # pixels of a batch; larger ones fall out of a CPU's cache, or do not fit a GPU
+
+
+class Engine:
+    """All that a step needs and changes."""
+
+    def __init__(self, spec: Spec, source: Source, setting: Setting) -> None:
+        self.spec, self.source, self.setting = spec, source, setting
+        torch.manual_seed(spec.train.seed)
+        self.model = build_model(
+            spec, num_classes=len(source.classes), channels=source.train.channels, image_size=source.train.image_size
+        )
+        self.model.to(setting.device).to(memory_format=setting.memory_format)
+        self.network: Callable[[torch.Tensor], torch.Tensor] = (
+            torch.compile(self.model) if setting.compile else self.model
+        )
+        optimizer = spec.train.optimizer
+        self.optimizer: torch.optim.Optimizer = catalog.OPTIMIZERS[optimizer.name].load()(
+            self.model.parameters(), fused=setting.fused, **optimizer.options()
+        )
+        self.scaler = torch.amp.GradScaler(setting.device.type, enabled=setting.dtype is torch.float16)
+        self.loader = self._loader(source.train, spec.data.batch_size, train=True)
+        self.test_loader = self._loader(source.test, evaluation_batch(source.test.image_size), train=False)
+        self.window = Window()
+        self.norm_before_clipping: torch.Tensor | None = None  # of the latest step's gradients
+        self.epoch = self.batch = self.step = 0  # finished epochs, batches of the one under way, steps in all
+        self.num_images = 0  # pictures trained on in this attempt
+        self.best_accuracy, self.best_epoch = -1.0, 0
+
+    def _loader(self, split: Split | FileSplit, batch_size: int, *, train: bool) -> Loader:
+        augmentations = [
+            functools.partial(catalog.AUGMENTATIONS[entry.name].load(), **entry.options())
+            for entry in (self.spec.data.augment if train else ())
+        ]
+        return Loader(
+            split,
+            batch_size=batch_size,
+            device=self.setting.device,
+            mean=self.source.mean,
+            std=self.source.std,
+            dtype=self.setting.dtype,
+            augment=augmentations,
+            seed=self.spec.train.seed,
+            shuffle=train,
+        )
+
+    @property
+    def is_epoch_trained(self) -> bool:
+        """Whether all batches of the epoch under way are done, and its evaluation is what comes next."""
+        return self.batch == self.loader.num_batches
+
+    @property
+    def first_point(self) -> int:
+        """The first step that this attempt may write to the curves: 0 for a new run.
+
+        An epoch that was trained but not evaluated is told again from its last step on: the attempt before may have
+        evaluated it and been killed before it could save that.
+        """
+        return 0 if self.step == 0 else self.step + (not self.is_epoch_trained)
+
+    @property
+    def steps_per_epoch(self) -> int:
+        return -(-self.loader.num_batches // self.spec.train.accumulate)
+
+    @property
+    def num_steps(self) -> int:
+        return self.steps_per_epoch * self.spec.train.epochs
+
+    @functools.cached_property
+    def schedule(self) -> Callable[[int], float]:
+        """From a step, counted from 0, to its learning rate."""
+        section = self.spec.train.schedule
+        peak: float = self.spec.train.optimizer.options()["lr"]
+        factor = functools.partial(
+            catalog.SCHEDULES[section.name].load(),
+            steps=self.num_steps,
+            steps_per_epoch=self.steps_per_epoch,
+            **section.options(),
+        )
+        return lambda step: peak * factor(step)
+
+    def gradient_norm(self) -> float:
+        """The Euclidean norm of all gradients of the latest step, before they were clipped. Waits for the device."""
+        if self.norm_before_clipping is not None:
+            return float(self.norm_before_clipping)
+        gradients = [parameter.grad for parameter in self.model.parameters() if parameter.grad is not None]
+        return float(nn.utils.get_total_norm(gradients))
+
+    def state_dict(self) -> dict[str, Any]:
+        """All that the next step depends on. Raises DivergedError rather than give weights that are not finite."""
+        self.window.fold()
+        if not all(torch.stack([parameter.isfinite().all() for parameter in self.model.parameters()]).tolist()):
+            raise DivergedError(f"the weights are not finite after step {self.step}: {DIVERGED_HINT}")
+        return {
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "scaler": self.scaler.state_dict(),
+            "window": self.window.state_dict(),
+            "position": {"epoch": self.epoch, "batch": self.batch, "step": self.step},
+            "best": {"accuracy": self.best_accuracy, "epoch": self.best_epoch},
+            "random": torch.get_rng_state(),
+            "random_cuda": torch.cuda.get_rng_state(self.setting.device)
+            if self.setting.device.type == "cuda"
+            else None,
+            "threads": torch.get_num_threads(),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Raises CheckpointError where the state is of another model."""
+        try:
+            self.model.load_state_dict(state["model"])
+            self.optimizer.load_state_dict(state["optimizer"])
+        except (RuntimeError, ValueError, KeyError) as error:
+            raise CheckpointError(f"the checkpoint does not fit the model: {error}") from None
+        if self.scaler.is_enabled():
+            self.scaler.load_state_dict(state["scaler"])
+        self.window.load_state_dict(state["window"])
+        self.epoch, self.batch, self.step = (state["position"][key] for key in ("epoch", "batch", "step"))
+        self.best_accuracy, self.best_epoch = state["best"]["accuracy"], state["best"]["epoch"]
+        torch.set_rng_state(state["random"].cpu())
+        if self.setting.device.type == "cuda" and state["random_cuda"] is not None:
+            torch.cuda.set_rng_state(state["random_cuda"].cpu(), self.setting.device)
+        if self.spec.train.deterministic:
+            torch.set_num_threads(state["threads"])  # sums are taken in an order that depends on it
+
+
+def evaluation_batch(image_size: int) -> int:
+    """Pictures that are evaluated at once."""
+    return min(500, max(1, EVALUATION_VALUES // image_size**2))
+
+
+def build_model(spec: Spec, *, num_classes: int, channels: int, image_size: int) -> nn.Module:
+    """The network for such pictures, on the CPU. Raises DataError where it cannot take them."""
+    try:
+        model: nn.Module = catalog.MODELS[spec.model.name].load()(
+            num_classes=num_classes, channels=channels, image_size=image_size, **spec.model.options()
+        )
+    except ValueError as error:
+        raise DataError(f"model {spec.model.name!r} cannot take {image_size}-pixel pictures: {error}") from None
+    return model

@@ -1,0 +1,87 @@
+"""Provenance of a run: what would have to be the same for the same result, in `manifest.json`, once an attempt."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import json
+import os
+import platform
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import pipeline
+from pipeline.data.source import Source
+from pipeline.home import durable
+from pipeline.home.paths import RunPaths
+from pipeline.home.records import now
+from pipeline.jobfile.spec import Spec
+from pipeline.training.device import Setting
+
+PACKAGES = ("torch", "torchvision", "tensorboard", "numpy", "pillow", "pydantic", "scikit-learn")
+VISIBLE_GPUS = "CUDA_VISIBLE_DEVICES"  # environment variable, as the worker or the user has set it
+IMAGE_DIGEST = "PIPELINE_IMAGE_DIGEST"  # environment variables, set in a container
+REVISION = "PIPELINE_REVISION"  # the commit that the image was built from; with "-dirty" if files differed from it
+
+
+def spec_hash(spec: Spec) -> str:
+    """Of the spec with every default filled in, so that the order and spelling of a job file do not count."""
+    return hashlib.sha256(json.dumps(spec.model_dump(mode="json"), sort_keys=True).encode()).hexdigest()
+
+
+def write(run: RunPaths, spec: Spec, source: Source, setting: Setting, *, job_id: str, attempt: int) -> dict[str, Any]:
+    """Add this attempt to the run's manifest, and give all of it."""
+    entry = {"attempt": attempt, "started_at": now(), **_environment(), "computes": setting.describe()}
+    manifest = {
+        "id": job_id,
+        "spec_sha256": spec_hash(spec),
+        "seed": spec.train.seed,
+        "dataset": {
+            "name": spec.data.name,
+            "sha256": source.fingerprint,
+            "train": len(source.train),
+            "test": len(source.test),
+            "classes": list(source.classes),
+            "channels": source.train.channels,
+            "image_size": source.train.image_size,
+            "mean": source.mean,  # per channel, of pixels in [0, 1], as is the deviation
+            "std": source.std,
+        },
+        "attempts": [*(durable.read_json(run.manifest) or {}).get("attempts", []), entry],
+    }
+    durable.replace_json(run.manifest, manifest, indent=2)
+    return manifest
+
+
+def _environment() -> dict[str, Any]:
+    return {
+        "code": {"version": pipeline.__version__, **_git()},
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "packages": {name: importlib.metadata.version(name) for name in PACKAGES},
+        "cuda": torch.version.cuda if torch.cuda.is_available() else None,
+        "visible_gpus": os.environ.get(VISIBLE_GPUS),
+        "image_digest": os.environ.get(IMAGE_DIGEST) or None,
+    }
+
+
+def _git() -> dict[str, Any]:
+    """The commit of the code and whether files differ from it; nothing where the code is not in a checkout."""
+    if revision := os.environ.get(REVISION):
+        return {"commit": revision.removesuffix("-dirty"), "dirty": revision.endswith("-dirty")}
+    folder = Path(pipeline.__file__).parent  # not of this file, which lies deeper
+    try:
+        if Path(_output(folder, "rev-parse", "--show-toplevel")) != folder.parent.resolve():
+            return {"commit": None, "dirty": None}  # somebody else's checkout, with an environment in it
+        commit = _output(folder, "rev-parse", "HEAD")
+        return {"commit": commit, "dirty": bool(_output(folder, "status", "--porcelain", "--", "."))}
+    except (OSError, subprocess.SubprocessError):
+        return {"commit": None, "dirty": None}
+
+
+def _output(folder: Path, *arguments: str) -> str:
+    command = ["git", "-C", str(folder), *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()

@@ -1,0 +1,51 @@
+"""Words and tables for people: durations, values on one line, the nearest right name, columns."""
+
+from __future__ import annotations
+
+import difflib
+import json
+import re
+import shutil
+import sys
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+
+def in_words(seconds: float) -> str:
+    """`42 s`, `3 min`, `2 h 05 min`."""
+    minutes = round(seconds / 60)
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def short(value: Any) -> str:
+    if value is None:
+        return "nothing (null)"
+    return cut(repr(value) if isinstance(value, str) else json.dumps(value, ensure_ascii=False))
+
+
+def cut(text: str, length: int = 60) -> str:
+    """On one line, and no longer than that."""
+    text = text.replace("\n", "\\n").replace("\r", "\\r")
+    return text if len(text) <= length else f"{text[: length - 3]}..."
+
+
+def nearest(wrong: str, names: Iterable[str], hint: str | None = None) -> str:
+    """`; did you mean 'a'? (known: a, b)`; without the question where nothing is near, or with a hint in its place."""
+    known = sorted(set(names), key=lambda name: (int(name) if name.isdigit() else 0, name))
+    if re.fullmatch("[0-9]{1,300}", wrong) and all(name.isdigit() for name in known):
+        near = [min(known, key=lambda name: abs(int(name) - int(wrong)))]
+    else:
+        near = difflib.get_close_matches(wrong.lower().replace("-", "_"), known, n=1, cutoff=0.5)
+    if near and not hint:
+        hint = f"did you mean {near[0] if near[0].isdigit() else repr(near[0])}?"
+    return (f"; {hint}" if hint else "") + f" (known: {', '.join(known)})"
+
+
+def table(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Columns as wide as they need; the last is cut where the terminal ends."""
+    widths = [max(len(cell) for cell in column) for column in zip(*rows, strict=True)]
+    columns = shutil.get_terminal_size().columns if sys.stdout.isatty() else 1000
+    lines = ("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows)
+    return [line if len(line) <= columns else line[: columns - 1] + "…" for line in lines]

@@ -1,0 +1,1 @@
+"""The worker: it claims jobs, has an executor run them, and records how they ended."""

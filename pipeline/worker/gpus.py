@@ -1,0 +1,88 @@
+"""GPUs of a machine shared out: each job gets one of its own, as long as there are enough; then they are shared evenly.
+
+Workers know of one another only by the leases in their queue. Nothing here imports torch or opens a GPU.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import re
+import subprocess
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from pipeline.home.lease import Lease
+from pipeline.home.paths import QueuePaths
+
+VISIBLE = "CUDA_VISIBLE_DEVICES"
+NVIDIA_SMI_S = 30.0  # it wakes a driver that sleeps
+TRIES = 100
+
+
+def visible_gpus(environment: Mapping[str, str] = os.environ) -> list[str]:
+    """What a process started here may compute on: the entries of CUDA_VISIBLE_DEVICES, else UUIDs; none without any."""
+    if VISIBLE in environment:
+        entries = map(str.strip, environment[VISIBLE].split(","))
+        return list(itertools.takewhile(lambda entry: entry not in ("", "-1"), entries))  # as CUDA reads it
+    try:
+        done = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, timeout=NVIDIA_SMI_S, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return []
+    return uuids(done.stdout)
+
+
+def uuids(listing: str) -> list[str]:
+    """Of the GPUs in the output of `nvidia-smi -L`; of one that is divided (MIG), its parts."""
+    found: list[str] = []
+    for uuid in re.findall(r"UUID: ((?:GPU|MIG)-[\w/-]+)", listing):
+        if uuid.startswith("MIG-") and found and found[-1].startswith("GPU-"):
+            found.pop()  # its parts follow it, and it cannot be used as a whole
+        found.append(uuid)
+    return found
+
+
+@dataclass(frozen=True)
+class Place:
+    """A job's right to compute on a GPU, as long as it or its worker holds the lease."""
+
+    gpu: str
+    lease: Lease
+    environment: dict[str, str]
+
+
+@dataclass(frozen=True)
+class Gpus:
+    queue: QueuePaths
+    all: tuple[str, ...]
+
+    def take(self, device: str) -> Place | None:
+        """A place for a job with this `resources.device`; None where it computes on no GPU that is known.
+
+        A device with a number is the one that the job file wants, among all of them.
+        """
+        kind, _, index = device.partition(":")
+        wanted = self.all[int(index) : int(index) + 1] if index else self.all
+        if kind == "cpu":
+            return None
+        for _ in range(TRIES if wanted else 0):
+            jobs = {gpu: self._levels(gpu) for gpu in wanted}
+            gpu = min(wanted, key=lambda gpu: len(jobs[gpu]))
+            level = next(level for level in itertools.count() if level not in jobs[gpu])
+            lease = Lease.acquire(self._path(gpu, level))
+            if lease is not None:  # else another worker was quicker, and there may be a better one now
+                return Place(gpu, lease, self._number_as_listed() if index else {VISIBLE: gpu})
+        return None
+
+    def _number_as_listed(self) -> dict[str, str]:
+        """So that cuda:1 is the one that nvidia-smi calls 1; the user's own choice and order stand."""
+        return {} if VISIBLE in os.environ else {"CUDA_DEVICE_ORDER": "PCI_BUS_ID"}
+
+    def _levels(self, gpu: str) -> set[int]:
+        """Of the jobs that compute on a GPU."""
+        first = self._path(gpu, 0)
+        return {int(path.suffix[1:]) for path in first.parent.glob(f"{first.stem}.*") if Lease.is_held(path)}
+
+    def _path(self, gpu: str, level: int) -> Path:
+        return self.queue.gpu_lease(gpu.replace("/", "-"), level)

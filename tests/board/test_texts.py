@@ -1,0 +1,131 @@
+"""Texts, as TensorBoard makes HTML of them."""
+
+from __future__ import annotations
+
+import html
+import json
+import re
+import warnings
+
+import pytest
+import torch
+from in_process import (  # noqa: F401 - digits and ordinary_kernels are fixtures
+    digits,
+    make_spec,
+    ordinary_kernels,
+    run,
+    trainer_of,
+)
+from quick import NOTHING_SHOWN
+from sklearn.metrics import precision_recall_fscore_support
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from pipeline.board import tags, texts
+from pipeline.data.source import Source
+from pipeline.home.paths import RunPaths
+from pipeline.home.records import Evaluated
+
+
+def shown(markdown: str) -> str:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # of a library that TensorBoard brings along
+        from tensorboard.plugin_util import markdown_to_safe_html
+    page: str = markdown_to_safe_html(markdown)
+    return page
+
+
+def cells(markdown: str) -> list[list[str]]:
+    """Of each row of the one table, the header first."""
+    rows = re.findall(r"<tr>(.*?)</tr>", shown(markdown), re.DOTALL)
+    return [[html.unescape(cell) for cell in re.findall(r"<t[hd]>(.*?)</t[hd]>", row, re.DOTALL)] for row in rows]
+
+
+@pytest.mark.parametrize("text", ["a|b", "a\\b", "a\\", "\\|", "<b>bold</b>", "<script>", "a_b_c", "~~~~", "|"])
+def test_a_cell_holds_its_text_whatever_that_is(text: str) -> None:
+    assert cells(texts.table(("name", "x"), [(text, "1"), ("next", "2")])) == [
+        ["name", "x"],
+        [text, "1"],
+        ["next", "2"],
+    ]
+
+
+def test_a_line_break_in_a_cell_is_a_space() -> None:
+    assert cells(texts.table(("name", "x"), [("a\nb\r\n\tc", "1")]))[1] == ["a b c", "1"]
+
+
+@pytest.mark.parametrize("text", ["name: x\n", "description: '~~~~ **bold** <b>'\n  ~~~~~~\n```\n", "a: 1\n\n\nb: 2\n"])
+def test_a_job_file_is_shown_as_it_is(text: str) -> None:
+    (block,) = re.findall(r"<pre><code>(.*)</code></pre>", shown(texts.code(text, "yaml")), re.DOTALL)
+    assert html.unescape(block) == text
+
+
+@pytest.fixture(scope="module")
+def finished(digits: Source, tmp_path_factory: pytest.TempPathFactory) -> tuple[RunPaths, dict[str, str]]:
+    """A run, and its texts by tag."""
+    folder = tmp_path_factory.mktemp("run")
+    data = {"augment": ["flip", {"name": "crop", "padding": 1}]}
+    optimizer = {"name": "sgd", "lr": 0.05, "nesterov": True}
+    spec = make_spec(data=data, train={"seed": 17, "optimizer": optimizer, "precision": "fp32"}, log=NOTHING_SHOWN)
+    run(trainer_of(spec, digits), folder)
+    reader = EventAccumulator(str(folder))
+    reader.Reload()
+    found = {
+        tag: reader.Tensors(tag)[-1].tensor_proto.string_val[0].decode()
+        for tag in (tags.JOB_FILE, tags.CONDITIONS, tags.CLASS_REPORT)
+    }
+    return RunPaths(folder), found
+
+
+def test_the_conditions_are_all_there(finished: tuple[RunPaths, dict[str, str]], digits: Source) -> None:
+    run, found = finished
+    rows = {name: value for name, value in cells(found[tags.CONDITIONS])[1:]}  # noqa: C416 - pairs, checked
+    manifest = json.loads(run.manifest.read_text())
+    expected = {
+        "Model": "cnn_bn",
+        "Dataset": "digits",
+        "Training pictures": "1,437",
+        "Held-out pictures": "360",
+        "Picture size": "8 by 8 pixels",
+        "Dataset fingerprint": digits.fingerprint,
+        "Batch size": "64",
+        "Batches in a step": "1",
+        "Augmentation": "flip, crop (padding 1)",
+        "Epochs": "2",
+        "Optimizer": "sgd (lr 0.05, momentum 0.9, weight decay 0, nesterov yes)",
+        "Schedule": "constant (warmup epochs 0)",
+        "Label smoothing": "0",
+        "Seed": "17",
+        "Deterministic": "yes",
+        "Precision": "fp32",
+        "Job file's SHA-256": manifest["spec_sha256"],
+    }
+    assert {name: rows[name] for name in expected} == expected
+    assert rows["Device"].startswith("cpu (")
+    assert f"torch {torch.__version__.partition('+')[0]}" in rows["Versions"]
+    assert "python 3." in rows["Versions"]
+    assert rows["Code"].startswith("pipeline 0.")
+
+
+def test_the_class_report_is_scikit_learn_s(finished: tuple[RunPaths, dict[str, str]], digits: Source) -> None:
+    run, found = finished
+    evaluated = Evaluated.read(run.evaluation)
+    assert evaluated is not None
+    pairs = [(i, j) for i, row in enumerate(evaluated.confusion) for j, number in enumerate(row) for _ in range(number)]
+    scores = precision_recall_fscore_support(*zip(*pairs, strict=True), labels=range(10), zero_division=0)
+    expected = [
+        [name, str(support), *(f"{100 * share:.2f} %" for share in (precision, recall, f1))]
+        for name, precision, recall, f1, support in zip(digits.classes, *scores, strict=True)
+    ]
+    header, *rows = cells(found[tags.CLASS_REPORT])
+    assert header == ["class", "held-out pictures", "precision", "recall", "F1"]
+    assert rows == expected
+
+
+def test_a_class_that_nothing_is_known_of_has_empty_cells() -> None:
+    evaluated = Evaluated(1, 1, 0.5, 1.0, ["a", "b", "c"], [[2, 1, 0], [0, 0, 0], [0, 0, 0]], [])
+    _, *rows = cells(texts.class_report(evaluated.class_scores()))
+    assert rows == [
+        ["a", "3", "100.00 %", "66.67 %", "80.00 %"],
+        ["b", "0", "0.00 %", "", "0.00 %"],
+        ["c", "0", "", "", ""],
+    ]

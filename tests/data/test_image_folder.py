@@ -1,0 +1,301 @@
+"""A folder of one's own pictures: every format means the same pixels, and whatever is wrong with it is named."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from pipeline.data import image_folder, source
+from pipeline.data.source import FileSplit, Source, Split
+from pipeline.errors import DataError
+
+RED, BLUE = (250, 0, 0), (0, 0, 250)
+
+
+def load(root: Path, image_size: int | None = None, *, on_corrupt: str = "fail", in_memory: str = "auto") -> Source:
+    options = {"path": str(root), "on_corrupt": on_corrupt, "in_memory": in_memory}
+    datasets = root.parent / "datasets"
+    return source.load(
+        "image_folder", image_folder.read, options, image_size=image_size, datasets=datasets, log=[].append
+    )
+
+
+def save(file: Path, image: Image.Image, **options: object) -> Path:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    image.save(file, **options)
+    return file
+
+
+def plain(colour: tuple[int, ...] = RED, size: tuple[int, int] = (6, 6), mode: str = "RGB") -> Image.Image:
+    return Image.new(mode, size, colour)
+
+
+@pytest.fixture
+def pets(tmp_path: Path) -> Path:
+    """Two red cats and two blue dogs to learn from and one of each to test on, 6 x 6 pixels."""
+    root = tmp_path / "my 'pets'"
+    for split, count in (("train", 2), ("test", 1)):
+        for name, colour in (("dog", BLUE), ("cat", RED)):
+            for index in range(count):
+                save(root / split / name / f"{index}.png", plain(colour))
+    return root
+
+
+def the_picture(root: Path, image_size: int | None = None) -> np.ndarray:
+    """train/cat's first picture, as decoded."""
+    train = load(root, image_size).train
+    assert isinstance(train, Split)
+    return train.images[0].numpy()
+
+
+def test_classes_and_pictures_are_in_the_order_of_their_names(pets: Path) -> None:
+    loaded = load(pets)
+    assert loaded.classes == ("cat", "dog")
+    assert loaded.train.labels.tolist() == [0, 0, 1, 1]
+    assert loaded.test.labels.tolist() == [0, 1]
+    assert isinstance(loaded.train, Split)
+    assert [tuple(picture[0, 0].tolist()) for picture in loaded.train.images] == [RED, RED, BLUE, BLUE]
+
+
+def test_what_desktops_leave_behind_is_passed_over(pets: Path) -> None:
+    for litter in ("train/.DS_Store", "train/cat/Thumbs.db", "test/cat/._0.png", "train/__MACOSX/x"):
+        (pets / litter).parent.mkdir(exist_ok=True)
+        (pets / litter).write_bytes(b"litter")
+    loaded = load(pets)
+    assert (len(loaded.train), loaded.notes) == (4, ())
+
+
+def test_what_is_not_read_is_told(pets: Path) -> None:
+    save(pets / "train" / "cat" / "kittens" / "0.png", plain())
+    (pets / "train" / "labels.csv").write_text("")
+    loaded = load(pets)
+    assert len(loaded.train) == 4
+    assert [note for note in loaded.notes if "labels.csv" in note]
+    assert [note for note in loaded.notes if "kittens" in note]
+
+
+# What a file's pixels mean
+
+
+@pytest.mark.parametrize(
+    ("picture", "expected"),
+    [
+        (plain((200,), mode="L"), (200, 200, 200)),
+        (plain((1,), mode="1"), (255, 255, 255)),
+        (plain(RED).convert("P", palette=Image.Palette.ADAPTIVE), RED),
+        (plain((*RED, 255), mode="RGBA"), RED),
+        (plain((250, 100, 50, 0), mode="RGBA"), (0, 0, 0)),
+        (plain((100, 0), mode="LA"), (0, 0, 0)),
+        (Image.fromarray(np.full((6, 6), 257 * 200, np.uint16)), (200, 200, 200)),
+        (Image.fromarray(np.full((6, 6), 65_535, np.uint16)), (255, 255, 255)),
+    ],
+    ids=["grey", "black-and-white", "palette", "opaque", "transparent", "transparent-grey", "16-bit", "16-bit-white"],
+)
+def test_a_png_of_any_kind_becomes_rgb(pets: Path, picture: Image.Image, expected: tuple[int, ...]) -> None:
+    save(pets / "train" / "cat" / "0.png", picture)
+    assert np.unique(the_picture(pets).reshape(-1, 3), axis=0).tolist() == [list(expected)]
+
+
+def test_a_transparent_palette_colour_is_laid_over_black(pets: Path) -> None:
+    save(pets / "train" / "cat" / "0.png", plain((3,), mode="P"), transparency=3)
+    assert the_picture(pets).max() == 0
+
+
+@pytest.mark.parametrize("suffix", ["bmp", "gif", "jpg", "ppm", "tiff", "webp"])
+def test_formats_are_told_by_their_content(pets: Path, suffix: str) -> None:
+    (pets / "train" / "cat" / "0.png").unlink()
+    save(pets / "train" / "cat" / f"0.{suffix}", plain()).rename(pets / "train" / "cat" / "0")
+    assert np.abs(the_picture(pets).astype(int) - RED).max() <= 8  # JPEG and WebP lose a little
+
+
+def test_a_cmyk_jpeg_becomes_rgb(pets: Path) -> None:
+    save(pets / "train" / "cat" / "0.jpg", plain().convert("CMYK"))
+    (pets / "train" / "cat" / "0.png").unlink()
+    assert np.abs(the_picture(pets).astype(int) - RED).max() <= 8
+
+
+def test_a_picture_is_turned_as_its_camera_was(pets: Path) -> None:
+    lying = Image.new("RGB", (6, 6))
+    lying.paste(RED, (0, 0, 6, 1))  # a red row on top
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be shown turned clockwise by 90 degrees
+    save(pets / "train" / "cat" / "0.png", lying, exif=exif)
+    assert (the_picture(pets)[:, 5] == RED).all()
+    assert (the_picture(pets)[:, :5] == 0).all()
+
+
+@pytest.mark.parametrize("size", [(40, 20), (20, 40)])
+def test_with_a_size_the_centre_square_is_kept(pets: Path, size: tuple[int, int]) -> None:
+    picture = plain(BLUE, size)
+    picture.paste(RED, ((size[0] - 20) // 2, (size[1] - 20) // 2, (size[0] + 20) // 2, (size[1] + 20) // 2))
+    save(pets / "train" / "cat" / "0.png", picture)
+    pixels = the_picture(pets, 10)
+    assert pixels.shape == (10, 10, 3)
+    assert (pixels[1:-1, 1:-1] == RED).all()
+
+
+def test_large_jpegs_shrink_to_what_exact_resizing_gives(pets: Path) -> None:
+    ramp = np.broadcast_to(np.linspace(0, 255, 640).astype(np.uint8)[None, :, None], (640, 640, 3))
+    (pets / "train" / "cat" / "0.png").unlink()
+    file = save(pets / "train" / "cat" / "0.jpg", Image.fromarray(np.ascontiguousarray(ramp)), quality=95)
+    with Image.open(file) as image:
+        exact = np.asarray(image.resize((16, 16), Image.Resampling.BILINEAR)).astype(int)
+    assert np.abs(the_picture(pets, 16) - exact).max() <= 4
+
+
+# What can be wrong with a folder
+
+
+def test_a_missing_folder_is_named_with_the_nearest_one(pets: Path) -> None:
+    with pytest.raises(DataError, match=r"there is no folder .*my 'pet'; did you mean 'my 'pets''\?"):
+        load(pets.with_name("my 'pet'"))
+
+
+@pytest.mark.parametrize(("wrong", "right"), [("trian", "train"), ("val", "test"), ("Training", "train")])
+def test_a_folder_without_both_splits_is_told_what_is_expected(pets: Path, wrong: str, right: str) -> None:
+    (pets / right).rename(pets / wrong)
+    with pytest.raises(DataError, match=rf"no folder '{right}'; did you mean '{wrong}'") as caught:
+        load(pets)
+    assert f"expected: {pets}/train/<class>/<pictures>" in str(caught.value)
+    assert "there is: " in str(caught.value)
+
+
+def test_an_empty_folder_is_told_so(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="there is: nothing"):
+        load(tmp_path)
+
+
+def test_a_split_without_classes_is_told_so(pets: Path) -> None:
+    for name in ("cat", "dog"):
+        (pets / "train" / name).rename(pets / name)
+    save(pets / "train" / "0.png", plain())
+    with pytest.raises(DataError, match=r"train has no folders, one a class; there is: 0\.png"):
+        load(pets)
+
+
+@pytest.mark.parametrize(("extra", "lacking"), [("train", "test"), ("test", "train")])
+def test_a_class_of_one_split_alone_is_named(pets: Path, extra: str, lacking: str) -> None:
+    save(pets / extra / "bird" / "0.png", plain())
+    with pytest.raises(DataError, match=rf"differ: {lacking} has no folder for bird"):
+        load(pets)
+
+
+def test_a_class_without_pictures_is_named(pets: Path) -> None:
+    (pets / "test" / "dog" / "0.png").unlink()
+    with pytest.raises(DataError, match="test/dog has no pictures"):
+        load(pets)
+
+
+@pytest.mark.parametrize(("size", "why"), [((8, 8), "the first one has 6 x 6"), ((6, 5), "it is not square")])
+def test_without_a_size_the_first_picture_that_differs_is_named(pets: Path, size: tuple[int, int], why: str) -> None:
+    for file in ("cat/1.png", "dog/0.png"):
+        save(pets / "train" / file, plain(size=size))
+    width, height = size
+    with pytest.raises(DataError, match=rf"cat/1\.png has {width} x {height} pixels and {why}: set data\.image_size"):
+        load(pets)
+    assert load(pets, 6).train.image_size == 6
+
+
+# Damaged files
+
+
+@pytest.fixture
+def damaged(pets: Path) -> Path:
+    noise = Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8))
+    cat = pets / "train" / "cat"
+    whole = save(cat / "cut.jpg", noise)
+    os.truncate(whole, whole.stat().st_size // 2)
+    broken = save(cat / "broken.png", noise)
+    content = bytearray(broken.read_bytes())
+    content[200:300] = bytes(100)
+    broken.write_bytes(content)
+    (cat / "notes.txt").write_text("not a picture")
+    (cat / "empty.png").write_bytes(b"")
+    (cat / "nowhere.png").symlink_to(pets / "gone.png")
+    return pets
+
+
+NAMES = ("broken.png", "cut.jpg", "empty.png", "notes.txt", "nowhere.png")
+
+
+@pytest.mark.parametrize("in_memory", ["always", "never"])
+def test_damaged_files_are_all_named(damaged: Path, in_memory: str) -> None:
+    with pytest.raises(DataError, match=r"5 files of .* cannot be read.*data\.on_corrupt") as caught:
+        load(damaged, 6, in_memory=in_memory)
+    assert [name for name in NAMES if f"train/cat/{name}: " not in str(caught.value)] == []
+
+
+@pytest.mark.parametrize("in_memory", ["always", "never"])
+def test_damaged_files_are_left_out_and_named_if_that_is_asked_for(damaged: Path, in_memory: str) -> None:
+    for _ in ("decoded", "from the cache"):
+        loaded = load(damaged, 6, on_corrupt="skip", in_memory=in_memory)
+        assert loaded.train.labels.tolist() == [0, 0, 1, 1]
+        (note,) = [note for note in loaded.notes if "left out" in note]
+        assert [name for name in NAMES if name not in note] == []
+
+
+def test_leaving_out_does_not_carry_over_to_a_job_that_asks_to_fail(damaged: Path) -> None:
+    load(damaged, 6, on_corrupt="skip")
+    with pytest.raises(DataError, match="5 files"):
+        load(damaged, 6)
+
+
+def test_of_many_damaged_files_ten_are_named(pets: Path) -> None:
+    for index in range(12):
+        (pets / "train" / "dog" / f"bad-{index:02}.png").write_bytes(b"")
+    with pytest.raises(DataError, match=r"(?s)12 files.*bad-09\.png.*and 2 more$") as caught:
+        load(pets)
+    assert "bad-10.png" not in str(caught.value)
+
+
+def test_leaving_out_may_not_empty_a_class(pets: Path) -> None:
+    (pets / "test" / "dog" / "0.png").write_bytes(b"")
+    with pytest.raises(DataError, match=r"no picture of .*/test can be read for dog"):
+        load(pets, on_corrupt="skip")
+
+
+def test_a_decompression_bomb_is_an_unreadable_file(pets: Path) -> None:
+    save(pets / "train" / "dog" / "bomb.png", Image.new("1", (20_000, 10_000)))
+    with pytest.raises(DataError, match=r"(?s)1 files .*bomb\.png: .*decompression bomb"):
+        load(pets, 6)
+
+
+# Pictures that stay on disk
+
+
+def test_pictures_on_disk_are_the_same_as_in_memory(pets: Path) -> None:
+    save(pets / "train" / "cat" / "1.png", plain((10, 20, 30), (9, 7)))
+    in_memory, on_disk = load(pets, 5, in_memory="always"), load(pets, 5, in_memory="never")
+    assert isinstance(in_memory.train, Split)
+    assert isinstance(on_disk.train, FileSplit)
+    assert torch.equal(on_disk.train.read([3, 1, 0]), in_memory.train.images[[3, 1, 0]])
+    assert torch.equal(on_disk.train.labels, in_memory.train.labels)
+    assert (on_disk.mean, on_disk.std) == (in_memory.mean, in_memory.std)
+    assert load(pets, 5, in_memory="never").train.files == on_disk.train.files
+
+
+def test_the_fingerprint_of_files_changes_when_one_of_them_does(pets: Path) -> None:
+    before = load(pets, in_memory="never").fingerprint
+    assert load(pets, in_memory="never").fingerprint == before
+    os.utime(pets / "train" / "cat" / "0.png", ns=(1, 1))
+    assert load(pets, in_memory="never").fingerprint != before
+
+
+def test_a_file_that_goes_while_training_is_an_error_that_names_it(pets: Path) -> None:
+    train = load(pets, in_memory="never").train
+    assert isinstance(train, FileSplit)
+    (pets / "train" / "cat" / "0.png").unlink()
+    with pytest.raises(DataError, match=r"train/cat/0\.png: .*No such file"):
+        train.read([0])
+
+
+def test_a_changed_picture_is_read_again(pets: Path) -> None:
+    first = load(pets)
+    save(pets / "train" / "cat" / "0.png", plain(BLUE))
+    assert load(pets).fingerprint != first.fingerprint
+    assert tuple(the_picture(pets)[0, 0]) == BLUE

@@ -1,0 +1,102 @@
+"""A file is complete or not there at all, whatever happens while it is written."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import faults
+import pytest
+
+from pipeline.home import durable
+
+OLD, NEW = b"old" * 40_000, b"new content" * 40_000  # more than one buffer
+
+
+def replace_it(root: Path, data: bytes) -> None:
+    durable.replace(root / "file", lambda file: file.write(data))
+
+
+def create_it(root: Path, data: bytes) -> None:
+    durable.create(root / "file", data, by_way_of=root)
+    durable.fsync_folder(root)
+
+
+def fresh_folder(tmp_path: Path, content: bytes | None) -> tuple[Path, bytes]:
+    root = tmp_path / f"{len(list(tmp_path.iterdir()))}"
+    root.mkdir()
+    if content is not None:
+        (root / "file").write_bytes(content)
+    return root, NEW
+
+
+@pytest.mark.parametrize("fault", ["kill", "one EIO", "full disk"])
+def test_a_file_being_replaced_is_the_old_one_or_the_new_one_at_any_moment(tmp_path: Path, fault: faults.Fault) -> None:
+    seen = set()
+    for root, _, outcome in faults.at_each_call(replace_it, fault, lambda: fresh_folder(tmp_path, OLD)):
+        content = (root / "file").read_bytes()
+        assert content in (OLD, NEW)
+        seen.add(content)
+        if outcome.error is not None:
+            assert isinstance(outcome.error, OSError)
+            assert len(list(root.iterdir())) == 1, "no temporary file is left"
+    assert seen == {OLD, NEW}
+
+
+@pytest.mark.parametrize("fault", ["kill", "one EIO", "full disk"])
+def test_a_file_being_created_is_whole_or_not_there(tmp_path: Path, fault: faults.Fault) -> None:
+    for root, _, outcome in faults.at_each_call(create_it, fault, lambda: fresh_folder(tmp_path, None)):
+        assert not (root / "file").exists() or (root / "file").read_bytes() == NEW
+        assert outcome.struck or (root / "file").read_bytes() == NEW
+        assert outcome.error is None or isinstance(outcome.error, OSError)
+
+
+def test_create_never_overwrites(tmp_path: Path) -> None:
+    root, _ = fresh_folder(tmp_path, OLD)
+    with pytest.raises(FileExistsError):
+        create_it(root, NEW)
+    assert [(p.name, p.read_bytes()) for p in root.iterdir()] == [("file", OLD)]
+
+
+def test_a_writer_that_fails_leaves_nothing(tmp_path: Path) -> None:
+    def write(file: BinaryIO) -> None:
+        file.write(b"half")
+        raise RuntimeError("the writer's own fault")
+
+    root, _ = fresh_folder(tmp_path, OLD)
+    with pytest.raises(RuntimeError):
+        durable.replace(root / "file", write)
+    assert [(p.name, p.read_bytes()) for p in root.iterdir()] == [("file", OLD)]
+
+
+def test_make_folder_makes_parents_and_takes_one_that_is_there(tmp_path: Path) -> None:
+    durable.make_folder(tmp_path / "a" / "b" / "c")
+    durable.make_folder(tmp_path / "a" / "b" / "c")
+    assert (tmp_path / "a" / "b" / "c").is_dir()
+
+
+@pytest.mark.parametrize("data", [b"", b"{", b"[1]", b"5", b"\xff\xfe", b'{"a": 1}x', b"[" * 100_000, b"\0" * 100])
+def test_what_is_not_a_whole_json_object_reads_as_none(tmp_path: Path, data: bytes) -> None:
+    (tmp_path / "file").write_bytes(data)
+    assert durable.read_json(tmp_path / "file") is None
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, os.mkdir, lambda path: path.symlink_to("/dev/zero")])
+def test_what_is_not_a_regular_file_reads_as_none_and_blocks_nobody(tmp_path: Path, make: Any) -> None:
+    make(tmp_path / "file")
+    assert durable.read_json(tmp_path / "file") is None
+    assert durable.read_json(tmp_path / "file" / "below") is None
+    assert durable.read_json(tmp_path / "absent") is None
+
+
+def test_a_huge_file_is_not_read(tmp_path: Path) -> None:
+    with (tmp_path / "file").open("wb") as file:
+        file.truncate(1 << 40)
+    assert durable.read_json(tmp_path / "file") is None
+
+
+def test_json_that_was_written_reads_back(tmp_path: Path) -> None:
+    value = {"text": "añ\n\u2028", "number": 0.1, "list": [None, True]}
+    durable.replace_json(tmp_path / "file", value)
+    assert durable.read_json(tmp_path / "file") == value

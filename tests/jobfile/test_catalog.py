@@ -1,0 +1,79 @@
+"""The catalog and the code that it names agree, whatever is added to either."""
+
+from __future__ import annotations
+
+import inspect
+import subprocess
+import sys
+from types import MappingProxyType
+from typing import Any
+
+import pytest
+from pydantic import create_model
+
+from pipeline.jobfile import catalog
+
+# What the program itself passes, by name, beside an entry's options.
+GIVEN = MappingProxyType(
+    {
+        "MODELS": {"num_classes", "channels", "image_size"},
+        "DATASETS": {"image_size", "log"},
+        "AUGMENTATIONS": {"generator", "fill"},
+        "OPTIMIZERS": {"fused"},
+        "SCHEDULES": {"steps", "steps_per_epoch"},
+    }
+)
+ENTRIES = [
+    pytest.param(group, entry, id=f"{group.lower()}-{name}")
+    for group in GIVEN
+    for name, entry in getattr(catalog, group).items()
+]
+
+
+def keywords(entry: catalog.Entry) -> dict[str, inspect.Parameter]:
+    parameters = inspect.signature(entry.load()).parameters
+    return {name: parameter for name, parameter in parameters.items() if parameter.kind is parameter.KEYWORD_ONLY}
+
+
+def test_no_group_of_the_catalog_is_left_out_here() -> None:
+    groups = {name for name in vars(catalog) if name.isupper() and isinstance(getattr(catalog, name), dict)}
+    assert {name for name in groups if not name.startswith("_")} == set(GIVEN)
+
+
+@pytest.mark.parametrize(("group", "entry"), ENTRIES)
+def test_the_options_are_the_keyword_parameters_of_the_code(group: str, entry: catalog.Entry) -> None:
+    assert set(keywords(entry)) - GIVEN[group] == set(entry.options)
+
+
+@pytest.mark.parametrize(("group", "entry"), ENTRIES)
+def test_a_default_of_the_code_is_the_default_of_the_catalog(group: str, entry: catalog.Entry) -> None:
+    in_code = {
+        name: parameter.default
+        for name, parameter in keywords(entry).items()
+        if name not in GIVEN[group] and parameter.default is not parameter.empty
+    }
+    assert {name: entry.options[name][1].default for name in in_code} == in_code
+
+
+@pytest.mark.parametrize(("group", "entry"), ENTRIES)
+def test_every_default_is_within_its_own_bounds(group: str, entry: catalog.Entry) -> None:
+    fields: dict[str, Any] = dict(entry.options)
+    section = create_model(group, **fields)
+    optional = {name: field.default for name, field in section.model_fields.items() if not field.is_required()}
+    required = dict.fromkeys(set(section.model_fields) - set(optional), "given")
+    section.model_validate(optional | required)
+
+
+@pytest.mark.parametrize(("group", "entry"), ENTRIES)
+def test_everything_is_described(group: str, entry: catalog.Entry) -> None:
+    assert entry.summary, group
+    assert [name for name, (_, field) in entry.options.items() if not field.description] == []
+
+
+def test_reading_the_catalog_imports_no_torch() -> None:
+    code = (
+        "import pipeline.jobfile.catalog, sys; "
+        "print(sorted({'torch', 'torchvision', 'sklearn', 'numpy'} & set(sys.modules)))"
+    )
+    said = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout
+    assert said == "[]\n"

@@ -1,0 +1,182 @@
+"""The models of the job file: frozen, complete, bounded, and the same after a round trip."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any, get_args
+
+import pytest
+from pydantic import BaseModel, ValidationError
+
+from pipeline.jobfile import catalog
+from pipeline.jobfile.spec import Choice, Spec, is_due
+
+SECTIONS = {
+    "model": catalog.MODELS,
+    "data": catalog.DATASETS,
+    "optimizer": catalog.OPTIMIZERS,
+    "schedule": catalog.SCHEDULES,
+    "augment": catalog.AUGMENTATIONS,
+}
+ENTRIES = [(section, name) for section, entries in SECTIONS.items() for name in entries]
+
+
+def spec_with(section: str, name: str) -> Spec:
+    """A job that uses an entry of the catalog, with the options that must be given."""
+    options = {key: "x" for key, (_, field) in SECTIONS[section][name].options.items() if field.is_required()}
+    chosen = {"name": name, **options}
+    value: dict[str, Any] = {"name": "x", "model": {"name": "cnn_bn"}, "data": {"name": "cifar10"}, "train": {}}
+    if section == "augment":
+        value["data"]["augment"] = [chosen]
+    else:
+        (value["train"] if section in ("optimizer", "schedule") else value)[section] = chosen
+    return Spec.model_validate_json(json.dumps(value))
+
+
+def chosen_in(spec: Spec, section: str) -> Choice:
+    places: dict[str, Any] = {
+        "model": spec.model,
+        "data": spec.data,
+        "optimizer": spec.train.optimizer,
+        "schedule": spec.train.schedule,
+    }
+    found: Choice = places.get(section) or spec.data.augment[0]
+    return found
+
+
+@pytest.mark.parametrize(("section", "name"), ENTRIES)
+def test_every_entry_of_the_catalog_can_be_chosen_and_survives_a_round_trip(section: str, name: str) -> None:
+    spec = spec_with(section, name)
+    entry = SECTIONS[section][name]
+    assert chosen_in(spec, section).name == name
+    assert chosen_in(spec, section).options().keys() == entry.options.keys()
+
+    as_json = json.dumps(spec.model_dump(mode="json"))
+    again = Spec.model_validate_json(as_json)
+    assert again == spec
+    assert json.dumps(again.model_dump(mode="json")) == as_json
+
+
+def models(model: type[BaseModel] = Spec) -> Iterator[type[BaseModel]]:
+    """All models of the spec, each once for each place that it stands in."""
+
+    def inside(annotation: Any) -> Iterator[type[BaseModel]]:
+        if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+            yield from models(annotation)
+        else:
+            for argument in get_args(annotation):
+                yield from inside(argument)
+
+    yield model
+    for field in model.model_fields.values():
+        yield from inside(field.annotation)
+
+
+def test_every_section_is_frozen_closed_and_strict() -> None:
+    found = list(models())
+    assert len(found) > len(ENTRIES)
+    for model in found:
+        wanted = {"frozen": True, "extra": "forbid", "strict": True, "allow_inf_nan": False}
+        assert {key: model.model_config.get(key) for key in wanted} == wanted, model
+
+
+def test_every_field_of_a_section_is_described() -> None:
+    sections = {"train", "log", "resources"}
+    missing = [
+        f"{model.__name__}.{name}"
+        for model in models()
+        for name, field in model.model_fields.items()
+        if not field.description and name not in sections
+    ]
+    assert missing == []
+
+
+def test_every_number_and_list_has_a_bound() -> None:
+    """In the JSON Schema too, so that editors know it."""
+    bounds = {
+        "integer": ({"minimum", "exclusiveMinimum"}, {"maximum", "exclusiveMaximum"}),
+        "number": ({"minimum", "exclusiveMinimum"},),
+        "array": ({"maxItems"},),
+    }
+    unbounded = []
+
+    def look(schema: Any, where: str) -> None:
+        if isinstance(schema, list):
+            for index, item in enumerate(schema):
+                look(item, f"{where}.{index}")
+        elif isinstance(schema, dict):
+            needed = bounds.get(schema.get("type", ""), ()) if "enum" not in schema and "const" not in schema else ()
+            unbounded.extend(where for one_of in needed if not one_of & schema.keys())
+            for key, value in schema.items():
+                look(value, f"{where}.{key}")
+
+    look(Spec.model_json_schema(), "")
+    assert unbounded == []
+
+
+@pytest.mark.parametrize(
+    ("attribute", "value"),
+    [("name", "y"), ("train", None), ("train.epochs", 3), ("model.name", "vgg"), ("train.optimizer.lr", 1.0)],
+)
+def test_a_spec_cannot_be_changed(attribute: str, value: Any) -> None:
+    target: Any = spec_with("optimizer", "sgd")
+    *parents, last = attribute.split(".")
+    for parent in parents:
+        target = getattr(target, parent)
+    with pytest.raises(ValidationError, match="frozen"):
+        setattr(target, last, value)
+
+
+def test_defaults_are_not_shared_between_two_jobs() -> None:
+    first, second = spec_with("model", "net"), spec_with("model", "net")
+    assert first == second
+    assert first.train is not second.train
+
+
+def test_a_large_seed_survives_json() -> None:
+    seed = 2**63 - 1
+    spec = Spec.model_validate_json(
+        json.dumps({"name": "x", "model": {"name": "net"}, "data": {"name": "mnist"}, "train": {"seed": seed}})
+    )
+    assert Spec.model_validate_json(json.dumps(spec.model_dump(mode="json"))).train.seed == seed
+
+
+@pytest.mark.parametrize(
+    ("when", "epochs", "expected"),
+    [
+        (True, 5, [1, 2, 3, 4, 5]),
+        (1, 5, [1, 2, 3, 4, 5]),
+        (2, 5, [2, 4, 5]),
+        (3, 9, [3, 6, 9]),
+        (100, 5, [5]),
+        ("auto", 1, [1]),
+        ("auto", 2, [1, 2]),
+        ("auto", 20, [1, 2, 4, 8, 16, 20]),
+        ("auto", 500, [1, 2, 4, 8, 16, 32, 64, 128, 256, 500]),  # TensorBoard keeps ten
+        ("end", 5, [5]),
+        (False, 5, []),
+    ],
+)
+def test_what_is_shown_after_which_epochs(when: Any, epochs: int, expected: list[int]) -> None:
+    """The last one is among all but none."""
+    assert [epoch for epoch in range(1, epochs + 1) if is_due(when, epoch=epoch, epochs=epochs)] == expected
+
+
+def with_log(**section: Any) -> Spec:
+    value = {"name": "x", "model": {"name": "net"}, "data": {"name": "mnist"}, "log": section}
+    return Spec.model_validate_json(json.dumps(value))
+
+
+@pytest.mark.parametrize("kind", ["histograms", "figures", "pr_curves", "embeddings"])
+@pytest.mark.parametrize("when", [True, False, 1, 7, "auto", "end"])
+def test_a_kind_takes_each_way_to_say_when(kind: str, when: Any) -> None:
+    found = getattr(with_log(**{kind: when}).log, kind)
+    assert found == when
+    assert type(found) is type(when)  # 1 is every epoch too, but is not written back as true
+
+
+@pytest.mark.parametrize("when", [0, -1, 1.5, "never", "1", 100_001, None, []])
+def test_a_kind_takes_nothing_else(when: Any) -> None:
+    with pytest.raises(ValidationError, match=r"log\.figures"):
+        with_log(figures=when)

@@ -1,0 +1,153 @@
+"""Every model of the catalog takes images and gives logits; the known ones have the parameters that papers report."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from pipeline.jobfile.catalog import MODELS
+from pipeline.models.cnn_bn import CnnBn
+from pipeline.models.net import Net
+from pipeline.models.vgg import TABLE_1, Vgg
+
+
+def defaults(name: str) -> dict[str, Any]:
+    return {option: field.default for option, (_, field) in MODELS[name].options.items()}
+
+
+def build(name: str, *, image_size: int, channels: int = 3, num_classes: int = 10, **options: Any) -> torch.nn.Module:
+    chosen = {**defaults(name), **options}
+    return MODELS[name].load()(num_classes=num_classes, channels=channels, image_size=image_size, **chosen)
+
+
+def min_size(name: str, **options: Any) -> int:
+    return MODELS[name].smallest(SimpleNamespace(**{**defaults(name), **options}))
+
+
+def num_parameters(model: torch.nn.Module) -> int:
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("extra", [0, 1, 7])
+@pytest.mark.parametrize("name", MODELS)
+def test_every_model_gives_logits_and_gradients_from_its_smallest_size_on(name: str, extra: int, channels: int) -> None:
+    size = min_size(name) + extra
+    model = build(name, image_size=size, channels=channels, num_classes=7)
+    logits = model(torch.rand(2, channels, size, size))
+    assert logits.shape == (2, 7)
+    F.cross_entropy(logits, torch.tensor([0, 6])).backward()
+    assert all(parameter.grad is not None for parameter in model.parameters())
+
+
+@pytest.mark.parametrize("name", [name for name in MODELS if min_size(name) > 1])
+def test_every_model_refuses_images_one_pixel_below_its_smallest_size(name: str) -> None:
+    size = min_size(name)
+    with pytest.raises(ValueError, match=rf"{size - 1} x {size - 1} pixels are too small"):
+        build(name, image_size=size - 1)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_every_model_gives_the_same_logits_in_channels_last(name: str) -> None:
+    size = min_size(name)
+    model = build(name, image_size=size).eval()
+    images = torch.rand(3, 3, size, size)
+    expected = model(images)
+    model = model.to(memory_format=torch.channels_last)
+    torch.testing.assert_close(model(images.contiguous(memory_format=torch.channels_last)), expected)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_every_model_starts_with_a_loss_near_that_of_guessing(name: str) -> None:
+    torch.manual_seed(0)
+    size = max(32, min_size(name))
+    loss = F.cross_entropy(build(name, image_size=size)(torch.randn(64, 3, size, size)), torch.arange(64) % 10)
+    assert 2.0 < loss.item() < 3.0  # log(10) is 2.303
+
+
+@pytest.mark.parametrize(
+    ("model", "expected"),
+    [
+        (Net(num_classes=10, channels=3, image_size=32), 62_006),
+        (Net(num_classes=10, channels=1, image_size=28), 44_426),
+        (CnnBn(num_classes=10, channels=3, image_size=32), 2_169_770),
+    ],
+    ids=["net-32", "net-28", "cnn_bn-32"],
+)
+def test_the_small_networks_have_the_parameters_of_their_originals(model: torch.nn.Module, expected: int) -> None:
+    assert num_parameters(model) == expected
+
+
+# The features of VGG-11, without batch norm, by hand: weights 9 (3·64 + 64·128 + 128·256 + 256² + 256·512 + 3·512²) =
+# 9,217,728, biases 64 + 128 + 2·256 + 4·512 = 2,752, together 9,220,480: torchvision's count of 132,863,336 less the
+# 123,642,856 of its three linear layers. The head adds 512·10 + 10 = 5,130; batch norm adds twice the biases.
+@pytest.mark.parametrize(
+    ("depth", "plain", "batch_norm"),
+    [
+        (11, 9_225_610, 9_231_114),
+        (13, 9_410_122, 9_416_010),
+        (16, 14_719_818, 14_728_266),
+        (19, 20_029_514, 20_040_522),
+    ],
+)
+def test_vgg_has_the_parameters_of_the_papers_features_and_one_linear_layer(
+    depth: int, plain: int, batch_norm: int
+) -> None:
+    size = {"num_classes": 10, "channels": 3, "image_size": 32}
+    assert num_parameters(Vgg(depth=depth, batch_norm=False, **size)) == plain
+    assert num_parameters(Vgg(depth=depth, batch_norm=True, **size)) == batch_norm
+
+
+@pytest.mark.parametrize("depth", [11, 13, 16, 19])
+def test_vgg_is_named_after_its_weight_layers(depth: int) -> None:
+    convolutions = sum(width != "M" for width in TABLE_1[depth])
+    assert convolutions + 3 == depth  # the paper's head has three linear layers
+    assert TABLE_1[depth].count("M") == 5
+
+
+def test_vgg_layers_are_named_by_block_and_place() -> None:
+    model = Vgg(num_classes=10, channels=3, image_size=4, widths=(8, 8, "M", 16, "M"), batch_norm=True)
+    assert list(model.features._modules) == [
+        *("conv1_1", "bn1_1", "relu1_1", "conv1_2", "bn1_2", "relu1_2", "pool1"),
+        *("conv2_1", "bn2_1", "relu2_1", "pool2"),
+    ]
+
+
+def test_widths_stand_in_the_place_of_the_depth() -> None:
+    widths = (8, "M", 16, "M")
+    assert min_size("vgg", widths=widths) == 4
+    model = build("vgg", image_size=4, widths=widths, depth=19)
+    assert num_parameters(model) == (9 * 3 * 8 + 8) + (9 * 8 * 16 + 16) + (16 * 10 + 10)
+    assert model(torch.rand(2, 3, 4, 4)).shape == (2, 10)
+    with pytest.raises(ValueError, match="3 x 3 pixels are too small"):
+        build("vgg", image_size=3, widths=widths)
+
+
+def test_widths_without_a_convolution_are_refused() -> None:
+    with pytest.raises(ValueError, match="at least one"):
+        build("vgg", image_size=32, widths=("M",))
+
+
+def test_dropout_acts_in_training_alone() -> None:
+    torch.manual_seed(0)
+    model = build("vgg", image_size=8, widths=(64, "M"), dropout=0.5)
+    images = torch.rand(2, 3, 8, 8)
+    assert not torch.equal(model(images), model(images))
+    model.eval()
+    assert torch.equal(model(images), model(images))
+
+
+@pytest.mark.parametrize("depth", [11, 19])
+def test_without_batch_norm_the_first_layer_of_vgg_gets_as_much_gradient_as_the_last(depth: int) -> None:
+    """PyTorch's own initialization loses a factor of two a layer and more: 300 at depth 11, and it does not learn."""
+    torch.manual_seed(0)
+    widths = tuple(width if width == "M" else width // 4 for width in TABLE_1[depth])
+    model = build("vgg", image_size=32, widths=widths)
+    F.cross_entropy(model(torch.randn(16, 3, 32, 32)), torch.arange(16) % 10).backward()
+    biases = [layer.bias for layer in model.features if isinstance(layer, torch.nn.Conv2d)]
+    first, last = (bias.grad.norm().item() for bias in (biases[0], biases[-1]))
+    assert 0.1 < first / last < 10

@@ -1,0 +1,507 @@
+"""The page of a run: what it says, that it needs nothing but itself, and that no state of a run is an error."""
+
+from __future__ import annotations
+
+import base64
+import itertools
+import json
+import math
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+from quick import NOTHING_SHOWN, quick_spec
+
+from pipeline.board.events import Point
+from pipeline.errors import PipelineError, UsageError
+from pipeline.home import durable
+from pipeline.home.paths import Home, RunPaths
+from pipeline.home.records import End, Evaluated, Mistake, Progress, Result
+from pipeline.jobfile import frozen
+from pipeline.queue.job_queue import Queue
+from pipeline.results import report_charts, report_classes
+from pipeline.results.report import render, write
+
+VOID = {"meta", "br", "img", "link", "input", "hr"}
+HEADINGS = ("h1", "h2", "h3", "h4", "h5", "h6")
+PIXEL = base64.b64encode(
+    bytes.fromhex(
+        "89504e470d0a1a0a0000000d494844520000000100000001080000000"
+        "03a7e9b550000000a49444154789c63600000000200014827 14e00000000049454e44ae426082".replace(" ", "")
+    )
+).decode()
+
+
+@dataclass
+class Element:
+    tag: str
+    attributes: dict[str, str]
+    text: str = ""
+    inside: tuple[str, ...] = ()
+
+
+@dataclass
+class Page(HTMLParser):
+    """What a browser would find: elements in their order, each with all text in it."""
+
+    source: str
+    elements: list[Element] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        super().__init__()
+        self.open: list[Element] = []
+        self.feed(self.source)
+        self.close()
+        assert self.open == [], "every element is closed"
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        element = Element(tag, {k: v or "" for k, v in attrs}, inside=tuple(e.tag for e in self.open))
+        self.elements.append(element)
+        if tag not in VOID:
+            self.open.append(element)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.handle_starttag(tag, attrs)
+        if tag not in VOID:
+            self.open.pop()
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop().tag == tag
+
+    def handle_data(self, data: str) -> None:
+        for element in self.open:
+            element.text += data
+
+    def all(self, *tags: str) -> list[Element]:
+        return [element for element in self.elements if element.tag in tags]
+
+    def texts(self, tag: str) -> list[str]:
+        return [" ".join(element.text.split()) for element in self.all(tag)]
+
+    def table(self, beginning: str) -> list[list[str]]:
+        """The rows of the table whose caption begins so."""
+        [start] = [
+            i for i, e in enumerate(self.elements) if e.tag == "caption" and e.text.strip().startswith(beginning)
+        ]
+        rows: list[list[str]] = []
+        for element in self.elements[start:]:
+            if element.tag == "table":
+                break
+            if element.tag == "tr":
+                rows.append([])
+            elif element.tag in ("th", "td"):
+                rows[-1].append(" ".join(element.text.split()))
+        return rows
+
+    @property
+    def text(self) -> str:
+        return " ".join(self.all("body")[0].text.split())
+
+
+@pytest.fixture(scope="module")
+def ran(tmp_path_factory: pytest.TempPathFactory) -> tuple[Home, RunPaths]:
+    """A run of three epochs, trained by a worker."""
+    home = Home(tmp_path_factory.mktemp("ran"))
+    spec = quick_spec("quick", epochs=3, log={"every": 5, **NOTHING_SHOWN, "figures": True})
+    job_id = Queue(home).submit(spec)
+    command = [sys.executable, "-m", "pipeline.cli", "--home", str(home.root), "worker", "--drain"]
+    subprocess.run(command, check=True, capture_output=True, timeout=300)
+    return home, home.run(job_id)
+
+
+@pytest.fixture
+def run(ran: tuple[Home, RunPaths], home: Home) -> RunPaths:
+    """A copy of that run, in a home without a queue."""
+    return RunPaths(shutil.copytree(ran[1].root, home.run(ran[1].root.name).root))
+
+
+def evaluated(classes: list[str], *, per_class: int = 20, mistakes: int = 3) -> Evaluated:
+    """Each class is taken for the next one a few times."""
+    count, wrong = len(classes), per_class // 5 if len(classes) > 1 else 0
+    rows = [[0] * count for _ in range(count)]
+    for index in range(count):
+        rows[index][index], rows[index][(index + 1) % count] = per_class - wrong, wrong
+    if count == 1:
+        rows = [[per_class]]
+    found = [Mistake(n, n % count, (n + 1) % count, 0.998, PIXEL) for n in range(mistakes)]
+    return Evaluated(3, 69, 0.5, (per_class - wrong) / per_class, classes, rows, found)
+
+
+def leave(run: RunPaths, found: Evaluated) -> None:
+    durable.replace_json(run.evaluation, found.to_json())
+
+
+def test_the_page_that_a_worker_leaves_says_what_the_run_holds(ran: tuple[Home, RunPaths]) -> None:
+    home, run = ran
+    page, end = Page(run.report.read_text()), End.read(home.queue.end(run.root.name))
+    found = Evaluated.read(run.evaluation)
+    assert end is not None
+    assert found is not None
+    assert page.texts("h1") == ["quick"]
+    assert end.why in page.text
+    figures = dict(zip(page.texts("dt"), page.texts("dd"), strict=True))
+    assert figures["Test accuracy"].startswith(f"{100 * end.metrics['test/accuracy']:.2f} %")
+    assert figures["Test loss"].startswith(f"{end.metrics['test/loss']:.4f}")
+    assert re.fullmatch(r"[0-9.]+ % epoch [123]", figures["Best test accuracy"])
+    assert (figures["Epochs"], figures["Steps"]) == ("3 of 3", "69 of 69")
+    assert [e.text for e in page.all("title") if "svg" in e.inside] == [
+        f"{title}, a chart" for title in ("Loss", "Accuracy", "Learning rate", "Gradient norm")
+    ]
+    header, *rows = page.table("Held-out pictures by true class")
+    assert header[1:] == found.classes
+    assert [[int(cell) for cell in row[1:]] for row in rows] == found.confusion
+    assert [row[:2] for row in page.table("Support:")[1:]] == [
+        *([name, str(sum(row))] for name, row in zip(found.classes, found.confusion, strict=True)),
+        ["mean of the classes", "360"],
+    ]
+    assert [image.attributes["src"] for image in page.all("img")] == [
+        f"data:image/png;base64,{mistake.png}" for mistake in found.mistakes
+    ]
+    conditions = dict(page.table("What the figures depend on"))
+    manifest = json.loads(run.manifest.read_text())
+    assert conditions["Dataset fingerprint"] == manifest["dataset"]["sha256"]
+    assert (conditions["Batch size"], conditions["Epochs"], conditions["Seed"]) == ("64", "3", "0")
+    assert conditions["Optimizer"] == "adamw (lr 0.003, betas 0.9, 0.999, weight decay 0.01)"
+    assert dict(page.table("Where attempt 1 ran"))["torch"] == manifest["attempts"][0]["packages"]["torch"]
+    assert page.table("Each time that the job was started")[1][4:] == ["succeeded", end.why]
+    job_file, log = [element.text for element in page.all("pre")]
+    assert job_file == run.spec.read_text()
+    assert log.strip().splitlines() == run.log(1).read_text().strip().splitlines()
+
+
+def check_is_whole_in_itself(source: str) -> Page:
+    """Nothing is fetched and nothing is run."""
+    page = Page(source)
+    for element in page.elements:
+        for name in ("src", "href", "xlink:href", "data", "poster", "srcset", "action"):
+            value = element.attributes.get(name, "#")
+            assert value.startswith(("data:image/png;base64,", "#")), (element.tag, name, value)
+            if value.startswith("#") and len(value) > 1:
+                assert value[1:] in {e.attributes.get("id") for e in page.elements}
+        assert [name for name in element.attributes if name.startswith("on")] == []
+    assert page.all("script", "link", "iframe", "object", "embed", "base", "foreignobject") == []
+    tags = re.findall(r"<style.*?</style>|<[a-z][^>]*>", source, re.DOTALL)  # not what a log says of an address
+    assert re.findall(r"@import|url\((?!#)|https?:", "".join(tags)) == []
+    return page
+
+
+def check_can_be_read_out(page: Page) -> None:
+    """By what WCAG asks of headings, landmarks, tables and pictures."""
+    assert page.all("html")[0].attributes["lang"] == "en"
+    levels = [HEADINGS.index(element.tag) for element in page.all(*HEADINGS)]
+    assert levels[0] == 0
+    assert levels.count(0) == 1
+    assert all(after <= before + 1 for before, after in itertools.pairwise(levels))
+    assert {len(page.all(tag)) for tag in ("header", "main", "footer", "nav")} == {1}
+    ids = [element.attributes["id"] for element in page.elements if "id" in element.attributes]
+    assert len(ids) == len(set(ids))
+    assert len(page.all("caption")) == len(page.all("table"))
+    assert all(element.attributes["scope"] in ("row", "col") for element in page.all("th"))
+    assert all(element.attributes["alt"] for element in page.all("img"))
+    for element in page.all("svg"):
+        assert element.attributes["role"] == "img"
+        assert {element.attributes[f"aria-{name}"] for name in ("labelledby", "describedby")} <= set(ids)
+    for element in page.elements:
+        if "tabindex" in element.attributes:
+            assert element.attributes["aria-label"]
+
+
+def test_the_page_needs_nothing_but_itself_and_can_be_read_out(ran: tuple[Home, RunPaths]) -> None:
+    source = ran[1].report.read_text()
+    check_can_be_read_out(check_is_whole_in_itself(source))
+    assert len(source) < 200_000
+
+
+def test_a_mistake_is_told_in_words(run: RunPaths, home: Home) -> None:
+    leave(run, evaluated(["cat", "dog"], mistakes=1))
+    page = Page(render(home, run))
+    assert page.all("img")[0].attributes["alt"] == (
+        "held-out picture 0: cat, taken for dog with probability 99.80 %"
+    )  # fmt: skip
+
+
+def test_writing_it_loads_no_torch(run: RunPaths, home: Home) -> None:
+    code = f"""
+import sys
+sys.modules.update(dict.fromkeys(["torch", "torchvision", "sklearn"], None))  # as if not installed
+from pathlib import Path
+from pipeline.results import report
+from pipeline.home.paths import Home
+home = Home(Path({str(home.root)!r}))
+report.write(home, home.run({run.root.name!r}))
+"""
+    run.report.unlink()
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
+    assert run.report.exists()
+
+
+HOSTILE = ["<script>alert(1)</script>", "\"'><img src=x onerror=alert(1)>", "two\nlines", "half \ud800 a pair"]
+HOSTILE += ["nul \x00 \x1b[31mred", "{{ 7 * 7 }}", "", "a" * 300, "</pre></table><h1>", "日本語"]
+
+
+def test_hostile_names_and_lines_are_only_text(run: RunPaths, home: Home) -> None:
+    leave(run, evaluated(HOSTILE))
+    spec = quick_spec("quick").model_copy(update={"description": HOSTILE[0]})
+    frozen.save(run, spec)
+    run.log(1).write_bytes(b"\n".join(name.encode(errors="surrogatepass") for name in HOSTILE))
+    manifest = {"dataset": {"sha256": HOSTILE[1]}, "attempts": [{"attempt": 1, "code": {"commit": HOSTILE[1]}}]}
+    durable.replace_json(run.manifest, manifest)
+    Result(1, "failed", HOSTILE[8]).write(run.result)
+    page = check_is_whole_in_itself(write(home, run).read_text(encoding="utf-8"))
+    check_can_be_read_out(page)
+    names = [row[0] for row in page.table("Support:")[1:-1]]
+    assert names[:2] == HOSTILE[:2]
+    assert names[3:6] == ["half \N{REPLACEMENT CHARACTER} a pair", "nul \N{REPLACEMENT CHARACTER} red", "{{ 7 * 7 }}"]
+    assert HOSTILE[0] in page.all("pre")[1].text
+    assert HOSTILE[8] in page.text
+
+
+def remove(name: str) -> Callable[[RunPaths], object]:
+    return lambda run: [path.unlink() for path in run.root.glob(name)]
+
+
+def fill(name: str, text: str) -> Callable[[RunPaths], object]:
+    return lambda run: [path.write_text(text) for path in run.root.glob(name)]
+
+
+def odd_confusion(run: RunPaths) -> None:
+    leave(run, Evaluated(3, 69, 0.5, 0.5, ["a", "b"], [[1, 2]], []))
+
+
+STATES: list[tuple[str, Callable[[RunPaths], object], str]] = [
+    ("no_manifest", remove("manifest.json"), "Not known: it is written into manifest.json"),
+    ("damaged_manifest", fill("manifest.json", '{"attempts": 5, "dataset": [], "seed": null}'), "Not known: it is"),
+    ("odd_manifest", fill("manifest.json", '{"attempts": [1, {"packages": 3, "code": {"dirty": []}}]}'), "not known"),
+    ("no_evaluation", remove("evaluation.json"), "The run has no evaluation.json"),
+    ("damaged_evaluation", fill("evaluation.json", '{"epoch": 3'), "evaluation.json is damaged"),
+    ("odd_evaluation", odd_confusion, "its confusion matrix does not fit its 2 classes"),
+    ("no_events", remove("events.*"), "There are no curves: the run has no event files any more"),
+    ("no_spec", remove("spec.yaml"), "It is missing: spec.yaml cannot be read"),
+    ("damaged_spec", fill("spec.yaml", "a: [\n&b *c"), "spec.yaml is damaged"),
+    ("no_log", remove("*.log"), "There is no log"),
+    ("empty_log", fill("*.log", ""), "attempt-1.log is empty"),
+    ("damaged_records", fill("[pr]*.json", "[]"), "still running"),
+    ("nothing", remove("*.*"), "There are no curves: it has not taken a step yet"),
+]
+
+
+@pytest.mark.parametrize(("damage", "said"), [pytest.param(d, said, id=name) for name, d, said in STATES])
+def test_what_is_missing_or_damaged_is_said(
+    damage: Callable[[RunPaths], object], said: str, run: RunPaths, home: Home
+) -> None:
+    damage(run)
+    page = check_is_whole_in_itself(render(home, run))
+    check_can_be_read_out(page)
+    assert said in page.text
+
+
+def test_a_damaged_event_file_costs_what_is_damaged_in_it(run: RunPaths, home: Home) -> None:
+    [events] = run.events()
+    data = events.read_bytes()
+    at = data.rindex(b"train/loss")
+    events.write_bytes(data[:at] + b"x" + data[at + 1 :])
+    page = Page(render(home, run))
+    assert "Note:" in page.text
+    assert "Loss, a chart" in page.texts("title")
+
+
+def test_a_job_that_failed_before_its_first_epoch_has_a_page(home: Home) -> None:
+    run = home.run("job")
+    frozen.save(run, quick_spec("early"))
+    Result(1, "failed", "data.path: there is no folder", finished_at="2026-01-01T00:00:01.000Z").write(run.result)
+    page = Page(write(home, run).read_text())
+    assert "failed: data.path: there is no folder" in page.text
+    assert "There are no curves: it ended before its first step." in page.text
+    assert "There is no evaluation: the first one comes at the end of the first epoch, and it ended" in page.text
+
+
+def test_a_running_job_has_a_page_that_says_so(run: RunPaths, home: Home) -> None:
+    """Its result is that of the attempt before."""
+    Result(1, "interrupted", "asked to stop").write(run.result)
+    durable.replace_json(run.progress, Progress(2, epoch=1, epochs=3, step=30, steps=69).to_json())
+    page = Page(render(home, run))
+    assert page.texts("strong")[0] == "still running"
+    assert dict(zip(page.texts("dt"), page.texts("dd"), strict=True))["Steps"] == "30 of 69"
+
+
+def test_the_recorded_end_of_the_job_counts_for_more_than_what_its_attempt_left(ran: tuple[Home, RunPaths]) -> None:
+    home, run = ran
+    queue, job_id = Queue(home), run.root.name
+    end = End.read(queue.paths.end(job_id))
+    before = run.result.read_bytes()
+    assert end is not None
+    try:
+        Result(1, "failed", "of an attempt").write(run.result)
+        assert f"succeeded: {end.why}" in Page(render(home, run)).text
+    finally:
+        run.result.write_bytes(before)
+
+
+@pytest.mark.parametrize("count", [1, 25, 26, 1000])
+def test_any_number_of_classes_fits(count: int, run: RunPaths, home: Home) -> None:
+    """A matrix where it can be looked at, else the most frequent confusions; the hardest classes first."""
+    leave(run, evaluated([f"class {number}" for number in range(count)]))
+    source = render(home, run)
+    page = check_is_whole_in_itself(source)
+    check_can_be_read_out(page)
+    assert len(source) < 1_000_000
+    if count <= report_classes.MATRIX_CLASSES:
+        assert len(page.table("Held-out pictures by true class")) == count + 1
+    else:
+        assert len(page.table(f"Of {count:,} classes")) == report_classes.FREQUENT + 1
+    rows = page.table("Support:")[1:-1]
+    assert len(rows) == min(count, report_classes.PLAIN_ROWS)
+    if count == 1000:
+        assert len(page.table("The other classes")) == 1 + count - report_classes.PLAIN_ROWS
+
+
+def test_the_mean_counts_each_class_that_has_pictures_once_and_a_share_of_nothing_as_0() -> None:
+    found = Evaluated(1, 1, 0.0, 0.6, ["a", "b", "never seen", "never said"], [], [])
+    found.confusion[:] = [[3, 1, 0, 0], [1, 2, 0, 0], [0, 0, 0, 0], [2, 0, 0, 0]]
+    mean = report_classes.mean(found.class_scores())
+    assert mean == report_classes.Mean(9, (3 / 6 + 2 / 3 + 0) / 3, (3 / 4 + 2 / 3 + 0) / 3, (6 / 10 + 4 / 6 + 0) / 3)
+    assert report_classes.mean([]) is None
+    names = [score.name for score in report_classes.hardest_first(found.class_scores())]
+    assert names == ["never said", "a", "b", "never seen"]
+
+
+def test_what_is_taken_for_what_most_often_comes_first() -> None:
+    found = Evaluated(1, 1, 0.0, 0.6, ["a", "b", "never seen", "never said"], [], [])
+    found.confusion[:] = [[3, 1, 0, 0], [1, 2, 0, 0], [0, 0, 0, 0], [2, 0, 0, 0]]
+    assert [(c.label, c.predicted, c.count) for c in report_classes.most_confused(found)] == [
+        ("never said", "a", 2),
+        ("a", "b", 1),
+        ("b", "a", 1),
+    ]
+
+
+def test_a_mistake_without_a_picture_or_a_known_class_is_listed_all_the_same() -> None:
+    mistakes = [Mistake(7, 99, 0, math.nan, "no base64!"), Mistake(8, 0, 0, 1.0, base64.b64encode(b"GIF89a").decode())]
+    found = Evaluated(1, 1, 0.0, 0.0, ["a"], [[1]], mistakes)
+    first, second = report_classes.pictures(found, max_chars=1000)
+    assert (first.text, first.png) == ("held-out picture 7: class 99, taken for a with probability not known", "")
+    assert second.png == ""
+    assert report_classes.pictures(found, max_chars=10) == [first]
+
+
+def curve(values: list[float]) -> list[Point]:
+    return [Point(step, 0.0, value) for step, value in enumerate(values, 1)]
+
+
+def test_a_long_curve_is_thinned_and_keeps_its_peaks() -> None:
+    values = [math.sin(step / 1000) for step in range(100_000)]
+    values[12_345], values[54_321] = 50.0, -50.0
+    thinned = report_charts.thinned(curve(values))
+    assert len(thinned) <= report_charts.MAX_POINTS
+    assert [step for step, _ in thinned] == sorted({step for step, _ in thinned})
+    assert (12_346, 50.0) in thinned
+    assert (54_322, -50.0) in thinned
+    charts = report_charts.charts({"train/loss": curve(values), "test/loss": curve(values)}, lambda _: "")
+    assert charts[0].rows[0][2] == "-50 at step 54,322"
+    assert len(str(charts[0].svg)) < 100_000
+
+
+def test_values_that_are_no_numbers_leave_a_gap_and_are_said() -> None:
+    values = [1.0, 2.0, math.nan, math.inf, 4.0]
+    [chart] = report_charts.charts({"train/loss": curve(values)}, lambda _: "")
+    assert chart.note == "train: 2 values are no finite number, first at step 3, and left out."
+    assert chart.rows == [["train", "1", "1 at step 1", "4"]]
+    assert math.isnan(report_charts.thinned(curve([math.nan] * 5000))[0][1])
+    [chart] = report_charts.charts({"train/loss": curve([math.nan])}, lambda _: "")
+    assert (chart.svg, chart.rows) == (None, [])
+
+
+@pytest.mark.parametrize("values", [[0.0], [1e38, -1e38], [5.0] * 3, [1e-30, 1.0], [0.0, 0.0]])
+def test_any_values_can_be_drawn(values: list[float]) -> None:
+    tags = ("train/loss", "train/accuracy", "test/accuracy", "train/learning_rate", "train/gradient_norm")
+    charts = report_charts.charts({tag: curve(values) for tag in tags}, lambda _: "")
+    assert [chart.svg is not None for chart in charts] == [True] * 4
+
+
+def test_two_charts_share_no_id() -> None:
+    charts = report_charts.charts({"train/loss": curve([1, 2]), "test/accuracy": curve([1, 2])}, lambda _: "")
+    found = [re.findall(r'\bid="([^"]+)"', str(chart.svg)) for chart in charts]
+    assert set(found[0]).isdisjoint(found[1])
+    assert all(found)
+
+
+# The command
+
+
+Run = Callable[..., subprocess.CompletedProcess[str]]
+
+
+def test_the_command_writes_the_page_and_prints_where(pipeline: Run, run: RunPaths, tmp_path: Path) -> None:
+    run.report.unlink()
+    done = pipeline("report", "latest")
+    assert (done.returncode, done.stdout, done.stderr) == (0, f"{run.report}\n", "")
+    out = tmp_path / "pages" / "my page.html"
+    out.parent.mkdir()
+    assert pipeline("report", run.root.name[:8], "--out", out).stdout == f"{out}\n"
+    assert out.read_text().startswith("<!doctype html>")
+    assert list(out.parent.iterdir()) == [out]
+
+
+@pytest.mark.usefixtures("run")
+def test_the_command_refuses_what_it_cannot_do(pipeline: Run, home: Home, tmp_path: Path) -> None:
+    def said(*arguments: str | Path) -> str:
+        done = pipeline("report", *arguments)
+        assert (done.returncode, done.stdout) == (2, "")
+        return done.stderr
+
+    assert "there are no runs here yet" in pipeline("report", "latest", home=Home(tmp_path / "empty")).stderr
+    assert "no run's id begins so" in said("nobody")
+    assert "is not a file; --out takes the name" in said("latest", "--out", tmp_path)
+    assert "there is no folder" in said("latest", "--out", tmp_path / "absent" / "page.html")
+    assert "is not a file" in said("latest", "--out", "/dev/null")
+    assert "has not started yet" in said(Queue(home).submit(quick_spec("waits")))
+
+
+def test_a_page_that_cannot_be_written_leaves_the_old_one(run: RunPaths, home: Home, small_disk: Path) -> None:
+    out = small_disk / "page.html"
+    out.write_text("old")
+    (small_disk / "ballast").write_bytes(bytes(200_000))
+    with pytest.raises(PipelineError, match="the report cannot be written: No space left on device"):
+        write(home, run, out)
+    assert out.read_text() == "old"
+    assert sorted(path.name for path in small_disk.iterdir()) == ["ballast", "page.html"]
+
+
+def test_a_folder_in_the_place_of_the_page_is_left_alone(run: RunPaths, home: Home) -> None:
+    run.report.unlink()
+    run.report.mkdir()
+    with pytest.raises(UsageError, match="is not a file"):
+        write(home, run)
+
+
+# In a browser
+
+
+def test_nothing_is_wider_than_a_phone_or_a_sheet(run: RunPaths, home: Home) -> None:
+    """360 pixels on a screen; in print, tables too, for nobody can scroll there."""
+    playwright = pytest.importorskip("playwright.sync_api")
+    chromium = shutil.which("chromium")
+    if chromium is None:
+        pytest.skip("there is no chromium here")
+    leave(run, evaluated([f"long_name_of_class_{number}" for number in range(25)], per_class=5000))
+    url = write(home, run).as_uri()
+    with playwright.sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=chromium, args=["--no-sandbox", "--disable-gpu"])
+        page = browser.new_page(viewport={"width": 360, "height": 800})
+        complaints: list[str] = []
+        page.on("console", lambda line: complaints.append(line.text))
+        page.goto(url)
+        assert page.evaluate("document.documentElement.scrollWidth") == 360
+        page.set_viewport_size({"width": 688, "height": 900})  # A4 without its margins
+        page.emulate_media(media="print")
+        everything = "[...document.querySelectorAll('table, pre, svg, p')]"
+        widest = f"Math.max(...{everything}.map(element => element.getBoundingClientRect().right))"
+        assert page.evaluate(widest) <= 688
+        browser.close()
+    assert complaints == []
