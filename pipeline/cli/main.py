@@ -19,7 +19,7 @@ import pipeline
 from pipeline.cli import doctor as checks
 from pipeline.cli import runs, workers
 from pipeline.cli.arguments import File, Files, Id, Ids, Json, Overrides, message, print_json, print_lines, queue_of
-from pipeline.cli.terminal import command_to_look, job_table, status_table, table
+from pipeline.cli.terminal import command_to_look, job_table, status_table
 from pipeline.errors import PipelineError, QueueError, SpecError
 from pipeline.home.paths import Home, RunPaths, find_data
 from pipeline.jobfile import reading
@@ -27,6 +27,7 @@ from pipeline.jobfile.spec import Spec, json_schema
 from pipeline.queue import repair
 from pipeline.queue import views as jobs
 from pipeline.queue.job_queue import Queue
+from pipeline.wording import table
 from pipeline.worker.child import child_environment
 
 app = typer.Typer(

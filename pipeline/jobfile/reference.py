@@ -11,8 +11,8 @@ from pipeline.jobfile.spec import json_schema
 
 _HEAD = """# Job files
 
-This page is written by `pipeline schema --markdown` from `pipeline/jobfile/spec.py` and `pipeline/jobfile/catalog.py`; a test keeps it
-current. A job file is YAML with these sections; what is not given has its default. Unknown fields are refused, and
+This page is written by `pipeline schema --markdown` from `spec.py` and `catalog.py` of `pipeline/jobfile/`; a test
+keeps it current. A job file is YAML with these sections; what is not given has its default. Unknown fields are refused, and
 every problem is reported with its line and the nearest right name (`pipeline validate FILE`). Editors that know YAML
 schemas complete and check job files as you type, by the comment in their first line.
 

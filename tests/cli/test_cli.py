@@ -428,7 +428,7 @@ def test_doctor_judges_the_filesystem_where_the_queue_lies(
 ) -> None:
     """In a container the queue is a volume of its own, in a home of another kind."""
     other = "nfs4" if verdict == "ok" else "ext4"
-    monkeypatch.setattr(doctor, "filesystem_of", lambda path: kind if path == home.queue.root else other)
+    monkeypatch.setattr(checks, "filesystem_of", lambda path: kind if path == home.queue.root else other)
     assert {check.name: check.verdict for check in checks.check_home(home)}["filesystem"] == verdict
 
 

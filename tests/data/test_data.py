@@ -234,7 +234,8 @@ from pipeline.data import downloads, source
 from pipeline.jobfile import catalog
 def load(name, **options):
     say = lambda line: print(line, flush=True)
-    return source.load(name, catalog.DATASETS[name].load(), options, image_size=None, datasets=Path(sys.argv[1]), log=say)
+    reader = catalog.DATASETS[name].load()
+    return source.load(name, reader, options, image_size=None, datasets=Path(sys.argv[1]), log=say)
 """
 
 

@@ -211,7 +211,8 @@ def test_what_a_worker_was_asked_that_is_killed_is_forgotten(queue: Queue, start
     with stopped(process):
         down = start(
             "down",
-            code="from pipeline.cli import main; from pipeline.queue import live_workers; live_workers.LAST_S = 1.0; main.main()",
+            code="from pipeline.cli import main; from pipeline.queue import live_workers as workers; "
+            "workers.LAST_S = 1.0; main.main()",
         )
         wait_until(queue.paths.stop_request(name).exists, "the request")
         process.kill()

@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from pipeline.jobfile import catalog
+from pipeline.training import schedules
 
 STEPS, PER_EPOCH = 200, 20
 
