@@ -2,7 +2,7 @@
 
     python benchmarks/logging_cost.py --data DIR [--epochs 4] [--json]
 
-DIR is as for `throughput.py`. `cnn_bn` is trained on all pictures at batch 128, with crops and flips, three times in
+DIR is as for `throughput.py`. `cnn_bn` is trained on all images at batch 128, with crops and flips, three times in
 one process: without anything but scalars, with a job file's defaults, and with everything after every epoch. They take
 turns, an epoch each, with its evaluation and everything that is written at its end. A kind's time is taken around its
 code in `pipeline/logbook.py`; *beside* is what the whole epoch took longer than the one without, so that what the
@@ -78,7 +78,7 @@ class Side:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=str(__doc__).split("\n", 1)[0])
-    parser.add_argument("--data", type=Path, help="an image folder of 32 x 32 pictures")
+    parser.add_argument("--data", type=Path, help="an image folder of 32 x 32 images")
     parser.add_argument("--epochs", type=int, default=4, help="of each side (default: %(default)s)")
     parser.add_argument("--json", action="store_true")
     arguments = parser.parse_args()
@@ -110,10 +110,10 @@ def make_side(log: dict[str, Any], data: Path, scratch: Path, epochs: int) -> Si
         }
     )
     device.keep_freed_memory()
-    setting, pictures = device.choose(spec), load(spec, scratch)
-    trainer = Trainer(spec, pictures, setting)
+    setting, images = device.choose(spec), load(spec, scratch)
+    trainer = Trainer(spec, images, setting)
     run = RunPaths(Path(tempfile.mkdtemp(dir=scratch)))
-    provenance = manifest.write(run, spec, pictures, setting, job_id="benchmark", attempt=1)
+    provenance = manifest.write(run, spec, images, setting, job_id="benchmark", attempt=1)
     board = Board(run.root, first_step=0)
     logbook = Logbook(board, trainer, manifest=provenance, job_file="", log=complain)
 

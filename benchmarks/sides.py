@@ -106,7 +106,7 @@ def ours(work: Work) -> None:
     )
     device.keep_freed_memory()
     setting = device.choose(spec)
-    pictures = source.load(
+    images = source.load(
         spec.data.name,
         catalog.DATASETS[spec.data.name].load(),
         spec.data.options(),
@@ -114,7 +114,7 @@ def ours(work: Work) -> None:
         datasets=work.scratch,
         log=complain,
     )
-    trainer = Trainer(spec, pictures, setting)
+    trainer = Trainer(spec, images, setting)
 
     class Paced:
         """Told of each step, as the log and the progress file of a real run are."""
@@ -130,7 +130,7 @@ def ours(work: Work) -> None:
     def save(state: dict[str, Any], is_best: bool) -> None: ...
 
     run = RunPaths(Path(tempfile.mkdtemp(dir=work.scratch)))
-    provenance = manifest.write(run, spec, pictures, setting, job_id="benchmark", attempt=1)
+    provenance = manifest.write(run, spec, images, setting, job_id="benchmark", attempt=1)
     with Board(run.root, first_step=0) as board:
         logbook = Logbook(board, trainer, manifest=provenance, job_file="", log=complain)
         loop = Loop(trainer, logbook, Paced(), save, Stop())

@@ -2,14 +2,14 @@
 
     python benchmarks/throughput.py --data DIR [--models net,vgg] [--seconds 5] [--rounds 5] [--json]
 
-DIR is an image folder of 32 x 32 pictures, `train/<class>/*` and `test/<class>/*`, or holds one named `cifar10-images`.
+DIR is an image folder of 32 x 32 images, `train/<class>/*` and `test/<class>/*`, or holds one named `cifar10-images`.
 
 Each side is a process of its own, started once, so that neither's allocator or caches touch the other's. They take
 turns, A B A B, a few seconds at a time, while the other waits; the ratio is taken within each round and the median
-reported. Both have the same threads, model, pictures and augmentation. A round in which other programs took more than
+reported. Both have the same threads, model, images and augmentation. A round in which other programs took more than
 a tenth of the processors is measured again; where none was quiet, BUSY stands in the place of a verdict. The
 pipeline's side is its real loop, with its logging; evaluation and checkpoints, which the tutorial loop does not have,
-are left out, and so is the time to read the pictures once.
+are left out, and so is the time to read the images once.
 """
 
 from __future__ import annotations
@@ -88,7 +88,7 @@ def main() -> int:
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=str(__doc__).split("\n", 1)[0])
     known = list(dict.fromkeys(case.model for case in CASES))
-    parser.add_argument("--data", type=Path, help="an image folder of 32 x 32 pictures")
+    parser.add_argument("--data", type=Path, help="an image folder of 32 x 32 images")
     parser.add_argument("--models", default=",".join(known), help="some of %(default)s")
     parser.add_argument("--seconds", type=float, default=5, help="of each turn (default: %(default)s)")
     parser.add_argument("--rounds", type=int, default=5, help="turns of each side (default: %(default)s)")
@@ -104,9 +104,9 @@ def find_data(data: Path | None) -> Path:
     for folder in [data, data / "cifar10-images"] if data else []:
         if (folder / "train").is_dir() and (folder / "test").is_dir():
             return folder.absolute()
-    what = f"{data} has no folders train and test." if data else "No pictures were given."
+    what = f"{data} has no folders train and test." if data else "No images were given."
     sys.exit(
-        f"{what} Throughput is measured on real pictures: give an image folder, train/<class>/* and test/<class>/*,\n"
+        f"{what} Throughput is measured on real images: give an image folder, train/<class>/* and test/<class>/*,\n"
         "of 32 x 32 pixels: make bench BENCH_DATA=/path/to/folder (or --data /path/to/folder)"
     )
 

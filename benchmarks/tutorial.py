@@ -18,7 +18,7 @@ from torchvision import transforms
 
 
 def train(net: nn.Module, data: Path, *, batch_size: int, augment: bool, log_dir: Path) -> Iterator[int]:
-    """Train without end; gives the number of pictures after each step."""
+    """Train without end; gives the number of images after each step."""
     transform = [transforms.ToTensor(), transforms.Normalize((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))]
     if augment:
         transform = [transforms.RandomCrop(32, padding=4), transforms.RandomHorizontalFlip(), *transform]

@@ -1,6 +1,6 @@
 """Chromium as a person would use it, for tests that look at TensorBoard.
 
-PIPELINE_SCREENSHOTS names a folder for a picture of each; with PIPELINE_REQUIRE_BROWSER a missing browser is a failure.
+PIPELINE_SCREENSHOTS names a folder for an image of each; with PIPELINE_REQUIRE_BROWSER a missing browser is a failure.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ def missing_part() -> str:
 
 @pytest.fixture
 def page(browser: Browser, request: pytest.FixtureRequest) -> Iterator[Page]:
-    """A page of its own for each test; what goes wrong in it fails the test, and its end is kept as a picture."""
+    """A page of its own for each test; what goes wrong in it fails the test, and its end is kept as an image."""
     page = browser.new_page(viewport={"width": 1400, "height": 900})
     page.set_default_timeout(DEADLINE_MS)
     wrong: list[str] = []

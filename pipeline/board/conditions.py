@@ -52,10 +52,10 @@ def _dataset(dataset: dict[str, Any]) -> list[tuple[str, object]]:
     classes = dataset.get("classes")
     size = dataset.get("image_size")
     return [
-        ("Training pictures", dataset.get("train")),
-        ("Held-out pictures", dataset.get("test")),
+        ("Training images", dataset.get("train")),
+        ("Held-out images", dataset.get("test")),
         ("Classes", len(classes) if isinstance(classes, list) else None),
-        ("Picture size", f"{size} by {size} pixels" if size else None),
+        ("Image size", f"{size} by {size} pixels" if size else None),
         ("Channels", dataset.get("channels")),
         ("Dataset fingerprint", dataset.get("sha256")),
     ]

@@ -2,7 +2,7 @@
 
 Each attempt has a file of its own, a row of records: length, its checksum, an Event, its checksum. TensorBoard's own
 reader computes all checksums in Python, 80 ns a byte; here only what holds a scalar is checked, so that a run's
-pictures and histograms cost little more than reading past them.
+images and histograms cost little more than reading past them.
 """
 
 from __future__ import annotations

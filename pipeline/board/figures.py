@@ -1,6 +1,6 @@
-"""Figures by matplotlib: held-out pictures with what they were taken for, and the confusion matrix.
+"""Figures by matplotlib: held-out images with what they were taken for, and the confusion matrix.
 
-All pictures of a figure are one image with texts over it: three times as fast as an axes a picture.
+All images of a figure are one image with texts over it: three times as fast as an axes an image.
 """
 
 from __future__ import annotations
@@ -14,26 +14,26 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from pipeline.board import images
+from pipeline.board.images import in_rgb, shrunk
 from pipeline.board.writer import Board
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 RIGHT, WRONG = "#1a7f37", "#c62828"
-PAGE = 100  # pictures that a figure holds
+PAGE = 100  # images that a figure holds
 MAX_NUMBERED = 25  # classes, up to which the confusion matrix has its numbers written in
 CELL_WIDTH, CELL_HEIGHT = 112, 140  # pixels; the upper part is for two lines of text
-PICTURE = 96  # pixels a side at most
+IMAGE = 96  # pixels a side at most
 DPI = 100
 LONGEST = 12  # characters of a name
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """A held-out picture and what it was taken for. picture: uint8 (H, W, C)."""
+    """A held-out image and what it was taken for. image: uint8 (H, W, C)."""
 
-    picture: torch.Tensor
+    image: torch.Tensor
     label: str
     predicted: str
     probability: float  # of what it was taken for
@@ -47,14 +47,14 @@ def add_verdicts(board: Board, tag: str, verdicts: Sequence[Verdict], *, columns
 
 
 def draw_verdicts(verdicts: Sequence[Verdict], *, columns: int) -> NDArray[np.uint8]:
-    """uint8 (H, W, 3). Above each picture its predicted class and probability, green or red, and its true label."""
+    """uint8 (H, W, 3). Above each image its predicted class and probability, green or red, and its true label."""
     from matplotlib.figure import Figure
 
     columns = min(columns, len(verdicts))
     rows = -(-len(verdicts) // columns)
     height, width = rows * CELL_HEIGHT, columns * CELL_WIDTH
     figure = Figure(figsize=(width / DPI, height / DPI), dpi=DPI)
-    figure.figimage(_mosaic([verdict.picture for verdict in verdicts], columns))  # pixel by pixel
+    figure.figimage(_mosaic([verdict.image for verdict in verdicts], columns))  # pixel by pixel
     for number, verdict in enumerate(verdicts):
         row, column = divmod(number, columns)
         middle, top = (column + 0.5) * CELL_WIDTH, height - row * CELL_HEIGHT
@@ -80,19 +80,19 @@ def _short(name: str) -> str:
     return name if len(name) <= LONGEST else f"{name[: LONGEST - 5]}…{name[-4:]}"
 
 
-def _mosaic(pictures: Sequence[torch.Tensor], columns: int) -> NDArray[np.uint8]:
-    """The pictures, enlarged by a whole number, each in the middle of a white cell's part below the texts."""
-    factor = max(1, PICTURE // pictures[0].shape[0])
-    shown = images.in_rgb(images.shrunk(torch.stack(list(pictures)), PICTURE)).numpy()
+def _mosaic(images: Sequence[torch.Tensor], columns: int) -> NDArray[np.uint8]:
+    """The images, enlarged by a whole number, each in the middle of a white cell's part below the texts."""
+    factor = max(1, IMAGE // images[0].shape[0])
+    shown = in_rgb(shrunk(torch.stack(list(images)), IMAGE)).numpy()
     shown = shown.repeat(factor, 1).repeat(factor, 2)
     rows = -(-len(shown) // columns)
     canvas = np.full((rows * CELL_HEIGHT, columns * CELL_WIDTH, 3), 255, np.uint8)
     side = shown.shape[1]
     space = (CELL_WIDTH - side) // 2
-    for number, picture in enumerate(shown):
+    for number, image in enumerate(shown):
         row, column = divmod(number, columns)
         top, left = (row + 1) * CELL_HEIGHT - space - side, column * CELL_WIDTH + space
-        canvas[top : top + side, left : left + side] = picture
+        canvas[top : top + side, left : left + side] = image
     return canvas
 
 

@@ -1,4 +1,4 @@
-"""Pictures side by side, as one picture, and small ones as PNG files."""
+"""Images side by side, as one image, and small ones as PNG files."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import torch
 from torch.nn import functional as F
 
-SMALLEST = 64  # pixels a side below which a picture is hard to make out
+SMALLEST = 64  # pixels a side below which an image is hard to make out
 LARGEST = 224  # above, a grid would take minutes and hundreds of megabytes
 THUMBNAIL = 96
 
@@ -17,7 +17,7 @@ THUMBNAIL = 96
 def grid(images: torch.Tensor, *, columns: int) -> torch.Tensor:
     """uint8 (N, H, W, C) as rows of `columns`, a white line between them: uint8 (C, rows H', columns W').
 
-    Small pictures are enlarged by a whole number, pixel by pixel; those above 224 pixels are shrunk.
+    Small images are enlarged by a whole number, pixel by pixel; those above 224 pixels are shrunk.
     """
     images = shrunk(images, LARGEST)
     factor = max(1, -(-SMALLEST // images.shape[1]))
@@ -47,7 +47,7 @@ def shrunk(images: torch.Tensor, size: int) -> torch.Tensor:
     if images.shape[1] <= size:
         return images
     small = images.new_empty(len(images), size, size, images.shape[3])
-    for place, image in enumerate(images):  # one by one: as floats, large pictures are gigabytes
+    for place, image in enumerate(images):  # one by one: as floats, large images are gigabytes
         pixels = image.permute(2, 0, 1)[None].float()
         pixels = F.interpolate(pixels, size=(size, size), mode="bilinear", antialias=True)
         small[place] = pixels[0].round().clamp(0, 255).permute(1, 2, 0)

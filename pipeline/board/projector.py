@@ -1,7 +1,7 @@
-"""Held-out pictures for TensorBoard's projector: as pixels, and as the features that the network's last layer sees.
+"""Held-out images for TensorBoard's projector: as pixels, and as the features that the network's last layer sees.
 
 It leaves `projector_config.pbtxt` and `projector/` in the run's folder. `SummaryWriter.add_embedding` is not used: it
-writes pixels and sprite anew each time, at a second a thousand pictures, and lists a repeated step twice.
+writes pixels and sprite anew each time, at a second a thousand images, and lists a repeated step twice.
 """
 
 from __future__ import annotations
@@ -15,22 +15,22 @@ import torch
 from google.protobuf import text_format
 from tensorboard.plugins.projector.projector_config_pb2 import EmbeddingInfo, ProjectorConfig
 
-from pipeline.board import images
+from pipeline.board.images import in_rgb, png, shrunk
 from pipeline.home import durable
 
 CONFIG = "projector_config.pbtxt"  # where TensorBoard looks
-NUM_PICTURES = 250
-MAX_VALUES = 8_192  # of a picture's features: 15 MB of text
-PIXELS = 32  # a side; of larger pictures the pixels would be more than a browser takes
+NUM_IMAGES = 250
+MAX_VALUES = 8_192  # of an image's features: 15 MB of text
+PIXELS = 32  # a side; of larger images the pixels would be more than a browser takes
 _GREY_LEVELS = [f"{level / 255:.4g}" for level in range(256)]
 
 
 @dataclass(frozen=True)
 class Samples:
-    """The same held-out pictures each time. pictures: uint8 (N, H, W, C). labels, predicted: (N,)."""
+    """The same held-out images each time. images: uint8 (N, H, W, C). labels, predicted: (N,)."""
 
     indices: Sequence[int]
-    pictures: torch.Tensor
+    images: torch.Tensor
     labels: torch.Tensor
     predicted: torch.Tensor
     classes: Sequence[str]
@@ -40,7 +40,7 @@ def add_embeddings(folder: Path, samples: Samples, features: torch.Tensor | None
     """folder: the run's. features: float32 (N, values); None where the network has no last layer to look at."""
     projector = folder / "projector"
     durable.make_folder(projector)
-    shown = images.shrunk(samples.pictures, PIXELS)
+    shown = shrunk(samples.images, PIXELS)
     if not (projector / "pixels.tsv").exists():
         _write(projector / "sprite.png", _sprite(shown))
         rows = shown.flatten(1).tolist()
@@ -54,7 +54,7 @@ def add_embeddings(folder: Path, samples: Samples, features: torch.Tensor | None
 
 
 def remove_embeddings(folder: Path) -> None:
-    """Of an attempt that came to nothing; its pictures may be others."""
+    """Of an attempt that came to nothing; its images may be others."""
     shutil.rmtree(folder / "projector", ignore_errors=True)
     (folder / CONFIG).unlink(missing_ok=True)
 
@@ -89,14 +89,14 @@ def _table(samples: Samples) -> bytes:
     return _lines(["label\tpredicted\tindex", *(f"{names[i]}\t{names[j]}\t{index}" for i, j, index in rows)])
 
 
-def _sprite(pictures: torch.Tensor) -> bytes:
-    """A square of pictures, row by row, as the projector cuts it."""
-    columns = -(-(len(pictures) ** 0.5) // 1)
+def _sprite(images: torch.Tensor) -> bytes:
+    """A square of images, row by row, as the projector cuts it."""
+    columns = -(-(len(images) ** 0.5) // 1)
     side = int(columns)
-    size = pictures.shape[1]
+    size = images.shape[1]
     cells = torch.full((side * side, size, size, 3), 255, dtype=torch.uint8)
-    cells[: len(pictures)] = images.in_rgb(pictures)
-    return images.png(cells.view(side, side, size, size, 3).permute(0, 2, 1, 3, 4).reshape(side * size, side * size, 3))
+    cells[: len(images)] = in_rgb(images)
+    return png(cells.view(side, side, size, size, 3).permute(0, 2, 1, 3, 4).reshape(side * size, side * size, 3))
 
 
 def _lines(lines: Iterable[str]) -> bytes:

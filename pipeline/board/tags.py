@@ -1,6 +1,6 @@
 """The tags that TensorBoard groups by. Others read runs by these names, so they do not change.
 
-TensorBoard sorts groups by name and opens the first two: test and train come before classes, pictures and weights.
+TensorBoard sorts groups by name and opens the first two: test and train come before classes, images and weights.
 """
 
 TRAIN_LOSS = "train/loss"  # mean over the last `log.every` steps
@@ -27,7 +27,7 @@ TOP_OPERATORS = "profile/top_operators"
 
 
 def class_accuracy(name: str) -> str:
-    return f"true_class_accuracy/{name}"  # of the held-out pictures of a class, those that were recognized
+    return f"true_class_accuracy/{name}"  # of the held-out images of a class, those that were recognized
 
 
 def pr_curve(name: str) -> str:

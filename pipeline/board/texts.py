@@ -26,7 +26,7 @@ def _cell(text: str) -> str:
 
 def class_report(scores: Sequence[ClassScore]) -> str:
     rows = [(s.name, f"{s.support:,}", _percent(s.precision), _percent(s.recall), _percent(s.f1)) for s in scores]
-    return table(("class", "held-out pictures", "precision", "recall", "F1"), rows)
+    return table(("class", "held-out images", "precision", "recall", "F1"), rows)
 
 
 def _percent(share: float) -> str:

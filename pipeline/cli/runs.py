@@ -83,17 +83,17 @@ def predict(
     context: typer.Context,
     job_id: Id,
     images: Annotated[
-        list[Path], typer.Argument(metavar="IMAGE...", help="Picture files, or folders of them.", show_default=False)
+        list[Path], typer.Argument(metavar="IMAGE...", help="Image files, or folders of them.", show_default=False)
     ],
     checkpoint: Checkpoint = "best",
-    top: Annotated[int, typer.Option(min=1, help="Classes to print for each picture.")] = 3,
+    top: Annotated[int, typer.Option(min=1, help="Classes to print for each image.")] = 3,
     as_json: Json = False,
 ) -> None:
-    """Classify pictures with a trained model."""
+    """Classify images with a trained model."""
     from pipeline.results import classifier
 
     model = classifier.load(runs.find(context.obj, job_id), checkpoint)
-    files, notes, problems = classifier.find_pictures(images)
+    files, notes, problems = classifier.find_images(images)
     for note in (*notes, *problems):
         message(note)
     found = []
@@ -106,7 +106,7 @@ def predict(
             classes = [{"name": name, "probability": probability} for name, probability in guesses]
             found.append({"file": str(file), "classes": classes})
         else:
-            longest = max(map(len, model.pictures.classes))
+            longest = max(map(len, model.input.classes))
             cells = [f"{name:{longest}} {100 * probability:6.2f} %" for name, probability in guesses]
             typer.echo("   ".join([_in_a_line(file).ljust(width), *cells]))
     if as_json:

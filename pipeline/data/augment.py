@@ -1,4 +1,4 @@
-"""Random changes to training pictures, a whole chunk of batches at a time, on the device where the pictures are.
+"""Random changes to training images, a whole chunk of batches at a time, on the device where the images are.
 
 An augmentation is a function
 
@@ -6,7 +6,7 @@ An augmentation is a function
 
 images: uint8 (N, H, W, C), contiguous; it is not changed, and what is returned has its shape. generator: on the same
 device; every random number comes from it, so that the result is a function of its seed. fill: uint8 (C,), the training
-set's mean colour. Each picture gets its own random numbers. Nothing waits for the device.
+set's mean colour. Each image gets its own random numbers. Nothing waits for the device.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ def crop(
     padded[:, padding : padding + height, padding : padding + width] = images
 
     top, left = torch.randint(2 * padding + 1, (2, num, 1), generator=generator, device=images.device)
-    picture = torch.arange(num, device=images.device)[:, None] * padded_height
+    image = torch.arange(num, device=images.device)[:, None] * padded_height
     row = torch.arange(height, device=images.device)
-    starts = (((picture + top + row) * padded_width + left) * channels).flatten()
+    starts = (((image + top + row) * padded_width + left) * channels).flatten()
     # Every run of `row_size` bytes, wherever it begins, is a row of this view, and index_select copies a row at once:
     # 50 times as fast as indexing pixels.
     row_size = width * channels
@@ -57,7 +57,7 @@ def flip(
 
 
 def cutout(images: torch.Tensor, *, generator: torch.Generator, fill: torch.Tensor, size: int) -> torch.Tensor:
-    """A square of `size` pixels, its centre anywhere in the picture, set to the mean colour: 0 once normalised.
+    """A square of `size` pixels, its centre anywhere in the image, set to the mean colour: 0 once normalised.
 
     DeVries and Taylor (2017), arXiv:1708.04552: the part of the square that lies outside is cut off.
     """

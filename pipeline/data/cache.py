@@ -23,7 +23,7 @@ from typing import Any
 import torch
 
 FORMAT = 1
-"""Counts up when what a cache file holds, or how pictures are decoded, changes; older files are made again."""
+"""Counts up when what a cache file holds, or how images are decoded, changes; older files are made again."""
 
 Log = Callable[[str], None]
 

@@ -1,4 +1,4 @@
-"""scikit-learn's handwritten digits: 1,797 pictures of 8 x 8 pixels that come with the package, for quick trials.
+"""scikit-learn's handwritten digits: 1,797 images of 8 x 8 pixels that come with the package, for quick trials.
 
 They have no split of their own. 360 are held out, the same ones always, in each class's share: 1,437 are left.
 """

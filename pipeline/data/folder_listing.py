@@ -1,4 +1,4 @@
-"""What lies in a folder of pictures, `train/<class>/*` and `test/<class>/*`, before any of it is decoded.
+"""What lies in a folder of images, `train/<class>/*` and `test/<class>/*`, before any of it is decoded.
 
 Hidden files and what desktops leave behind (.DS_Store, Thumbs.db) are passed over. Classes are in the order of their
 names, and so are the files of a class, so that a listing is the same on every machine.
@@ -67,7 +67,7 @@ def _require_splits(root: Path) -> None:
             meant = [name for name in there if name.lower() in _MEANT[split]]
             raise DataError(
                 f"{root} has no folder '{split}'{_suggestion(split, meant or there)}\n"
-                f"expected: {root}/train/<class>/<pictures> and {root}/test/<class>/<pictures>\n"
+                f"expected: {root}/train/<class>/<images> and {root}/test/<class>/<images>\n"
                 f"there is: {shown(there) or 'nothing'}"
             )
 
@@ -85,7 +85,7 @@ def _require_same_classes(root: Path, train: list[str], test: list[str]) -> None
         there = sorted(entry.name for entry in _entries(root / "train"))
         raise DataError(
             f"{root}/train has no folders, one a class; there is: {shown(there) or 'nothing'}\n"
-            f"expected: {root}/train/<class>/<pictures>"
+            f"expected: {root}/train/<class>/<images>"
         )
     for split, missing in (("test", sorted(set(train) - set(test))), ("train", sorted(set(test) - set(train)))):
         if missing:
@@ -101,7 +101,7 @@ def _files(split: Path, classes: list[str], notes: list[str]) -> Files:
         entries = _entries(folder)
         files = {entry.name: _status(entry) for entry in entries if _is_file(entry)}
         if not files:
-            raise DataError(f"{folder} has no pictures; remove the class or add some")
+            raise DataError(f"{folder} has no images; remove the class or add some")
         if nested := sorted(entry.name for entry in entries if entry.is_dir()):
             notes.append(f"folders inside {folder} are not read: {shown(nested)}")
         paths += [folder / file for file in sorted(files)]

@@ -1,6 +1,6 @@
-"""A user's own pictures, `train/<class>/*` and `test/<class>/*`, in any format that Pillow reads.
+"""A user's own images, `train/<class>/*` and `test/<class>/*`, in any format that Pillow reads.
 
-Every picture is decoded once, before training, so that a damaged file is named at the start and not in the fifth hour.
+Every image is decoded once, before training, so that a damaged file is named at the start and not in the fifth hour.
 Those too many for memory are decoded again, each epoch, from disk.
 """
 
@@ -20,14 +20,14 @@ from numpy.typing import NDArray
 
 from pipeline.data.cache import Log
 from pipeline.data.folder_listing import SPLITS, Files, Listing, list_folder, shown
-from pipeline.data.pictures import read_picture
+from pipeline.data.image_file import read_image
 from pipeline.data.source import Contents, FileSplit, Found, Split, digest
 from pipeline.errors import DataError
 from pipeline.home.paths import find_data
 
-_CHUNK = 512  # pictures that a thread decodes at a time
+_CHUNK = 512  # images that a thread decodes at a time
 _NAMED = 10  # damaged files in a message
-_MAX_THREADS = 8  # small pictures hold Python's lock for most of their time: more threads only fight for it
+_MAX_THREADS = 8  # small images hold Python's lock for most of their time: more threads only fight for it
 
 
 def read(
@@ -46,7 +46,7 @@ def read(
         side = image_size or _native_size(listing)
         count = sum(len(files.paths) for files in listing.splits)
         streams = in_memory == "never" or (in_memory == "auto" and count * side * side * 3 > memory_bytes() // 4)
-        log(f"reading {count:,} pictures from {listing.root}" + ("; they stay on disk" if streams else ""))
+        log(f"reading {count:,} images from {listing.root}" + ("; they stay on disk" if streams else ""))
         decoded = [_decode(files, side, resize=image_size is not None, keep=not streams) for files in listing.splits]
         notes = _judge(listing, decoded, skip=on_corrupt == "skip")
         train, test = (_split(files, one, side) for files, one in zip(listing.splits, decoded, strict=True))
@@ -84,7 +84,7 @@ class _Decoded:
 
 
 def _decode(files: Files, side: int, *, resize: bool, keep: bool) -> _Decoded:
-    """Decodes every file once. Raises DataError at the first picture, in order, of a size other than `side`."""
+    """Decodes every file once. Raises DataError at the first image, in order, of a size other than `side`."""
     count = len(files.paths)
     images = torch.empty(count, side, side, 3, dtype=torch.uint8) if keep else None
     pixels = None if images is None else images.numpy()
@@ -93,13 +93,13 @@ def _decode(files: Files, side: int, *, resize: bool, keep: bool) -> _Decoded:
         unreadable = []
         for index in range(start, min(start + _CHUNK, count)):
             try:
-                picture = read_picture(files.paths[index], side if resize else None)
+                image = read_image(files.paths[index], side if resize else None)
             except DataError as error:
                 unreadable.append((index, str(error)))
                 continue
-            _require_side(files.paths[index], picture, side)
+            _require_side(files.paths[index], image, side)
             if pixels is not None:
-                pixels[index] = picture
+                pixels[index] = image
         return unreadable
 
     with ThreadPoolExecutor(min(_MAX_THREADS, os.cpu_count() or 1)) as pool:
@@ -108,29 +108,29 @@ def _decode(files: Files, side: int, *, resize: bool, keep: bool) -> _Decoded:
 
 
 def _native_size(listing: Listing) -> int:
-    """The side of the first picture that can be read, which all others must have."""
+    """The side of the first image that can be read, which all others must have."""
     for file in listing.train.paths:
         with suppress(DataError):  # `_decode` meets it again and names it
-            picture = read_picture(file, None)
+            image = read_image(file, None)
             break
     else:
-        raise DataError(f"none of the {len(listing.train.paths):,} files below {listing.root}/train is a picture")
-    _require_side(file, picture, picture.shape[0])
-    return int(picture.shape[0])
+        raise DataError(f"none of the {len(listing.train.paths):,} files below {listing.root}/train is an image")
+    _require_side(file, image, image.shape[0])
+    return int(image.shape[0])
 
 
-def _require_side(file: Path, picture: NDArray[np.uint8], side: int) -> None:
-    height, width = picture.shape[:2]
+def _require_side(file: Path, image: NDArray[np.uint8], side: int) -> None:
+    height, width = image.shape[:2]
     if (height, width) != (side, side):
         why = f"the first one has {side} x {side}" if height == width else "it is not square"
         raise DataError(
             f"{file} has {width} x {height} pixels and {why}: "
-            f"set data.image_size, and every picture is brought to that size"
+            f"set data.image_size, and every image is brought to that size"
         )
 
 
 def _judge(listing: Listing, decoded: Sequence[_Decoded], *, skip: bool) -> list[str]:
-    """Notes on what is left out. Raises DataError unless that is allowed, and if it leaves a class without pictures."""
+    """Notes on what is left out. Raises DataError unless that is allowed, and if it leaves a class without images."""
     reasons = [reason for one in decoded for _, reason in sorted(one.unreadable.items())]
     if not reasons:
         return []
@@ -144,7 +144,7 @@ def _judge(listing: Listing, decoded: Sequence[_Decoded], *, skip: bool) -> list
     for split, files, one in zip(SPLITS, listing.splits, decoded, strict=True):
         left = {files.labels[index] for index in one.kept(files)}
         if empty := [name for label, name in enumerate(listing.classes) if label not in left]:
-            raise DataError(f"no picture of {listing.root}/{split} can be read for {shown(empty)}:\n{named}{more}")
+            raise DataError(f"no image of {listing.root}/{split} can be read for {shown(empty)}:\n{named}{more}")
     return [f"{len(reasons):,} files cannot be read and are left out:\n{named}{more}"]
 
 

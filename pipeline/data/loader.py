@@ -22,14 +22,14 @@ from pipeline.errors import DataError
 Batch: TypeAlias = tuple[torch.Tensor, torch.Tensor]
 
 CHUNK_VALUES = 2**22
-"""Pixels times channels that are prepared together: 8 MiB of bfloat16, 1365 pictures of 32 x 32 x 3.
+"""Pixels times channels that are prepared together: 8 MiB of bfloat16, 1365 images of 32 x 32 x 3.
 
 Many small batches cost as few calls as one large one, and a chunk still fits in a CPU's cache.
 """
 
 
 class Loader:
-    """Gives a split's batches, the last and smaller one included, but not one of a single picture to train on.
+    """Gives a split's batches, the last and smaller one included, but not one of a single image to train on.
 
     augment: functions as in `augment.py`, their options already bound, applied in this order.
     dtype: of the images that are given. num_workers: processes that read a FileSplit ahead; 0 reads in this one.
@@ -53,12 +53,12 @@ class Loader:
         self.augment, self.seed, self.shuffle = tuple(augment), seed, shuffle
         self.num_images = len(split)
         if shuffle and batch_size > 1 and self.num_images > 1 and self.num_images % batch_size == 1:
-            self.num_images -= 1  # batch norm has no variance of one picture; it is another one each epoch
+            self.num_images -= 1  # batch norm has no variance of one image; it is another one each epoch
         self.num_batches = -(-self.num_images // batch_size)
         values = split.image_size**2 * split.channels
         self.chunk_batches = max(1, CHUNK_VALUES // (values * batch_size))
         self._labels = split.labels.to(device)
-        self._pictures: _Memory | _Files = (
+        self._images: _Memory | _Files = (
             _Memory(split, device) if isinstance(split, Split) else _Files(split, device, num_workers)
         )
         # A row of pixels at a time: three channels alone are too short a run for vector instructions.
@@ -73,8 +73,8 @@ class Loader:
         size = self.chunk_batches * self.batch_size
         order = self._order(epoch)[chunk * size :]
         all_labels = self._labels.index_select(0, order.to(self.device))
-        for number, pictures in enumerate(self._pictures.read(order, size)):
-            images = self._normalised(self._augmented(pictures, epoch, chunk + number))
+        for number, images in enumerate(self._images.read(order, size)):
+            images = self._normalised(self._augmented(images, epoch, chunk + number))
             labels = all_labels[number * size : (number + 1) * size]
             batches = zip(torch.split(images, self.batch_size), torch.split(labels, self.batch_size), strict=True)
             yield from itertools.islice(batches, skip_batches, None)
@@ -88,42 +88,42 @@ class Loader:
             : self.num_images
         ]
 
-    def _augmented(self, pictures: torch.Tensor, epoch: int, chunk: int) -> torch.Tensor:
+    def _augmented(self, images: torch.Tensor, epoch: int, chunk: int) -> torch.Tensor:
         generator = _generator(self.device, self.seed, epoch, chunk)
         for augmentation in self.augment:
-            pictures = augmentation(pictures, generator=generator, fill=self._fill)
-        return pictures
+            images = augmentation(images, generator=generator, fill=self._fill)
+        return images
 
-    def _normalised(self, pictures: torch.Tensor) -> torch.Tensor:
+    def _normalised(self, images: torch.Tensor) -> torch.Tensor:
         """From uint8 (N, H, W, C) to (N, C, H, W) of mean 0 and deviation 1, computed in float32."""
-        rows = pictures.flatten(2).to(torch.float32)
+        rows = images.flatten(2).to(torch.float32)
         rows = torch.addcmul(self._shift, rows, self._scale).to(self.dtype)
-        return rows.view(pictures.shape).permute(0, 3, 1, 2)
+        return rows.view(images.shape).permute(0, 3, 1, 2)
 
 
 class _Memory:
-    """Pictures that are all in memory: the device's, or the machine's where they are too many for a GPU."""
+    """Images that are all in memory: the device's, or the machine's where they are too many for a GPU."""
 
     def __init__(self, split: Split, device: torch.device) -> None:
         self.device = device
         self.images = split.images.to(device) if _fits(split.images, device) else split.images
 
     def read(self, order: torch.Tensor, size: int) -> Iterator[torch.Tensor]:
-        """The pictures in this order, `size` at a time."""
+        """The images in this order, `size` at a time."""
         order = order.to(self.images.device)
         for start in range(0, len(order), size):
             # On a CPU 20 times as fast as self.images[...].
-            pictures = self.images.index_select(0, order[start : start + size])
-            yield pictures.to(self.device)
+            images = self.images.index_select(0, order[start : start + size])
+            yield images.to(self.device)
 
 
 def _fits(images: torch.Tensor, device: torch.device) -> bool:
-    """Whether all pictures may lie on the device: at most half of what is free of a GPU's memory."""
+    """Whether all images may lie on the device: at most half of what is free of a GPU's memory."""
     return device.type != "cuda" or images.numel() <= torch.cuda.mem_get_info(device)[0] // 2
 
 
 class _Files:
-    """Pictures on disk, read ahead by worker processes that live as long as the loader."""
+    """Images on disk, read ahead by worker processes that live as long as the loader."""
 
     def __init__(self, split: FileSplit, device: torch.device, num_workers: int) -> None:
         self.device = device
@@ -142,12 +142,12 @@ class _Files:
         )
 
     def read(self, order: torch.Tensor, size: int) -> Iterator[torch.Tensor]:
-        """The pictures in this order, `size` at a time. Raises DataError where a file cannot be read."""
+        """The images in this order, `size` at a time. Raises DataError where a file cannot be read."""
         self.chunks.order, self.chunks.size = order, size
-        for pictures in self.loader:
-            if isinstance(pictures, str):
-                raise DataError(pictures)
-            yield pictures.to(self.device, non_blocking=True)
+        for images in self.loader:
+            if isinstance(images, str):
+                raise DataError(images)
+            yield images.to(self.device, non_blocking=True)
 
 
 def _leave_interrupts_to_the_job(worker: int) -> None:  # noqa: ARG001

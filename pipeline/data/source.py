@@ -25,8 +25,8 @@ import torch.nn.functional as F
 from pipeline.data.cache import Cache, Log
 from pipeline.errors import DataError
 
-_SAMPLE = 2_000  # pictures of a FileSplit that mean and std are taken from
-_CHUNK = 4_096  # pictures of 32 pixels that are converted to float at a time
+_SAMPLE = 2_000  # images of a FileSplit that mean and std are taken from
+_CHUNK = 4_096  # images of 32 pixels that are converted to float at a time
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ class Split:
 
 @dataclass(frozen=True)
 class FileSplit:
-    """A split whose pictures stay on disk, being too large for memory. labels: int64 (N,)."""
+    """A split whose images stay on disk, being too large for memory. labels: int64 (N,)."""
 
     files: tuple[Path, ...]
     labels: torch.Tensor
@@ -69,12 +69,12 @@ class FileSplit:
 
     def read(self, indices: Sequence[int]) -> torch.Tensor:
         """uint8 (B, image_size, image_size, 3). Raises DataError if a file has gone or is damaged since the start."""
-        from pipeline.data.pictures import read_picture
+        from pipeline.data.image_file import read_image
 
         batch = torch.empty(len(indices), self.image_size, self.image_size, 3, dtype=torch.uint8)
         pixels = batch.numpy()
         for place, index in enumerate(indices):
-            pixels[place] = read_picture(self.files[int(index)], self.image_size)
+            pixels[place] = read_image(self.files[int(index)], self.image_size)
         return batch
 
 
@@ -105,7 +105,7 @@ class Source:
     """A dataset, ready to train on.
 
     fingerprint: sha256 over pixels, labels and class names; for a FileSplit over names, sizes and times of the files.
-    mean, std: per channel of the training set, of pixels in [0, 1]; for a FileSplit from 2,000 of its pictures.
+    mean, std: per channel of the training set, of pixels in [0, 1]; for a FileSplit from 2,000 of its images.
     """
 
     train: Split | FileSplit
@@ -126,9 +126,9 @@ def load(
     datasets: Path,
     log: Log,
 ) -> Source:
-    """The dataset `name` as its reader finds it, its pictures resized to `image_size`, or as they are if that is None.
+    """The dataset `name` as its reader finds it, its images resized to `image_size`, or as they are if that is None.
 
-    Leaves the decoded pictures in `datasets/.cache`, so that the next job starts at once. Any number of processes may
+    Leaves the decoded images in `datasets/.cache`, so that the next job starts at once. Any number of processes may
     ask for the same dataset at once: one downloads and decodes, the others wait. Raises DataError.
     """
     found = reader(datasets, image_size=image_size, log=log, **options)
@@ -196,19 +196,19 @@ def _unpack(kept: dict[str, Any]) -> Split | FileSplit:
 
 
 def _prepared(name: str, split: Split | FileSplit, classes: Sequence[str], image_size: int | None) -> Split | FileSplit:
-    """The split as the engine relies on it: of square pictures in the size asked for, each with a label."""
+    """The split as the engine relies on it: of square images in the size asked for, each with a label."""
     if not len(split) or not 0 <= int(split.labels.min()) <= int(split.labels.max()) < len(classes):
-        raise DataError(f"{name}: a split has no pictures, or labels beyond its {len(classes)} classes")
+        raise DataError(f"{name}: a split has no images, or labels beyond its {len(classes)} classes")
     if isinstance(split, FileSplit):
         return split
     images = split.images
     if len(images) != len(split):
-        raise DataError(f"{name}: a split has {len(images):,} pictures but {len(split):,} labels")
+        raise DataError(f"{name}: a split has {len(images):,} images but {len(split):,} labels")
     if image_size is not None and images.shape[1:3] != (image_size, image_size):
         images = _resized(images, image_size)
     height, width = images.shape[1:3]
     if height != width:
-        raise DataError(f"{name}: pictures of {width} x {height} pixels are not square; set data.image_size")
+        raise DataError(f"{name}: images of {width} x {height} pixels are not square; set data.image_size")
     return Split(images.contiguous(), split.labels.to(torch.int64))
 
 
@@ -227,14 +227,14 @@ def _measure(contents: Contents) -> Source:
     train, notes = contents.train, contents.notes
     images = train.images if isinstance(train, Split) else train.read(_sample(len(train)))
     if len(images) < len(train):
-        notes = (*notes, f"mean and standard deviation are of {len(images):,} of the {len(train):,} training pictures")
+        notes = (*notes, f"mean and standard deviation are of {len(images):,} of the {len(train):,} training images")
     mean, std = _moments(images)
     fingerprint = _fingerprint(train, contents.test, contents.classes)
     return Source(train, contents.test, contents.classes, fingerprint, mean, std, notes)
 
 
 def _sample(count: int) -> list[int]:
-    """Up to 2,000 of `count` indices, evenly spread, as pictures lie sorted by class."""
+    """Up to 2,000 of `count` indices, evenly spread, as images lie sorted by class."""
     return torch.linspace(0, count - 1, min(count, _SAMPLE), dtype=torch.float64).round().long().tolist()
 
 

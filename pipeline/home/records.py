@@ -123,13 +123,13 @@ class End(Result):
 
 @dataclass(frozen=True)
 class Mistake:
-    """A held-out picture that was taken for something else."""
+    """A held-out image that was taken for something else."""
 
     index: int  # in the held-out set
     label: int  # the true class
     predicted: int
     probability: float  # of the predicted class
-    png: str  # the picture, at most 96 pixels a side: base64 of a PNG file
+    png: str  # the image, at most 96 pixels a side: base64 of a PNG file
 
 
 @dataclass(frozen=True)
@@ -137,9 +137,9 @@ class ClassScore:
     """How well a class is told from the others; a share of nothing is NaN."""
 
     name: str
-    support: int  # held-out pictures of the class
+    support: int  # held-out images of the class
     num_correct: int
-    num_predicted: int  # held-out pictures that were taken for it
+    num_predicted: int  # held-out images that were taken for it
 
     @property
     def precision(self) -> float:

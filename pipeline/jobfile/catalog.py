@@ -38,10 +38,10 @@ class Model(Entry):
     """Called with `num_classes`, `channels`, `image_size` and its options; gives an `nn.Module`."""
 
     min_size: int | Callable[[Any], int] = 1  # pixels, or a function of the model's section
-    min_batch: int = 1  # 2 where it has batch norm over single values, which one picture has no variance of
+    min_batch: int = 1  # 2 where it has batch norm over single values, which one image has no variance of
 
     def smallest(self, section: Any) -> int:
-        """The smallest pictures that the model can take, in pixels a side."""
+        """The smallest images that the model can take, in pixels a side."""
         return self.min_size if isinstance(self.min_size, int) else self.min_size(section)
 
 
@@ -49,9 +49,9 @@ class Model(Entry):
 class Dataset(Entry):
     """Called with the datasets' folder and its options; gives a `pipeline.data.source.Found`."""
 
-    num_classes: int | None = None  # None: known when the pictures are read
+    num_classes: int | None = None  # None: known when the images are read
     channels: int = 3
-    size: int | None = None  # pixels; None: known when the pictures are read
+    size: int | None = None  # pixels; None: known when the images are read
 
 
 def _vgg_min_size(section: Any) -> int:
@@ -95,7 +95,7 @@ DATASETS: dict[str, Dataset] = {
     "cifar100": Dataset("pipeline.data.downloads:read_cifar100", "CIFAR-100", num_classes=100, size=32),
     "image_folder": Dataset(
         "pipeline.data.image_folder:read",
-        "your own pictures, as `train/<class>/*` and `test/<class>/*`",
+        "your own images, as `train/<class>/*` and `test/<class>/*`",
         options={
             "path": option(str, ..., "The folder; a relative path is looked up in HOME/datasets.", min_length=1),
             "on_corrupt": option(
@@ -104,7 +104,7 @@ DATASETS: dict[str, Dataset] = {
             "in_memory": option(
                 Literal["auto", "always", "never"],
                 "auto",
-                "All pictures in memory (much faster), or from disk each epoch; auto: by the machine's memory.",
+                "All images in memory (much faster), or from disk each epoch; auto: by the machine's memory.",
             ),
         },
     ),
@@ -116,7 +116,7 @@ AUGMENTATIONS: dict[str, Entry] = {
         "pad with black, then crop at random",
         options={"padding": option(int, 4, "Pixels added on each side.", ge=1, le=64)},
     ),
-    "flip": Entry("pipeline.data.augment:flip", "mirror left and right, every second picture"),
+    "flip": Entry("pipeline.data.augment:flip", "mirror left and right, every second image"),
     "cutout": Entry(
         "pipeline.data.augment:cutout",
         "a square set to the mean colour (DeVries and Taylor, 2017)",

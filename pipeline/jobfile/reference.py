@@ -12,9 +12,9 @@ from pipeline.jobfile.spec import json_schema
 _HEAD = """# Job files
 
 This page is written by `pipeline schema --markdown` from `spec.py` and `catalog.py` of `pipeline/jobfile/`; a test
-keeps it current. A job file is YAML with these sections; what is not given has its default. Unknown fields are refused, and
-every problem is reported with its line and the nearest right name (`pipeline validate FILE`). Editors that know YAML
-schemas complete and check job files as you type, by the comment in their first line.
+keeps it current. A job file is YAML with these sections; what is not given has its default. Unknown fields are
+refused, and every problem is reported with its line and the nearest right name (`pipeline validate FILE`). Editors that
+know YAML schemas complete and check job files as you type, by the comment in their first line.
 
 YAML's traps are closed: `1e-3` is a number, `no` and `on` are text, `012` is text, and duplicate keys, anchors, aliases
 and tags are refused. Any field can be overridden when a job is submitted: `--set train.optimizer.lr=0.05`.

@@ -147,14 +147,14 @@ else:
 
 
 class Data(Choice):
-    batch_size: int = Field(128, ge=1, le=65536, description="Pictures a training step sees at once.")
+    batch_size: int = Field(128, ge=1, le=65536, description="Images a training step sees at once.")
     augment: tuple[Augmentation, ...] = Field(
         (),
         max_length=16,
-        description="Random changes of each training picture, in this order: a name, or a name with its options.",
+        description="Random changes of each training image, in this order: a name, or a name with its options.",
     )
     image_size: int | None = Field(
-        None, ge=4, le=1024, description="Resize every picture once to this many pixels a side; default: as they are."
+        None, ge=4, le=1024, description="Resize every image once to this many pixels a side; default: as they are."
     )
 
 
@@ -168,16 +168,14 @@ Auto = bool | Literal["auto"]
 
 class Train(Section):
     epochs: int = Field(10, ge=1, le=100_000, description="Passes over the training set.")
-    seed: int = Field(
-        0, ge=0, lt=2**63, description="Of the first weights, the order of pictures and all augmentation."
-    )
+    seed: int = Field(0, ge=0, lt=2**63, description="Of the first weights, the order of images and all augmentation.")
     deterministic: bool = Field(
         False, description="Only deterministic kernels: on the CPU the same job gives the same weights, bit for bit."
     )
     precision: Literal["auto", "fp32", "bf16", "fp16"] = Field(
         "auto", description="Of the forward and backward pass; auto: bf16 where the device is fast at it."
     )
-    channels_last: Auto = Field("auto", description="Memory format of pictures and convolutions; auto: on.")
+    channels_last: Auto = Field("auto", description="Memory format of images and convolutions; auto: on.")
     fused: Auto = Field("auto", description="Fused optimizer kernels; auto: where the device has them.")
     compile: Auto = Field("auto", description="torch.compile the model; auto: off, which is faster for small jobs.")
     optimizer: OptimizerSection = Field({}, validate_default=True, description="How weights follow gradients.")
@@ -199,7 +197,7 @@ Evaluations = bool | Annotated[int, Field(ge=1, le=100_000)] | Literal["auto", "
 def is_due(when: bool | int | str, *, epoch: int, epochs: int) -> bool:
     """Whether an `Evaluations` field names this epoch, counted from 1.
 
-    TensorBoard keeps ten pictures of a tag: `auto` gives no more of 500 epochs, the first and the last among them.
+    TensorBoard keeps ten images of a tag: `auto` gives no more of 500 epochs, the first and the last among them.
     """
     if when is False or epoch == epochs:
         return when is not False
@@ -219,15 +217,15 @@ class Log(Section):
     )
     histograms: Evaluations = Field(True, description=f"Histograms of every parameter and its gradient. {_WHEN}")
     images: bool = Field(
-        True, description="The first training batch as the network sees it, and training pictures as they are."
+        True, description="The first training batch as the network sees it, and training images as they are."
     )
     graph: bool = Field(True, description="The network as a graph.")
     figures: Evaluations = Field(
-        "auto", description="Predictions, confusion matrix and worst mistakes as pictures; as for `histograms`."
+        "auto", description="Predictions, confusion matrix and worst mistakes as images; as for `histograms`."
     )
     pr_curves: Evaluations = Field("auto", description="A precision-recall curve a class; as for `histograms`.")
     embeddings: Evaluations = Field(
-        "end", description="250 held-out pictures for the projector, as pixels and features; as for `histograms`."
+        "end", description="250 held-out images for the projector, as pixels and features; as for `histograms`."
     )
     profile: bool = Field(False, description="Record five early steps with PyTorch's profiler.")
 
@@ -252,14 +250,14 @@ class Spec(Section):
     name: Name = Field(..., description="Letters, digits, - and _; the start of the job's id.")
     description: str = Field("", max_length=10_000, description="For people.")
     model: ModelSection = Field(..., description="The network.")
-    data: DataSection = Field(..., description="The pictures.")
+    data: DataSection = Field(..., description="The images.")
     train: Train = Field(default_factory=Train, description="How it is trained.")
     log: Log = Field(default_factory=Log, description="What TensorBoard gets.")
     resources: Resources = Field(default_factory=Resources, description="Where it runs, how long, how often.")
 
     @property
     def image_size(self) -> int | None:
-        """Pixels a side; None where it is known only when the pictures are read."""
+        """Pixels a side; None where it is known only when the images are read."""
         return self.data.image_size or catalog.DATASETS[self.data.name].size
 
     @model_validator(mode="after")
@@ -279,7 +277,7 @@ def model_takes_the_size(spec: Spec) -> Conflict | None:
     )
     return Conflict(
         "model.name",
-        f"{spec.model.name!r} needs pictures of at least {needed} pixels, and {size}; "
+        f"{spec.model.name!r} needs images of at least {needed} pixels, and {size}; "
         f"set data.image_size: {max(needed, 32)}",
         depends=("data.image_size", "data.name", "model.name", "model.widths"),
     )
@@ -297,7 +295,7 @@ def augmentations_fit_the_size(spec: Spec) -> Conflict | None:
     for index, augmentation in enumerate(spec.data.augment):
         for key, value in augmentation.options().items():
             if key in ("padding", "size") and spec.image_size is not None and value > spec.image_size:
-                message = f"{value} is more than the pictures' {spec.image_size} pixels"
+                message = f"{value} is more than the images' {spec.image_size} pixels"
                 at = f"data.augment.{index}.{key}"
                 return Conflict(at, message, depends=("data.image_size", "data.name", at))
     return None

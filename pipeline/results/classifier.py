@@ -1,4 +1,4 @@
-"""A trained model with all that lies between it and a picture file, from the folder of a run.
+"""A trained model with all that lies between it and an image file, from the folder of a run.
 
 Whatever the job trained with, this computes on the CPU, in float32. Nothing is left on disk.
 """
@@ -22,7 +22,7 @@ from pydantic import TypeAdapter
 from torch import nn
 
 from pipeline.data.folder_listing import shown
-from pipeline.data.pictures import read_picture
+from pipeline.data.image_file import read_image
 from pipeline.errors import CheckpointError, DataError, PipelineError
 from pipeline.home import durable
 from pipeline.home.paths import RunPaths
@@ -36,7 +36,7 @@ Guess = tuple[str, float]  # a class and its probability
 
 
 @dataclass(frozen=True)
-class Pictures:
+class ModelInput:
     """What a model was trained on, and so takes. mean, std: per channel, of pixels in [0, 1]."""
 
     classes: tuple[str, ...]
@@ -57,10 +57,10 @@ class Normalised(nn.Module):
     mean: torch.Tensor
     std: torch.Tensor
 
-    def __init__(self, network: nn.Module, pictures: Pictures) -> None:
+    def __init__(self, network: nn.Module, expected: ModelInput) -> None:
         super().__init__()
-        self.register_buffer("mean", torch.tensor(pictures.mean).view(-1, 1, 1))
-        self.register_buffer("std", torch.tensor(pictures.std).view(-1, 1, 1))
+        self.register_buffer("mean", torch.tensor(expected.mean).view(-1, 1, 1))
+        self.register_buffer("std", torch.tensor(expected.std).view(-1, 1, 1))
         self.network = network
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
@@ -75,13 +75,13 @@ class Classifier:
     job_id: str
     checkpoint: Which
     spec: Spec
-    pictures: Pictures
+    input: ModelInput
     network: nn.Module
     test_accuracy: float | None = None
 
     @functools.cached_property
     def model(self) -> Normalised:
-        return Normalised(self.network, self.pictures).eval()
+        return Normalised(self.network, self.input).eval()
 
     @torch.no_grad()
     def logits(self, images: torch.Tensor) -> torch.Tensor:
@@ -91,7 +91,7 @@ class Classifier:
 
     def classify(self, files: Iterable[Path], *, top: int) -> Iterator[tuple[Path, list[Guess] | DataError]]:
         """Each file, in their order, with its `top` likeliest classes, best first, or why it cannot be read."""
-        for batch in _batches(files, evaluation_batch(self.pictures.image_size)):
+        for batch in _batches(files, evaluation_batch(self.input.image_size)):
             read = [self.read(file) for file in batch]
             images = [image for image in read if not isinstance(image, DataError)]
             guesses = iter(self._guesses(torch.stack(images), top) if images else ())
@@ -99,7 +99,7 @@ class Classifier:
                 yield file, image if isinstance(image, DataError) else next(guesses)
 
     def read(self, file: Path) -> torch.Tensor | DataError:
-        """A picture as the model takes it: float32 (C, H, W) in [0, 1]; or why it cannot be read."""
+        """An image as the model takes it: float32 (C, H, W) in [0, 1]; or why it cannot be read."""
         if not file.is_file():
             what = "is not a file" if file.exists() else "there is no such file"
             return DataError(f"{file}: {what}")
@@ -107,16 +107,16 @@ class Classifier:
             with warnings.catch_warnings():
                 # Of oddities in a file that is read nonetheless, as damaged EXIF data.
                 warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
-                pixels = Image.fromarray(read_picture(file, self.pictures.image_size))
+                pixels = Image.fromarray(read_image(file, self.input.image_size))
         except DataError as error:
             return error
-        array = np.array(pixels.convert("L" if self.pictures.channels == 1 else "RGB"))
+        array = np.array(pixels.convert("L" if self.input.channels == 1 else "RGB"))
         return torch.from_numpy(np.atleast_3d(array)).permute(2, 0, 1) / 255
 
     def _guesses(self, images: torch.Tensor, top: int) -> list[list[Guess]]:
-        best = self.logits(images).softmax(1).topk(min(top, len(self.pictures.classes)))
+        best = self.logits(images).softmax(1).topk(min(top, len(self.input.classes)))
         return [
-            [(self.pictures.classes[index], probability) for index, probability in zip(*rows, strict=True)]
+            [(self.input.classes[index], probability) for index, probability in zip(*rows, strict=True)]
             for rows in zip(best.indices.tolist(), best.values.tolist(), strict=True)
         ]
 
@@ -124,20 +124,20 @@ class Classifier:
 def load(run: RunPaths, which: Which = "best") -> Classifier:
     """Raises PipelineError where there is nothing trained, or not all that is needed to use it."""
     state = _state(run, which)
-    spec, pictures = _spec(run), _pictures(run)
+    spec, expected = _spec(run), _model_input(run)
     network = build_model(
-        spec, num_classes=len(pictures.classes), channels=pictures.channels, image_size=pictures.image_size
+        spec, num_classes=len(expected.classes), channels=expected.channels, image_size=expected.image_size
     )
     try:
         network.load_state_dict(state["model"])
     except (RuntimeError, LookupError, TypeError, AttributeError) as error:
         reason = textwrap.shorten(str(error), 300)
         raise CheckpointError(f"{_file(run, which)}: does not fit the model of {run.spec}: {reason}") from None
-    return Classifier(run.root.name, which, spec, pictures, network, _accuracy(state))
+    return Classifier(run.root.name, which, spec, expected, network, _accuracy(state))
 
 
-def find_pictures(paths: Sequence[Path]) -> tuple[list[Path], list[str], list[str]]:
-    """The files to classify, of a folder those named as pictures; what was left out of folders; what went wrong."""
+def find_images(paths: Sequence[Path]) -> tuple[list[Path], list[str], list[str]]:
+    """The files to classify, of a folder those named as images; what was left out of folders; what went wrong."""
     files, notes, problems = [], [], []
     for path in paths:
         if not path.is_dir():
@@ -151,9 +151,9 @@ def find_pictures(paths: Sequence[Path]) -> tuple[list[Path], list[str], list[st
         found = [file for file in inside if file.suffix.lower() in _suffixes()]
         files += found
         if others := [file.name for file in inside if file.suffix.lower() not in _suffixes()]:
-            notes.append(f"{path}: not named as pictures, left out: {shown(others)}")
+            notes.append(f"{path}: not named as images, left out: {shown(others)}")
         if not found:
-            problems.append(f"{path}: there are no pictures in this folder (folders inside it are not looked into)")
+            problems.append(f"{path}: there are no images in this folder (folders inside it are not looked into)")
     return files, notes, problems
 
 
@@ -212,18 +212,18 @@ def _spec(run: RunPaths) -> Spec:
         raise PipelineError(f"{run.spec}: this version does not take it; pipeline validate says why") from None
 
 
-def _pictures(run: RunPaths) -> Pictures:
+def _model_input(run: RunPaths) -> ModelInput:
     try:
         dataset = (durable.read_json(run.manifest) or {})["dataset"]
-        pictures: Pictures = TypeAdapter(Pictures).validate_python(dataset)
+        expected: ModelInput = TypeAdapter(ModelInput).validate_python(dataset)
     except OSError as error:
         raise PipelineError(f"{run.manifest}: cannot be read: {error.strerror}") from None
     except (KeyError, ValueError):
         raise PipelineError(
-            f"{run.manifest}: does not say which classes and pictures the model was trained on, as it is damaged or "
+            f"{run.manifest}: does not say which classes and images the model was trained on, as it is damaged or "
             f"from an older version; train it again: {_submit(run)}"
         ) from None
-    return pictures
+    return expected
 
 
 def _accuracy(state: dict[str, Any]) -> float | None:

@@ -1,7 +1,7 @@
 """A trained model as a file for other programs, compared with the checkpoint before it gets its name.
 
 A file is written under a temporary name in the folder where it is to be, loaded back as a stranger would, and run on
-sample pictures. It is renamed if it answers as the checkpoint does, and else removed.
+sample images. It is renamed if it answers as the checkpoint does, and else removed.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ float32 carries seven digits. Another order of the same sums costs the last one 
 to 3e-6 was seen); a batch norm with its epsilon wrong, or a normalisation left out, is beyond this by far.
 """
 
-BATCHES = (1, 3, 4)  # pictures a time, as the size of a batch must be free
+BATCHES = (1, 3, 4)  # images a time, as the size of a batch must be free
 
 
 def destination(run: RunPaths, format_: str, out: Path | None) -> Path:
@@ -34,7 +34,7 @@ def destination(run: RunPaths, format_: str, out: Path | None) -> Path:
     out = out or run.root / f"model{suffix}"
     if out.is_dir():
         raise UsageError(f"{out}: is a folder; name a file in it, as {out / f'model{suffix}'}")
-    if out.suffix != suffix:  # torch.export.load wants it so; and nobody overwrites a picture or a checkpoint
+    if out.suffix != suffix:  # torch.export.load wants it so; and nobody overwrites an image or a checkpoint
         raise UsageError(f"{out}: a file of the format {format_} has a name that ends in {suffix}")
     try:
         target = out.resolve()
@@ -76,7 +76,7 @@ def export(classifier: Classifier, format_: str, path: Path) -> str:
 
 def check(path: Path, format_: str, classifier: Classifier) -> str:
     """Compare what a file computes with what the checkpoint does, and say how close it is. Raises PipelineError."""
-    batches = sample_pictures(classifier.pictures.channels, classifier.pictures.image_size)
+    batches = sample_images(classifier.input.channels, classifier.input.image_size)
     expected = torch.cat([classifier.logits(images) for images in batches])
     try:
         with quiet(), torch.no_grad():
@@ -93,8 +93,8 @@ def check(path: Path, format_: str, classifier: Classifier) -> str:
     return _check_closely(format_, found, expected)
 
 
-def sample_pictures(channels: int, image_size: int) -> list[torch.Tensor]:
-    """Random pictures, the same each time: from plain ones with coarse patches to pure noise.
+def sample_images(channels: int, image_size: int) -> list[torch.Tensor]:
+    """Random images, the same each time: from plain ones with coarse patches to pure noise.
 
     Noise alone looks all the same to a network that pools it.
     """
@@ -126,7 +126,7 @@ def _check_exactly(
             raise _unfit(format_, f"{name} is not what the checkpoint has")
     if not torch.equal(found, expected):
         raise _unfit(format_, "a network with its weights answers otherwise than the checkpoint's")
-    return f"all {len(original)} tensors, and the answers to {len(expected)} sample pictures, bit for bit the same"
+    return f"all {len(original)} tensors, and the answers to {len(expected)} sample images, bit for bit the same"
 
 
 def _check_closely(format_: str, found: torch.Tensor, expected: torch.Tensor) -> str:
@@ -139,8 +139,8 @@ def _check_closely(format_: str, found: torch.Tensor, expected: torch.Tensor) ->
             format_, f"its logits differ from the checkpoint's by {difference:.2g}, where the largest is {largest:.3g}"
         )
     if not torch.equal(found.argmax(1), expected.argmax(1)):
-        raise _unfit(format_, "it takes a sample picture for another class than the checkpoint does")
+        raise _unfit(format_, "it takes a sample image for another class than the checkpoint does")
     close = (
         f"logits up to {largest:.3g} that differ by {difference:.1g} at most" if difference else "the very same logits"
     )
-    return f"on {len(expected)} sample pictures the same classes, and {close}"
+    return f"on {len(expected)} sample images the same classes, and {close}"

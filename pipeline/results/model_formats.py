@@ -1,6 +1,6 @@
 """The formats that a trained model is written in for other programs, and how a stranger reads each.
 
-    safetensors     the weights alone, for a network that is built elsewhere; it takes normalised pictures
+    safetensors     the weights alone, for a network that is built elsewhere; it takes normalised images
     onnx            the whole computation from pixels in [0, 1] to logits, for ONNX Runtime and its like
     torch-export    the same for PyTorch alone, without this program
 
@@ -54,7 +54,7 @@ class Format:
 
 def facts(classifier: Classifier) -> dict[str, Any]:
     """What one must know to use the model, as JSON has it."""
-    pictures = classifier.pictures
+    expected = classifier.input
     return {
         "format_version": FORMAT_VERSION,
         "written_by": f"pipeline {pipeline.__version__}",
@@ -62,11 +62,11 @@ def facts(classifier: Classifier) -> dict[str, Any]:
         "checkpoint": classifier.checkpoint,
         "test_accuracy": classifier.test_accuracy,
         "model": classifier.spec.model.model_dump(mode="json"),
-        "classes": list(pictures.classes),
-        "channels": pictures.channels,
-        "image_size": pictures.image_size,
-        "mean": list(pictures.mean),
-        "std": list(pictures.std),
+        "classes": list(expected.classes),
+        "channels": expected.channels,
+        "image_size": expected.image_size,
+        "mean": list(expected.mean),
+        "std": list(expected.std),
     }
 
 
@@ -113,18 +113,18 @@ def _safetensors_bytes(classifier: Classifier) -> bytes:
 def _load_safetensors(path: Path, classifier: Classifier) -> Loaded:
     import safetensors.torch
 
-    pictures = classifier.pictures
+    expected = classifier.input
     weights = safetensors.torch.load_file(path)
     with safetensors.safe_open(path, framework="pt") as file:
         written = dict(file.metadata())
     fresh = build_model(
         classifier.spec,
-        num_classes=len(pictures.classes),
-        channels=pictures.channels,
-        image_size=pictures.image_size,
+        num_classes=len(expected.classes),
+        channels=expected.channels,
+        image_size=expected.image_size,
     )
     fresh.load_state_dict(weights)
-    model = Normalised(fresh, pictures).eval()
+    model = Normalised(fresh, expected).eval()
     return Loaded(model, written, weights)
 
 
@@ -132,9 +132,9 @@ def _load_safetensors(path: Path, classifier: Classifier) -> Loaded:
 
 
 def _program(classifier: Classifier) -> torch.export.ExportedProgram:
-    pictures = classifier.pictures
+    expected = classifier.input
     # Of two, as torch.export takes a batch of one for fixed.
-    images = torch.zeros(2, pictures.channels, pictures.image_size, pictures.image_size)
+    images = torch.zeros(2, expected.channels, expected.image_size, expected.image_size)
     try:
         program = torch.export.export(
             classifier.model, (images,), dynamic_shapes={"images": {0: torch.export.Dim("batch")}}

@@ -1,4 +1,4 @@
-"""The curves of compared runs as a picture, by matplotlib, without a display."""
+"""The curves of compared runs as an image, by matplotlib, without a display."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def check_suffix(out: Path) -> None:
 
 
 def draw(comparison: Comparison, labels: Mapping[str, str], out: Path, file: BinaryIO) -> None:
-    """Write a picture of the metric over the steps, a curve a run; `out` says as what. labels: short ids.
+    """Write an image of the metric over the steps, a curve a run; `out` says as what. labels: short ids.
 
     Raises UsageError where no run has the metric.
     """

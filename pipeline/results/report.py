@@ -35,7 +35,7 @@ from pipeline.results.report_facts import Facts, duration, moment
 
 TEMPLATE = Path(__file__).with_suffix(".html.jinja")
 NICENESS = 5
-MAX_PICTURES_CHARS = 600_000
+MAX_IMAGES_CHARS = 600_000
 STATES = {
     "timed_out": "timed out",
     "lost": "lost: its process was killed too often",
@@ -180,7 +180,7 @@ def headline(job: Facts, curves: Curves, evaluated: Evaluated | None) -> list[tu
     rows.append(("Steps", f"{job.step:,}", f"of {job.steps:,}" if job.steps else ""))
     rates = [point.value for point in curves.get(tags.IMAGES_PER_SECOND, []) if math.isfinite(point.value)]
     if rates:
-        rows.append(("Throughput", f"{statistics.median(rates):,.0f}", "pictures a second, median"))
+        rows.append(("Throughput", f"{statistics.median(rates):,.0f}", "images a second, median"))
     return rows
 
 
@@ -216,7 +216,7 @@ def _classes(evaluated: Evaluated | None) -> dict[str, Any]:
         "matrix": report_classes.matrix(evaluated) if fits else [],
         "has_long_names": any(len(name) > LONG_NAME for name in evaluated.classes),
         "confused": [] if fits else report_classes.most_confused(evaluated),
-        "pictures": report_classes.pictures(evaluated, max_chars=MAX_PICTURES_CHARS),
+        "mistakes": report_classes.shown_mistakes(evaluated, max_chars=MAX_IMAGES_CHARS),
     }
 
 

@@ -20,7 +20,7 @@ PNG = b"\x89PNG\r\n\x1a\n"
 
 @dataclass(frozen=True)
 class Mean:
-    """Over the classes that have pictures, each counting the same; a share of nothing counts as 0."""
+    """Over the classes that have images, each counting the same; a share of nothing counts as 0."""
 
     support: int  # of all classes together
     precision: float
@@ -44,8 +44,8 @@ class Confused:
 
 
 @dataclass(frozen=True)
-class Picture:
-    """A mistake; `png` is empty where its picture is none."""
+class ShownMistake:
+    """A mistake; `png` is empty where its image is none."""
 
     png: str
     width: int
@@ -68,18 +68,18 @@ def problem(found: Evaluated) -> str:
 
 
 def mean(scores: list[ClassScore]) -> Mean | None:
-    with_pictures = [score for score in scores if score.support]
-    if not with_pictures:
+    with_images = [score for score in scores if score.support]
+    if not with_images:
         return None
 
     def of(shares: Iterable[float]) -> float:
-        return sum(share for share in shares if not math.isnan(share)) / len(with_pictures)
+        return sum(share for share in shares if not math.isnan(share)) / len(with_images)
 
     return Mean(
-        sum(score.support for score in with_pictures),
-        of(score.precision for score in with_pictures),
-        of(score.recall for score in with_pictures),
-        of(score.f1 for score in with_pictures),
+        sum(score.support for score in with_images),
+        of(score.precision for score in with_images),
+        of(score.recall for score in with_images),
+        of(score.f1 for score in with_images),
     )
 
 
@@ -110,27 +110,27 @@ def most_confused(found: Evaluated) -> list[Confused]:
     ]
 
 
-def pictures(found: Evaluated, *, max_chars: int) -> list[Picture]:
+def shown_mistakes(found: Evaluated, *, max_chars: int) -> list[ShownMistake]:
     """The worst ones, as many as together take so much room."""
     chosen, used = [], 0
     for mistake in found.mistakes:
         used += len(mistake.png)
         if used > max_chars:
             break
-        chosen.append(_picture(mistake, found.classes))
+        chosen.append(_shown(mistake, found.classes))
     return chosen
 
 
-def _picture(mistake: Mistake, classes: list[str]) -> Picture:
+def _shown(mistake: Mistake, classes: list[str]) -> ShownMistake:
     label, predicted = (
         classes[number] if 0 <= number < len(classes) else f"class {number}"
         for number in (mistake.label, mistake.predicted)
     )
     probability = "not known" if math.isnan(mistake.probability) else percent(mistake.probability)
-    text = f"held-out picture {mistake.index}: {label}, taken for {predicted} with probability {probability}"
+    text = f"held-out image {mistake.index}: {label}, taken for {predicted} with probability {probability}"
     width, height = _size(mistake.png)
     png = mistake.png if width and height else ""
-    return Picture(png, width, height, text, label, predicted, probability, str(mistake.index))
+    return ShownMistake(png, width, height, text, label, predicted, probability, str(mistake.index))
 
 
 def _size(png: str) -> tuple[int, int]:

@@ -189,7 +189,7 @@ class Attempt:
         begin = f"resumed at step {trainer.step} (epoch {trainer.epoch + 1})" if resumed else "begins"
         return (
             f"attempt {self.number} {begin}: {spec.model.name} with {parameters:,} parameters on {spec.data.name} "
-            f"({len(source.train):,} + {len(source.test):,} pictures), {computes['device']} ({computes['name']}), "
+            f"({len(source.train):,} + {len(source.test):,} images), {computes['device']} ({computes['name']}), "
             f"{computes['precision']}, {trainer.num_steps:,} steps in {spec.train.epochs} epochs"
         )
 

@@ -1,4 +1,4 @@
-"""What a job trains with: network, optimizer, schedule, pictures, position; built from a spec, saved and restored."""
+"""What a job trains with: network, optimizer, schedule, images, position; built from a spec, saved and restored."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class Engine:
         self.window = Window()
         self.norm_before_clipping: torch.Tensor | None = None  # of the latest step's gradients
         self.epoch = self.batch = self.step = 0  # finished epochs, batches of the one under way, steps in all
-        self.num_images = 0  # pictures trained on in this attempt
+        self.num_images = 0  # images trained on in this attempt
         self.best_accuracy, self.best_epoch = -1.0, 0
 
     def _loader(self, split: Split | FileSplit, batch_size: int, *, train: bool) -> Loader:
@@ -144,16 +144,16 @@ class Engine:
 
 
 def evaluation_batch(image_size: int) -> int:
-    """Pictures that are evaluated at once."""
+    """Images that are evaluated at once."""
     return min(500, max(1, EVALUATION_VALUES // image_size**2))
 
 
 def build_model(spec: Spec, *, num_classes: int, channels: int, image_size: int) -> nn.Module:
-    """The network for such pictures, on the CPU. Raises DataError where it cannot take them."""
+    """The network for such images, on the CPU. Raises DataError where it cannot take them."""
     try:
         model: nn.Module = catalog.MODELS[spec.model.name].load()(
             num_classes=num_classes, channels=channels, image_size=image_size, **spec.model.options()
         )
     except ValueError as error:
-        raise DataError(f"model {spec.model.name!r} cannot take {image_size}-pixel pictures: {error}") from None
+        raise DataError(f"model {spec.model.name!r} cannot take {image_size}-pixel images: {error}") from None
     return model

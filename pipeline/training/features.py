@@ -10,7 +10,7 @@ from torch import nn
 
 
 class LastFeatures:
-    """While it is entered, keeps what the last layer is given, of some pictures of a pass over a split.
+    """While it is entered, keeps what the last layer is given, of some images of a pass over a split.
 
     model: the module itself; a compiled one does not call hooks that come later. indices: ascending.
     """
@@ -32,7 +32,7 @@ class LastFeatures:
         self.num_seen += len(values)
 
     def result(self, num_images: int) -> torch.Tensor | None:
-        """float32 (pictures, values) on the CPU; None where the network has no such layer.
+        """float32 (images, values) on the CPU; None where the network has no such layer.
 
         num_images: of the pass. None too where the layer was not given a row of each, once.
         """

@@ -17,8 +17,9 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from pipeline.board import curves, figures, graph, histograms, hparams, images, layout, projector, tags, texts
+from pipeline.board import curves, figures, graph, histograms, hparams, layout, projector, tags, texts
 from pipeline.board.conditions import conditions, versions
+from pipeline.board.images import denormalized, grid, spread, thumbnail
 from pipeline.board.profile import Profile, is_recorded
 from pipeline.board.writer import Board
 from pipeline.data.source import FileSplit, Split
@@ -32,11 +33,11 @@ if TYPE_CHECKING:
     from pipeline.training.engine import Engine
     from pipeline.training.metrics import Evaluation
 
-GRID = 64  # pictures
-MAX_VERDICTS = 20  # pictures in the figure of predictions, unless there are more classes
+GRID = 64  # images
+MAX_VERDICTS = 20  # images in the figure of predictions, unless there are more classes
 MAX_MISTAKES = 20
-COLUMNS = 4  # TensorBoard shows a picture 350 pixels wide; of more columns the texts could not be read
-MANY = 40  # pictures, from which a figure of four columns would be too high
+COLUMNS = 4  # TensorBoard shows an image 350 pixels wide; of more columns the texts could not be read
+MANY = 40  # images, from which a figure of four columns would be too high
 
 
 class Logbook:
@@ -81,7 +82,7 @@ class Logbook:
         try:
             with self.measured(kind):
                 yield
-        except PipelineError:  # a stop, or a damaged picture of the dataset: these are the job's
+        except PipelineError:  # a stop, or a damaged image of the dataset: these are the job's
             raise
         except Exception as error:
             if isinstance(error, OSError) and error.errno in durable.DISK_FULL:
@@ -157,23 +158,23 @@ class Logbook:
 
     def _add_images(self) -> None:
         source = self.engine.source
-        untouched = source.train.read(images.spread(source.train.labels, GRID))
+        untouched = source.train.read(spread(source.train.labels, GRID))
         self._add_grid(tags.SAMPLES, untouched)
         batches = self.engine.loader.epoch(0)
         first, _ = next(batches)
-        self._add_grid(tags.FIRST_BATCH, images.denormalized(first[:GRID], mean=source.mean, std=source.std))
+        self._add_grid(tags.FIRST_BATCH, denormalized(first[:GRID], mean=source.mean, std=source.std))
 
-    def _add_grid(self, tag: str, pictures: torch.Tensor) -> None:
-        self.board.writer.add_image(tag, images.grid(pictures, columns=8), 0)
+    def _add_grid(self, tag: str, images: torch.Tensor) -> None:
+        self.board.writer.add_image(tag, grid(images, columns=8), 0)
 
     @cached_property
     def samples(self) -> list[int]:
-        """The held-out pictures that the projector shows, in ascending order."""
-        return sorted(images.spread(self.engine.source.test.labels, projector.NUM_PICTURES))
+        """The held-out images that the projector shows, in ascending order."""
+        return sorted(spread(self.engine.source.test.labels, projector.NUM_IMAGES))
 
     @property
     def wanted_features(self) -> list[int] | None:
-        """The held-out pictures whose features the coming evaluation is to keep; None: of none."""
+        """The held-out images whose features the coming evaluation is to keep; None: of none."""
         return self.samples if self.is_due("embeddings") else None
 
     def end_epoch(self, evaluation: Evaluation) -> None:
@@ -202,11 +203,11 @@ class Logbook:
                 hparams.add_end(self.board, step=step)
 
     def _small_enough(self, features: torch.Tensor | None) -> torch.Tensor | None:
-        """None where a browser could not load them: of a linear layer on large pictures they would be 300 MB."""
+        """None where a browser could not load them: of a linear layer on large images they would be 300 MB."""
         if features is None or features.shape[1] <= projector.MAX_VALUES:
             return features
         self._say_once(
-            f"embeddings: the last layer is given {features.shape[1]:,} values a picture, and the projector gets "
+            f"embeddings: the last layer is given {features.shape[1]:,} values an image, and the projector gets "
             f"{projector.MAX_VALUES:,} at most; it shows the pixels alone"
         )
         return None
@@ -218,7 +219,7 @@ class Logbook:
 
     def _add_figures(self, findings: Findings) -> None:
         step, num_classes = self.engine.step, len(self.classes)
-        shown = images.spread(findings.evaluation.labels.cpu(), max(MAX_VERDICTS, num_classes))
+        shown = spread(findings.evaluation.labels.cpu(), max(MAX_VERDICTS, num_classes))
         columns = COLUMNS if len(shown) <= MANY else 10
         figures.add_verdicts(self.board, tags.PREDICTIONS, findings.verdicts(shown), columns=columns, step=step)
         if findings.mistakes:
@@ -229,7 +230,7 @@ class Logbook:
 
 
 class Findings:
-    """An evaluation, picture by picture; nothing is worked out before it is asked for."""
+    """An evaluation, image by image; nothing is worked out before it is asked for."""
 
     def __init__(self, engine: Engine, evaluation: Evaluation) -> None:
         self.engine, self.evaluation = engine, evaluation
@@ -261,33 +262,33 @@ class Findings:
         return wrong[self.confidence[wrong].argsort(descending=True, stable=True)[:MAX_MISTAKES]].tolist()
 
     def verdicts(self, indices: list[int]) -> list[figures.Verdict]:
-        pictures = self.split.read(indices)
+        images = self.split.read(indices)
         return [
             figures.Verdict(
-                picture,
+                image,
                 self.classes[self.labels[index]],
                 self.classes[self.predicted[index]],
                 float(self.confidence[index]),
             )
-            for picture, index in zip(pictures, indices, strict=True)
+            for image, index in zip(images, indices, strict=True)
         ]
 
     def samples(self, indices: list[int]) -> projector.Samples:
-        pictures = self.split.read(indices)
-        return projector.Samples(indices, pictures, self.labels[indices], self.predicted[indices], self.classes)
+        images = self.split.read(indices)
+        return projector.Samples(indices, images, self.labels[indices], self.predicted[indices], self.classes)
 
     @cached_property
     def evaluated(self) -> Evaluated:
-        pictures = self.split.read(self.mistakes) if self.mistakes else ()
+        images = self.split.read(self.mistakes) if self.mistakes else ()
         mistakes = [
             Mistake(
                 index,
                 label=int(self.labels[index]),
                 predicted=int(self.predicted[index]),
                 probability=float(self.confidence[index]),
-                png=images.thumbnail(picture),
+                png=thumbnail(image),
             )
-            for index, picture in zip(self.mistakes, pictures, strict=True)
+            for index, image in zip(self.mistakes, images, strict=True)
         ]
         return Evaluated(
             epoch=self.engine.epoch + 1,

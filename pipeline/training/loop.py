@@ -1,7 +1,7 @@
 """The training loop: the Loop says when to log, evaluate and save; the Trainer takes the steps.
 
 A step is one change of the weights. Nothing in a step waits for the device; what is logged is read every `log.every`
-steps. The order of pictures and their augmentation are functions of seed, epoch and batch (`data/loader.py`), so that a
+steps. The order of images and their augmentation are functions of seed, epoch and batch (`data/loader.py`), so that a
 checkpoint taken after any step is enough to go on as if nothing had happened.
 """
 
@@ -172,7 +172,7 @@ class Trainer(Engine):
     def evaluate(self, stop: Stop, *, features_of: list[int] | None = None) -> Evaluation:
         """One pass over the held-out set. Raises Interrupted where it is asked to stop.
 
-        features_of: ascending indices of held-out pictures whose last features are kept.
+        features_of: ascending indices of held-out images whose last features are kept.
         """
         self.model.eval()
         evaluator = Evaluator(len(self.source.classes))
@@ -208,7 +208,7 @@ class Report(Protocol):
 
 
 class Stopwatch:
-    """Pictures a second between two looks."""
+    """Images a second between two looks."""
 
     def __init__(self, num_images: int) -> None:
         self.num_images, self.at = num_images, time.perf_counter()

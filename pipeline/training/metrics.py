@@ -30,7 +30,7 @@ class Window:
     _labels: list[torch.Tensor] = field(default_factory=list)
     _steps: list[int] = field(default_factory=list)
     _held: int = 0
-    loss_sum: float = 0.0  # over pictures, of what was folded
+    loss_sum: float = 0.0  # over images, of what was folded
     num_correct: int = 0
     num_images: int = 0
 
@@ -82,10 +82,10 @@ class Window:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """loss: mean over the pictures. confusion: int64 (classes, classes) on the CPU, rows are the true labels.
+    """loss: mean over the images. confusion: int64 (classes, classes) on the CPU, rows are the true labels.
 
-    logits: float32 (N, classes), of all held-out pictures in their order; labels: int64 (N,); both on the device.
-    features: float32 (samples, values) on the CPU, what the last layer was given of the pictures that were asked for.
+    logits: float32 (N, classes), of all held-out images in their order; labels: int64 (N,); both on the device.
+    features: float32 (samples, values) on the CPU, what the last layer was given of the images that were asked for.
     """
 
     loss: float
@@ -100,7 +100,7 @@ class Evaluation:
 
     @property
     def class_accuracy(self) -> list[float]:
-        """Share of each true class that was recognized; NaN for a class without pictures."""
+        """Share of each true class that was recognized; NaN for a class without images."""
         shares = self.confusion.diagonal().double() / self.confusion.sum(1)
         values: list[float] = shares.tolist()
         return values
@@ -117,7 +117,7 @@ class Evaluator:
     _labels: list[torch.Tensor] = field(default_factory=list)
 
     def add(self, losses: torch.Tensor, logits: torch.Tensor, labels: torch.Tensor) -> None:
-        """losses: (N,), a picture each. logits: (N, classes). labels: int64 (N,)."""
+        """losses: (N,), an image each. logits: (N, classes). labels: int64 (N,)."""
         cells = torch.bincount(labels * self.num_classes + logits.argmax(1), minlength=self.num_classes**2)
         loss_sum = losses.double().sum()
         self._confusion = cells if self._confusion is None else self._confusion + cells

@@ -89,7 +89,7 @@ def test_counting_in_pieces_counts_the_same(monkeypatch: pytest.MonkeyPatch) -> 
     assert all(torch.equal(*pair) for pair in zip(at_once, in_pieces, strict=True))
 
 
-def test_a_class_without_pictures_has_no_curve(tmp_path: Path) -> None:
+def test_a_class_without_images_has_no_curve(tmp_path: Path) -> None:
     probabilities, labels = predictions(50, 3)
     assert written(tmp_path, ["a", "b", "c"], probabilities, labels.clamp(max=1)).keys() == {
         "pr_curves/a",

@@ -35,7 +35,7 @@ from quick import EVERYTHING_SHOWN, wait_until
 
 from pipeline.board import hparams, tags
 from pipeline.board.curves import NUM_THRESHOLDS
-from pipeline.board.projector import NUM_PICTURES, Samples, add_embeddings
+from pipeline.board.projector import NUM_IMAGES, Samples, add_embeddings
 from pipeline.board.writer import Board as Writer
 from pipeline.data.source import Source, Split
 from pipeline.home.records import Result
@@ -142,14 +142,14 @@ def matching(board: Board, run: str, patterns: list[str]) -> dict[str, Any]:
 def test_images_can_be_decoded_and_are_there_for_every_step_that_was_asked(board: Board, runs: Runs) -> None:
     for run, steps in ((runs.cnn, EVERY_EPOCH), (runs.vgg, VGG_FIGURES)):
         for tag in (tags.PREDICTIONS, tags.CONFUSION, tags.MISTAKES):
-            assert list(pictures(board, run, tag)) == steps, tag
+            assert list(images(board, run, tag)) == steps, tag
         for tag in (tags.SAMPLES, tags.FIRST_BATCH):
-            ((step, picture),) = pictures(board, run, tag).items()
-            assert (step, picture.width) == (0, 8 * (64 + 2)), "eight a row, enlarged to 64 pixels, a line around each"
-            assert len(np.unique(np.asarray(picture))) > 10
+            ((step, image),) = images(board, run, tag).items()
+            assert (step, image.width) == (0, 8 * (64 + 2)), "eight a row, enlarged to 64 pixels, a line around each"
+            assert len(np.unique(np.asarray(image))) > 10
 
 
-def pictures(board: Board, run: str, tag: str) -> dict[int, Image.Image]:
+def images(board: Board, run: str, tag: str) -> dict[int, Image.Image]:
     found = {}
     for entry in board.get("images/images", run=run, tag=tag):
         content = board.read("images/individualImage", **dict(urllib.parse.parse_qsl(entry["query"])))
@@ -157,11 +157,11 @@ def pictures(board: Board, run: str, tag: str) -> dict[int, Image.Image]:
     return found
 
 
-def test_pictures_are_large_enough_to_be_read_and_small_enough_for_a_page(board: Board, runs: Runs) -> None:
+def test_images_are_large_enough_to_be_read_and_small_enough_for_a_page(board: Board, runs: Runs) -> None:
     for tag in board.get("images/tags")[runs.cnn]:
-        for picture in pictures(board, runs.cnn, tag).values():
-            assert 100 <= picture.width <= 1600
-            assert 100 <= picture.height <= 1600
+        for image in images(board, runs.cnn, tag).values():
+            assert 100 <= image.width <= 1600
+            assert 100 <= image.height <= 1600
 
 
 @pytest.mark.parametrize(
@@ -203,7 +203,7 @@ def test_the_projector_has_pixels_and_features_with_labels_and_thumbnails(board:
         shape = entry["tensorShape"]
         values = np.frombuffer(board.read("projector/tensor", **query), np.float32).reshape(shape)
         assert len(values) >= 100
-        assert shape == ([NUM_PICTURES, 64] if entry["tensorName"] == "pixels" else [NUM_PICTURES, 512])
+        assert shape == ([NUM_IMAGES, 64] if entry["tensorName"] == "pixels" else [NUM_IMAGES, 512])
         assert np.isfinite(values).all()
         assert values.std(0).max() > 0.01
         header, *rows = board.read("projector/metadata", **query).decode().splitlines()
@@ -263,7 +263,7 @@ def check_curve(entry: dict[str, list[float]]) -> None:
     assert recall.max() == 1, "at threshold 0 all are found"
     positives = np.array(entry["true_positives"]) + np.array(entry["false_negatives"])
     assert len(set(positives)) == 1
-    assert 30 <= positives[0] <= 40, "held-out pictures of one digit"
+    assert 30 <= positives[0] <= 40, "held-out images of one digit"
 
 
 def texts(board: Board, run: str, tag: str) -> list[dict[str, Any]]:
@@ -344,7 +344,7 @@ def test_runs_can_be_sorted_by_a_metric(board: Board, runs: Runs) -> None:
     assert sorted(names) == sorted(runs.ids)
 
 
-def test_a_class_without_held_out_pictures_has_no_value_and_no_curve_and_breaks_nothing(
+def test_a_class_without_held_out_images_has_no_value_and_no_curve_and_breaks_nothing(
     tmp_path: Path, digits: Source
 ) -> None:
     seen = (digits.test.labels != 9).nonzero().flatten()

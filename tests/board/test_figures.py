@@ -1,4 +1,4 @@
-"""Grids of pictures and figures, looked at pixel by pixel."""
+"""Grids of images and figures, looked at pixel by pixel."""
 
 from __future__ import annotations
 
@@ -51,8 +51,8 @@ def read(folder: Path) -> dict[str, Pixels]:
 
 
 def decoded(png: bytes) -> Pixels:
-    with Image.open(io.BytesIO(png)) as picture:
-        return np.asarray(picture)
+    with Image.open(io.BytesIO(png)) as image:
+        return np.asarray(image)
 
 
 def tile(grid: Pixels, number: int, *, side: int, factor: int = 1) -> Pixels:
@@ -78,44 +78,44 @@ def shown(digits: Source, tmp_path_factory: pytest.TempPathFactory) -> tuple[Pat
 
 def test_the_first_batch_is_what_the_network_sees(shown: tuple[Path, dict[str, Pixels]], digits: Source) -> None:
     """Augmented, in the order of the loader, in grey levels again."""
-    folder, pictures = shown
+    folder, images = shown
     batch = torch.load(folder / "batch.pt")
     assert len(batch) == 64
     for number, image in enumerate(batch):
         pixels = 255 * (image[0] * digits.std[0] + digits.mean[0])
         np.testing.assert_array_equal(
-            tile(pictures[tags.FIRST_BATCH][..., 0], number, side=8, factor=8), pixels.round().numpy()
+            tile(images[tags.FIRST_BATCH][..., 0], number, side=8, factor=8), pixels.round().numpy()
         )
 
 
-def test_the_first_batch_is_not_the_untouched_pictures(shown: tuple[Path, dict[str, Pixels]], digits: Source) -> None:
-    _, pictures = shown
-    untouched = {picture.tobytes() for picture in digits.train.images.numpy()[..., 0]}
-    seen = [tile(pictures[tags.FIRST_BATCH][..., 0], number, side=8, factor=8).tobytes() for number in range(64)]
+def test_the_first_batch_is_not_the_untouched_images(shown: tuple[Path, dict[str, Pixels]], digits: Source) -> None:
+    _, images = shown
+    untouched = {image.tobytes() for image in digits.train.images.numpy()[..., 0]}
+    seen = [tile(images[tags.FIRST_BATCH][..., 0], number, side=8, factor=8).tobytes() for number in range(64)]
     assert not untouched & set(seen)
 
 
-def test_the_untouched_pictures_are_the_dataset_s_with_every_class(
+def test_the_untouched_images_are_the_dataset_s_with_every_class(
     shown: tuple[Path, dict[str, Pixels]], digits: Source
 ) -> None:
-    _, pictures = shown
+    _, images = shown
     indices = images.spread(digits.train.labels, 64)
     assert sorted(set(digits.train.labels[indices].tolist())) == list(range(10))
     for number, index in enumerate(indices):
         expected = digits.train.images[index, ..., 0].numpy()
-        np.testing.assert_array_equal(tile(pictures[tags.SAMPLES][..., 0], number, side=8, factor=8), expected)
+        np.testing.assert_array_equal(tile(images[tags.SAMPLES][..., 0], number, side=8, factor=8), expected)
 
 
 def test_a_grid_keeps_colours_and_fills_up_with_white() -> None:
-    pictures = torch.randint(256, (11, 100, 100, 3), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
-    grid = images.grid(pictures, columns=8).permute(1, 2, 0).numpy()
+    images = torch.randint(256, (11, 100, 100, 3), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+    grid = images.grid(images, columns=8).permute(1, 2, 0).numpy()
     assert grid.shape == (204, 816, 3)
     for number in range(11):
-        np.testing.assert_array_equal(tile(grid, number, side=100), pictures[number].numpy())
+        np.testing.assert_array_equal(tile(grid, number, side=100), images[number].numpy())
     assert (grid[102:, 3 * 102 :] == 255).all()
 
 
-def test_a_grid_of_large_pictures_is_of_bounded_size() -> None:
+def test_a_grid_of_large_images_is_of_bounded_size() -> None:
     assert images.grid(torch.zeros(64, 1024, 1024, 1, dtype=torch.uint8), columns=8).shape == (1, 8 * 226, 8 * 226)
 
 
@@ -139,7 +139,7 @@ def test_denormalizing_undoes_normalizing(channels: int) -> None:
         ([5], 3, [3]),
     ],
 )
-def test_pictures_are_spread_over_the_classes(sizes: list[int], count: int, expected: list[int] | None) -> None:
+def test_images_are_spread_over_the_classes(sizes: list[int], count: int, expected: list[int] | None) -> None:
     labels = torch.repeat_interleave(torch.arange(len(sizes)), torch.tensor(sizes))
     chosen = images.spread(labels, count)
     assert len(chosen) == len(set(chosen)) <= count
@@ -150,9 +150,9 @@ def test_pictures_are_spread_over_the_classes(sizes: list[int], count: int, expe
 
 
 @pytest.mark.parametrize("shape", [(8, 8, 1), (32, 32, 3), (96, 96, 3)])
-def test_a_thumbnail_is_the_picture(shape: tuple[int, int, int]) -> None:
-    picture = torch.randint(256, shape, generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
-    np.testing.assert_array_equal(decoded(base64.b64decode(images.thumbnail(picture))), picture.squeeze(2).numpy())
+def test_a_thumbnail_is_the_image(shape: tuple[int, int, int]) -> None:
+    image = torch.randint(256, shape, generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+    np.testing.assert_array_equal(decoded(base64.b64decode(images.thumbnail(image))), image.squeeze(2).numpy())
 
 
 def test_a_thumbnail_has_at_most_96_pixels_a_side() -> None:
@@ -172,29 +172,29 @@ def cell(pixels: Pixels, number: int, columns: int) -> Pixels:
     return pixels[row * height : (row + 1) * height, column * width : (column + 1) * width]
 
 
-def test_a_title_is_green_where_it_is_right_and_red_where_it_is_wrong_above_its_picture() -> None:
+def test_a_title_is_green_where_it_is_right_and_red_where_it_is_wrong_above_its_image() -> None:
     generator = torch.Generator().manual_seed(0)
-    pictures = torch.randint(256, (7, 8, 8, 1), generator=generator, dtype=torch.uint8)
-    verdicts = [Verdict(p, "cat", "cat" if i % 3 else "dog", 0.9) for i, p in enumerate(pictures)]
+    images = torch.randint(256, (7, 8, 8, 1), generator=generator, dtype=torch.uint8)
+    verdicts = [Verdict(p, "cat", "cat" if i % 3 else "dog", 0.9) for i, p in enumerate(images)]
     pixels = figures.draw_verdicts(verdicts, columns=4)
     assert pixels.shape == (2 * figures.CELL_HEIGHT, 4 * figures.CELL_WIDTH, 3)
-    for number, picture in enumerate(pictures):
+    for number, image in enumerate(images):
         found = cell(pixels, number, 4)
         assert is_green(found[:18]) == (number % 3 > 0)
         shown = found[-8 - 96 : -8, 8:-8]  # twelve times as large
-        np.testing.assert_array_equal(shown[::12, ::12], picture.expand(8, 8, 3).numpy())
+        np.testing.assert_array_equal(shown[::12, ::12], image.expand(8, 8, 3).numpy())
 
 
 def test_figures_go_on_on_further_pages(tmp_path: Path) -> None:
-    picture = torch.zeros(4, 4, 3, dtype=torch.uint8)
+    image = torch.zeros(4, 4, 3, dtype=torch.uint8)
     with Board(tmp_path, first_step=0) as board:
-        figures.add_verdicts(board, "f", [Verdict(picture, "a", "b", 0.5)] * 205, columns=10, step=1)
+        figures.add_verdicts(board, "f", [Verdict(image, "a", "b", 0.5)] * 205, columns=10, step=1)
     shapes = {tag: pixels.shape[0] // figures.CELL_HEIGHT for tag, pixels in read(tmp_path).items()}
     assert shapes == {"f": 10, "f_2": 10, "f_3": 1}
 
 
 def test_every_class_is_among_the_predictions_however_many_there_are(digits: Source, tmp_path: Path) -> None:
-    """Their pictures are black, so that those that are shown can be counted."""
+    """Their images are black, so that those that are shown can be counted."""
     train, test = (Split(torch.zeros(num, 8, 8, 3, dtype=torch.uint8), torch.arange(num) % 120) for num in (240, 360))
     names = tuple(f"class {number}" for number in range(120))
     source = dataclasses.replace(digits, train=train, test=test, classes=names, mean=(0.0,) * 3, std=(1.0,) * 3)
@@ -209,8 +209,8 @@ def test_every_class_is_among_the_predictions_however_many_there_are(digits: Sou
 @pytest.mark.parametrize("name", HOSTILE, ids=ascii)
 def test_any_class_name_can_be_drawn(name: str) -> None:
     """Without a warning, as all warnings are errors here."""
-    picture = torch.zeros(8, 8, 1, dtype=torch.uint8)
-    figures.draw_verdicts([Verdict(picture, name, name, 0.5)], columns=10)
+    image = torch.zeros(8, 8, 1, dtype=torch.uint8)
+    figures.draw_verdicts([Verdict(image, name, name, 0.5)], columns=10)
     figures.draw_confusion(torch.ones(2, 2, dtype=torch.int64), [name, "b"])
 
 

@@ -69,10 +69,10 @@ def test_tensorboards_image_is_small_and_has_no_torch(images: dict[str, str]) ->
     assert inspected(images["tensorboard"])["Size"] < MOST_MB_OF_TENSORBOARD * 10**6
     found = inside(images["tensorboard"], "python", "-c", "import importlib.util as u; print(u.find_spec('torch'))")
     assert found == "None"
-    predict = ["predict", "latest", "a picture.png"]
+    predict = ["predict", "latest", "an image.png"]
     said = docker("run", "--rm", "--network", "none", images["tensorboard"], *predict, fails=True)
     assert said.startswith("error: this needs torch")
-    assert said.endswith("docker compose run --rm worker predict latest 'a picture.png'")
+    assert said.endswith("docker compose run --rm worker predict latest 'an image.png'")
 
 
 def test_cuda_comes_with_the_wheels_and_not_twice(images: dict[str, str]) -> None:

@@ -1,4 +1,4 @@
-"""What the projector is given: pixels, features, labels and thumbnails of the same held-out pictures."""
+"""What the projector is given: pixels, features, labels and thumbnails of the same held-out images."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def rows_of(folder: Path, step: int) -> list[int]:
     return [int(row[2]) for row in table(folder / "projector" / f"labels-{step}.tsv")[1:]]
 
 
-def test_at_least_a_hundred_pictures_are_shown_evenly_over_the_classes(
+def test_at_least_a_hundred_images_are_shown_evenly_over_the_classes(
     shown: tuple[Trainer, Path], digits: Source
 ) -> None:
     trainer, folder = shown
@@ -72,11 +72,11 @@ def test_at_least_a_hundred_pictures_are_shown_evenly_over_the_classes(
     assert set(Counter(digits.test.labels[rows].tolist()).values()) == {25}
 
 
-def test_pixels_are_the_pictures(shown: tuple[Trainer, Path], digits: Source) -> None:
+def test_pixels_are_the_images(shown: tuple[Trainer, Path], digits: Source) -> None:
     trainer, folder = shown
-    pictures = digits.test.read(rows_of(folder, trainer.step))
+    images = digits.test.read(rows_of(folder, trainer.step))
     pixels = numbers(folder / "projector" / "pixels.tsv")
-    torch.testing.assert_close(pixels, pictures.flatten(1) / 255, rtol=0, atol=1e-4)
+    torch.testing.assert_close(pixels, images.flatten(1) / 255, rtol=0, atol=1e-4)
 
 
 def test_labels_are_true_and_predicted_classes(shown: tuple[Trainer, Path], digits: Source) -> None:
@@ -100,7 +100,7 @@ def test_a_thumbnail_lies_where_the_projector_cuts_it(shown: tuple[Trainer, Path
         assert (cell == digits.test.images[index].expand(8, 8, 3).numpy()).all()
 
 
-def test_the_config_names_files_of_the_same_pictures(shown: tuple[Trainer, Path]) -> None:
+def test_the_config_names_files_of_the_same_images(shown: tuple[Trainer, Path]) -> None:
     trainer, folder = shown
     embeddings = config_of(folder).embeddings
     assert [e.tensor_name for e in embeddings] == ["features at step 16", "features at step 8", "pixels"]
@@ -134,22 +134,22 @@ def test_features_are_what_the_last_layer_is_given(model: Any, train: Any, digit
     assert features.shape == (5, layer.in_features)
 
 
-def given_to(model: nn.Module, pictures: torch.Tensor, indices: list[int], *, batch: int) -> torch.Tensor | None:
+def given_to(model: nn.Module, images: torch.Tensor, indices: list[int], *, batch: int) -> torch.Tensor | None:
     with LastFeatures(model, indices) as features, torch.no_grad():
-        for part in pictures.split(batch):
+        for part in images.split(batch):
             model(part)
-    return features.result(len(pictures))
+    return features.result(len(images))
 
 
-PICTURES = torch.rand(10, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+IMAGES = torch.rand(10, 3, 8, 8, generator=torch.Generator().manual_seed(0))
 
 
-def test_of_a_convolution_features_are_means_over_the_picture() -> None:
+def test_of_a_convolution_features_are_means_over_the_image() -> None:
     first, last = nn.Conv2d(3, 5, 3), nn.Conv2d(5, 2, 1)
     model = nn.Sequential(first, last, nn.AdaptiveAvgPool2d(1), nn.Flatten())
-    features = given_to(model, PICTURES, [2, 5, 9], batch=4)
+    features = given_to(model, IMAGES, [2, 5, 9], batch=4)
     assert features is not None
-    torch.testing.assert_close(features, first(PICTURES)[[2, 5, 9]].mean((2, 3)).detach())
+    torch.testing.assert_close(features, first(IMAGES)[[2, 5, 9]].mean((2, 3)).detach())
 
 
 class Twice(nn.Module):
@@ -157,33 +157,33 @@ class Twice(nn.Module):
         super().__init__()
         self.layer = nn.Linear(192, 192)
 
-    def forward(self, pictures: torch.Tensor) -> torch.Tensor:
-        values: torch.Tensor = self.layer(self.layer(pictures.flatten(1)))
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        values: torch.Tensor = self.layer(self.layer(images.flatten(1)))
         return values
 
 
 class ByKeyword(Twice):
-    def forward(self, pictures: torch.Tensor) -> torch.Tensor:
-        values: torch.Tensor = self.layer(input=pictures.flatten(1))
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        values: torch.Tensor = self.layer(input=images.flatten(1))
         return values
 
 
 @pytest.mark.parametrize("model", [nn.Flatten(), Twice(), ByKeyword()], ids=["no layer", "used twice", "by keyword"])
 def test_a_network_whose_last_layer_tells_nothing_has_no_features(model: nn.Module) -> None:
-    assert given_to(model, PICTURES, [2, 5, 9], batch=4) is None
+    assert given_to(model, IMAGES, [2, 5, 9], batch=4) is None
 
 
 def samples(size: int, channels: int, num: int = 5) -> projector.Samples:
     generator = torch.Generator().manual_seed(0)
-    pictures = torch.randint(256, (num, size, size, channels), generator=generator, dtype=torch.uint8)
+    images = torch.randint(256, (num, size, size, channels), generator=generator, dtype=torch.uint8)
     labels = torch.arange(num) % 2
-    return projector.Samples(range(num), pictures, labels, 1 - labels, ("a\tb\nc", "é"))
+    return projector.Samples(range(num), images, labels, 1 - labels, ("a\tb\nc", "é"))
 
 
-def test_larger_pictures_are_shrunk_to_32_pixels(tmp_path: Path) -> None:
+def test_larger_images_are_shrunk_to_32_pixels(tmp_path: Path) -> None:
     given = samples(80, 3)
     projector.add_embeddings(tmp_path, given, None, step=1)
-    expected = images.shrunk(given.pictures, 32)
+    expected = images.shrunk(given.images, 32)
     assert numbers(tmp_path / "projector" / "pixels.tsv").shape == (5, 32 * 32 * 3)
     torch.testing.assert_close(
         numbers(tmp_path / "projector" / "pixels.tsv"), expected.flatten(1) / 255, rtol=0, atol=1e-4
@@ -213,18 +213,18 @@ def test_features_too_many_for_a_browser_are_left_out_and_that_is_said(digits: S
     with Board(tmp_path, first_step=0) as board:
         Loop(trainer, logbook_of(board, trainer, log=lines.append), Recorder(), lambda *_: None, Stop()).run()
     (line,) = lines
-    assert "9,216 values a picture" in line
+    assert "9,216 values an image" in line
     assert [e.tensor_name for e in config_of(tmp_path).embeddings] == ["pixels"]
 
 
-def folder_of_pictures(home: Path) -> None:
+def folder_of_images(home: Path) -> None:
     generator = torch.Generator().manual_seed(0)
     for split in ("train", "test"):
         for name in ("cat", "$dog$"):
-            (home / "pictures" / split / name).mkdir(parents=True)
+            (home / "images" / split / name).mkdir(parents=True)
             for number in range(12):
                 pixels = torch.randint(256, (40, 40, 3), generator=generator, dtype=torch.uint8)
-                Image.fromarray(pixels.numpy()).save(home / "pictures" / split / name / f"{number}.png")
+                Image.fromarray(pixels.numpy()).save(home / "images" / split / name / f"{number}.png")
 
 
 def in_this_process(trainer: Trainer, split: Split | FileSplit) -> Loader:
@@ -244,9 +244,9 @@ def in_this_process(trainer: Trainer, split: Split | FileSplit) -> Loader:
     )
 
 
-def test_pictures_that_stay_on_disk_are_shown_like_any_others(tmp_path: Path) -> None:
-    folder_of_pictures(tmp_path)
-    options = {"path": "pictures", "on_corrupt": "fail", "in_memory": "never"}
+def test_images_that_stay_on_disk_are_shown_like_any_others(tmp_path: Path) -> None:
+    folder_of_images(tmp_path)
+    options = {"path": "images", "on_corrupt": "fail", "in_memory": "never"}
     source = datasets.load("image_folder", image_folder.read, options, image_size=40, datasets=tmp_path, log=str)
     assert isinstance(source.test, FileSplit)
     data = {"name": "image_folder", "image_size": 40, "batch_size": 8, **options}

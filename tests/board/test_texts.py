@@ -83,9 +83,9 @@ def test_the_conditions_are_all_there(finished: tuple[RunPaths, dict[str, str]],
     expected = {
         "Model": "cnn_bn",
         "Dataset": "digits",
-        "Training pictures": "1,437",
-        "Held-out pictures": "360",
-        "Picture size": "8 by 8 pixels",
+        "Training images": "1,437",
+        "Held-out images": "360",
+        "Image size": "8 by 8 pixels",
         "Dataset fingerprint": digits.fingerprint,
         "Batch size": "64",
         "Batches in a step": "1",
@@ -117,7 +117,7 @@ def test_the_class_report_is_scikit_learn_s(finished: tuple[RunPaths, dict[str, 
         for name, precision, recall, f1, support in zip(digits.classes, *scores, strict=True)
     ]
     header, *rows = cells(found[tags.CLASS_REPORT])
-    assert header == ["class", "held-out pictures", "precision", "recall", "F1"]
+    assert header == ["class", "held-out images", "precision", "recall", "F1"]
     assert rows == expected
 
 

@@ -11,7 +11,7 @@ from dashboards import LAST_STEP, VGG_LAST_STEP, Board, Runs, board, runs  # noq
 from quick import wait_until
 
 from pipeline.board import tags
-from pipeline.board.projector import NUM_PICTURES
+from pipeline.board.projector import NUM_IMAGES
 from pipeline.home.records import Result
 
 if TYPE_CHECKING:
@@ -102,7 +102,7 @@ def test_parameters(page: Page, board: Board, runs: Runs, dashboard: str, loader
 def test_projector(page: Page, board: Board) -> None:
     page.goto(f"{board.url}/#projector")
     frame = page.frame_locator("iframe").frame_locator("iframe")
-    points = frame.get_by_text(re.compile(rf"Points: {NUM_PICTURES}\b"))
+    points = frame.get_by_text(re.compile(rf"Points: {NUM_IMAGES}\b"))
     wait_for(points)
     chosen = frame.locator("paper-item[aria-selected=true]")
     features = re.compile(rf"features at step ({LAST_STEP}|{VGG_LAST_STEP})")

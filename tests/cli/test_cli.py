@@ -230,7 +230,7 @@ def test_show_tells_where_the_run_is_and_how_to_look_at_it(pipeline: Pipeline, j
     assert shown.splitlines()[-1].split(maxsplit=1) == ["TensorBoard", "make up, then open http://localhost:7007"]
 
 
-def test_submit_warns_of_a_folder_of_pictures_that_is_nowhere(
+def test_submit_warns_of_a_folder_of_images_that_is_nowhere(
     pipeline: Pipeline, job_file: JobFile, home: Home, tmp_path: Path
 ) -> None:
     """It may still come; where it is expected first is the home."""

@@ -280,7 +280,7 @@ def test_two_workers_share_twenty_jobs(compose: Compose) -> None:
 # What people bring
 
 
-def test_ones_own_pictures_are_found_where_they_would_be_without_containers(compose: Compose, tmp_path: Path) -> None:
+def test_ones_own_images_are_found_where_they_would_be_without_containers(compose: Compose, tmp_path: Path) -> None:
     for split, count in (("train", 12), ("test", 6)):
         for index, color in enumerate(("red", "green", "blue")):
             folder = tmp_path / "my_pictures" / split / color
@@ -394,10 +394,10 @@ def test_make_up_adds_the_override_where_there_is_no_gpu(
 def test_settings_are_found_in_the_file_that_compose_reads(engine: None, tmp_path: Path) -> None:  # noqa: ARG001
     for name in ("Makefile", "compose.yaml"):
         (tmp_path / name).write_bytes((ROOT / name).read_bytes())
-    (tmp_path / ".env").write_text("PIPELINE_TAG=mine\nPIPELINE_DATA=/my/pictures\n")
+    (tmp_path / ".env").write_text("PIPELINE_TAG=mine\nPIPELINE_DATA=/my/images\n")
     env = {key: value for key, value in os.environ.items() if key not in ("PIPELINE_TAG", "PIPELINE_DATA")}
     commands = make("-n", "up", "MODE=docker", cwd=tmp_path, env=env)
-    assert 'mkdir -p "/my/pictures"' in commands
+    assert 'mkdir -p "/my/images"' in commands
     assert "pipeline-worker:mine" in commands
 
 

@@ -1,4 +1,4 @@
-"""Batched augmentations do to each picture what the obvious code does, with random numbers of its own."""
+"""Batched augmentations do to each image what the obvious code does, with random numbers of its own."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def seeded(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
-def pictures(num: int, height: int = 6, width: int = 6, channels: int = 3) -> torch.Tensor:
+def random_images(num: int, height: int = 6, width: int = 6, channels: int = 3) -> torch.Tensor:
     """No black, so that padding is told from pixels."""
     return torch.randint(1, 256, (num, height, width, channels), dtype=torch.uint8, generator=seeded(1))
 
@@ -38,15 +38,15 @@ def which(image: torch.Tensor, candidates: list[torch.Tensor]) -> int:
 
 @pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize("padding", [1, 2, 9])
-def test_a_crop_is_one_of_the_padded_pictures_crops(padding: int, channels: int) -> None:
-    images = pictures(30, height=5, width=7, channels=channels)
+def test_a_crop_is_one_of_the_padded_images_crops(padding: int, channels: int) -> None:
+    images = random_images(30, height=5, width=7, channels=channels)
     for image, cropped in zip(images, crop(images, generator=seeded(), fill=FILL, padding=padding), strict=True):
         assert any(torch.equal(cropped, candidate) for candidate in crops(image, padding))
 
 
 def test_crops_fall_on_every_place_equally_often() -> None:
     padding, num = 2, 5000
-    image = pictures(1)
+    image = random_images(1)
     cropped = crop(image.repeat(num, 1, 1, 1), generator=seeded(), fill=FILL, padding=padding)
     counts = Counter(one.numpy().tobytes() for one in cropped)
     assert set(counts) == {candidate.numpy().tobytes() for candidate in crops(image[0], padding)}
@@ -55,7 +55,7 @@ def test_crops_fall_on_every_place_equally_often() -> None:
 
 
 def test_a_flip_mirrors_columns_and_leaves_rows_and_colours() -> None:
-    images = pictures(200, height=3, width=5)
+    images = random_images(200, height=3, width=5)
     flipped = flip(images, generator=seeded(), fill=FILL)
     mirrored = [which(one, [image, image.flip(1)]) for image, one in zip(images, flipped, strict=True)]
     assert 70 < sum(mirrored) < 130
@@ -63,7 +63,7 @@ def test_a_flip_mirrors_columns_and_leaves_rows_and_colours() -> None:
 
 @pytest.mark.parametrize("size", [1, 2, 3, 8, 40])
 def test_cutout_sets_a_square_around_any_pixel_to_the_fill(size: int) -> None:
-    images = pictures(1, height=7, width=5).repeat(800, 1, 1, 1)
+    images = random_images(1, height=7, width=5).repeat(800, 1, 1, 1)
     possible = []
     for top in range(-(size // 2), 7 - size // 2):
         for left in range(-(size // 2), 5 - size // 2):
@@ -78,7 +78,7 @@ def test_cutout_sets_a_square_around_any_pixel_to_the_fill(size: int) -> None:
 def test_every_augmentation_keeps_its_contract(name: str) -> None:
     entry = catalog.AUGMENTATIONS[name]
     options = {option: field.default for option, (_, field) in entry.options.items()}
-    images = pictures(64, height=32, width=32)
+    images = random_images(64, height=32, width=32)
     before, random_before = images.clone(), torch.get_rng_state()
 
     first, again, other = (entry.load()(images, generator=seeded(s), fill=FILL, **options) for s in (0, 0, 1))

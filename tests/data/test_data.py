@@ -73,7 +73,7 @@ def save(file: Path, image: Image.Image, **options: object) -> Path:
 
 
 def write_mnist(datasets: Path, *, train: int = 20, test: int = 10) -> None:
-    """A small MNIST in the real one's layout: picture i is all of grey level i, its label i % 10."""
+    """A small MNIST in the real one's layout: image i is all of grey level i, its label i % 10."""
     raw = datasets / "MNIST" / "raw"
     raw.mkdir(parents=True, exist_ok=True)
     for split, count in (("train", train), ("t10k", test)):
@@ -117,7 +117,7 @@ def test_mean_and_deviation_are_those_of_the_training_pixels_in_zero_to_one(home
     assert mnist.std == pytest.approx([levels.std()])
 
 
-def test_pictures_of_one_colour_have_a_deviation_that_can_be_divided_by(home: Home) -> None:
+def test_images_of_one_colour_have_a_deviation_that_can_be_divided_by(home: Home) -> None:
     write_mnist(home.datasets, train=1)
     assert home.load("mnist").std == (1 / 255,)
 
@@ -130,7 +130,7 @@ def test_resizing_averages_over_the_pixels_that_it_merges(home: Home) -> None:
     assert large.fingerprint != small.fingerprint
 
 
-def test_enlarging_a_flat_picture_leaves_its_colour(home: Home) -> None:
+def test_enlarging_a_flat_image_leaves_its_colour(home: Home) -> None:
     write_mnist(home.datasets)
     mnist = home.load("mnist", image_size=40)
     assert mnist.train.images.shape == (20, 40, 40, 1)
@@ -202,7 +202,7 @@ def empty(file: Path) -> None:
 
 def flip_a_pixel(file: Path) -> None:
     content = bytearray(file.read_bytes())
-    content[content.index(bytes([19] * 784))] ^= 1  # in the last picture
+    content[content.index(bytes([19] * 784))] ^= 1  # in the last image
     file.write_bytes(content)
 
 
@@ -320,7 +320,7 @@ def test_the_real_mnist_has_the_mean_and_deviation_that_everyone_uses(home: Home
 
 
 @needs_real_data
-def test_the_real_cifar_pictures_have_the_known_mean(home: Home) -> None:
+def test_the_real_cifar_images_have_the_known_mean(home: Home) -> None:
     cifar = home.folder(Path(str(REAL)) / "cifar10-images")
     assert (len(cifar.train), len(cifar.test)) == (50_000, 10_000)
     assert cifar.mean == pytest.approx([0.4914, 0.4822, 0.4465], abs=5e-4)  # JPEG moves it a little

@@ -1,4 +1,4 @@
-"""A folder of one's own pictures: every format means the same pixels, and whatever is wrong with it is named."""
+"""A folder of one's own images: every format means the same pixels, and whatever is wrong with it is named."""
 
 from __future__ import annotations
 
@@ -46,20 +46,20 @@ def pets(tmp_path: Path) -> Path:
     return root
 
 
-def the_picture(root: Path, image_size: int | None = None) -> np.ndarray:
-    """train/cat's first picture, as decoded."""
+def the_image(root: Path, image_size: int | None = None) -> np.ndarray:
+    """train/cat's first image, as decoded."""
     train = load(root, image_size).train
     assert isinstance(train, Split)
     return train.images[0].numpy()
 
 
-def test_classes_and_pictures_are_in_the_order_of_their_names(pets: Path) -> None:
+def test_classes_and_images_are_in_the_order_of_their_names(pets: Path) -> None:
     loaded = load(pets)
     assert loaded.classes == ("cat", "dog")
     assert loaded.train.labels.tolist() == [0, 0, 1, 1]
     assert loaded.test.labels.tolist() == [0, 1]
     assert isinstance(loaded.train, Split)
-    assert [tuple(picture[0, 0].tolist()) for picture in loaded.train.images] == [RED, RED, BLUE, BLUE]
+    assert [tuple(image[0, 0].tolist()) for image in loaded.train.images] == [RED, RED, BLUE, BLUE]
 
 
 def test_what_desktops_leave_behind_is_passed_over(pets: Path) -> None:
@@ -83,7 +83,7 @@ def test_what_is_not_read_is_told(pets: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("picture", "expected"),
+    ("image", "expected"),
     [
         (plain((200,), mode="L"), (200, 200, 200)),
         (plain((1,), mode="1"), (255, 255, 255)),
@@ -96,45 +96,45 @@ def test_what_is_not_read_is_told(pets: Path) -> None:
     ],
     ids=["grey", "black-and-white", "palette", "opaque", "transparent", "transparent-grey", "16-bit", "16-bit-white"],
 )
-def test_a_png_of_any_kind_becomes_rgb(pets: Path, picture: Image.Image, expected: tuple[int, ...]) -> None:
-    save(pets / "train" / "cat" / "0.png", picture)
-    assert np.unique(the_picture(pets).reshape(-1, 3), axis=0).tolist() == [list(expected)]
+def test_a_png_of_any_kind_becomes_rgb(pets: Path, image: Image.Image, expected: tuple[int, ...]) -> None:
+    save(pets / "train" / "cat" / "0.png", image)
+    assert np.unique(the_image(pets).reshape(-1, 3), axis=0).tolist() == [list(expected)]
 
 
 def test_a_transparent_palette_colour_is_laid_over_black(pets: Path) -> None:
     save(pets / "train" / "cat" / "0.png", plain((3,), mode="P"), transparency=3)
-    assert the_picture(pets).max() == 0
+    assert the_image(pets).max() == 0
 
 
 @pytest.mark.parametrize("suffix", ["bmp", "gif", "jpg", "ppm", "tiff", "webp"])
 def test_formats_are_told_by_their_content(pets: Path, suffix: str) -> None:
     (pets / "train" / "cat" / "0.png").unlink()
     save(pets / "train" / "cat" / f"0.{suffix}", plain()).rename(pets / "train" / "cat" / "0")
-    assert np.abs(the_picture(pets).astype(int) - RED).max() <= 8  # JPEG and WebP lose a little
+    assert np.abs(the_image(pets).astype(int) - RED).max() <= 8  # JPEG and WebP lose a little
 
 
 def test_a_cmyk_jpeg_becomes_rgb(pets: Path) -> None:
     save(pets / "train" / "cat" / "0.jpg", plain().convert("CMYK"))
     (pets / "train" / "cat" / "0.png").unlink()
-    assert np.abs(the_picture(pets).astype(int) - RED).max() <= 8
+    assert np.abs(the_image(pets).astype(int) - RED).max() <= 8
 
 
-def test_a_picture_is_turned_as_its_camera_was(pets: Path) -> None:
+def test_a_image_is_turned_as_its_camera_was(pets: Path) -> None:
     lying = Image.new("RGB", (6, 6))
     lying.paste(RED, (0, 0, 6, 1))  # a red row on top
     exif = Image.Exif()
     exif[0x0112] = 6  # to be shown turned clockwise by 90 degrees
     save(pets / "train" / "cat" / "0.png", lying, exif=exif)
-    assert (the_picture(pets)[:, 5] == RED).all()
-    assert (the_picture(pets)[:, :5] == 0).all()
+    assert (the_image(pets)[:, 5] == RED).all()
+    assert (the_image(pets)[:, :5] == 0).all()
 
 
 @pytest.mark.parametrize("size", [(40, 20), (20, 40)])
 def test_with_a_size_the_centre_square_is_kept(pets: Path, size: tuple[int, int]) -> None:
-    picture = plain(BLUE, size)
-    picture.paste(RED, ((size[0] - 20) // 2, (size[1] - 20) // 2, (size[0] + 20) // 2, (size[1] + 20) // 2))
-    save(pets / "train" / "cat" / "0.png", picture)
-    pixels = the_picture(pets, 10)
+    image = plain(BLUE, size)
+    image.paste(RED, ((size[0] - 20) // 2, (size[1] - 20) // 2, (size[0] + 20) // 2, (size[1] + 20) // 2))
+    save(pets / "train" / "cat" / "0.png", image)
+    pixels = the_image(pets, 10)
     assert pixels.shape == (10, 10, 3)
     assert (pixels[1:-1, 1:-1] == RED).all()
 
@@ -145,7 +145,7 @@ def test_large_jpegs_shrink_to_what_exact_resizing_gives(pets: Path) -> None:
     file = save(pets / "train" / "cat" / "0.jpg", Image.fromarray(np.ascontiguousarray(ramp)), quality=95)
     with Image.open(file) as image:
         exact = np.asarray(image.resize((16, 16), Image.Resampling.BILINEAR)).astype(int)
-    assert np.abs(the_picture(pets, 16) - exact).max() <= 4
+    assert np.abs(the_image(pets, 16) - exact).max() <= 4
 
 
 # What can be wrong with a folder
@@ -161,7 +161,7 @@ def test_a_folder_without_both_splits_is_told_what_is_expected(pets: Path, wrong
     (pets / right).rename(pets / wrong)
     with pytest.raises(DataError, match=rf"no folder '{right}'; did you mean '{wrong}'") as caught:
         load(pets)
-    assert f"expected: {pets}/train/<class>/<pictures>" in str(caught.value)
+    assert f"expected: {pets}/train/<class>/<images>" in str(caught.value)
     assert "there is: " in str(caught.value)
 
 
@@ -185,14 +185,14 @@ def test_a_class_of_one_split_alone_is_named(pets: Path, extra: str, lacking: st
         load(pets)
 
 
-def test_a_class_without_pictures_is_named(pets: Path) -> None:
+def test_a_class_without_images_is_named(pets: Path) -> None:
     (pets / "test" / "dog" / "0.png").unlink()
-    with pytest.raises(DataError, match="test/dog has no pictures"):
+    with pytest.raises(DataError, match="test/dog has no images"):
         load(pets)
 
 
 @pytest.mark.parametrize(("size", "why"), [((8, 8), "the first one has 6 x 6"), ((6, 5), "it is not square")])
-def test_without_a_size_the_first_picture_that_differs_is_named(pets: Path, size: tuple[int, int], why: str) -> None:
+def test_without_a_size_the_first_image_that_differs_is_named(pets: Path, size: tuple[int, int], why: str) -> None:
     for file in ("cat/1.png", "dog/0.png"):
         save(pets / "train" / file, plain(size=size))
     width, height = size
@@ -214,7 +214,7 @@ def damaged(pets: Path) -> Path:
     content = bytearray(broken.read_bytes())
     content[200:300] = bytes(100)
     broken.write_bytes(content)
-    (cat / "notes.txt").write_text("not a picture")
+    (cat / "notes.txt").write_text("not an image")
     (cat / "empty.png").write_bytes(b"")
     (cat / "nowhere.png").symlink_to(pets / "gone.png")
     return pets
@@ -255,7 +255,7 @@ def test_of_many_damaged_files_ten_are_named(pets: Path) -> None:
 
 def test_leaving_out_may_not_empty_a_class(pets: Path) -> None:
     (pets / "test" / "dog" / "0.png").write_bytes(b"")
-    with pytest.raises(DataError, match=r"no picture of .*/test can be read for dog"):
+    with pytest.raises(DataError, match=r"no image of .*/test can be read for dog"):
         load(pets, on_corrupt="skip")
 
 
@@ -265,10 +265,10 @@ def test_a_decompression_bomb_is_an_unreadable_file(pets: Path) -> None:
         load(pets, 6)
 
 
-# Pictures that stay on disk
+# Images that stay on disk
 
 
-def test_pictures_on_disk_are_the_same_as_in_memory(pets: Path) -> None:
+def test_images_on_disk_are_the_same_as_in_memory(pets: Path) -> None:
     save(pets / "train" / "cat" / "1.png", plain((10, 20, 30), (9, 7)))
     in_memory, on_disk = load(pets, 5, in_memory="always"), load(pets, 5, in_memory="never")
     assert isinstance(in_memory.train, Split)
@@ -294,8 +294,8 @@ def test_a_file_that_goes_while_training_is_an_error_that_names_it(pets: Path) -
         train.read([0])
 
 
-def test_a_changed_picture_is_read_again(pets: Path) -> None:
+def test_a_changed_image_is_read_again(pets: Path) -> None:
     first = load(pets)
     save(pets / "train" / "cat" / "0.png", plain(BLUE))
     assert load(pets).fingerprint != first.fingerprint
-    assert tuple(the_picture(pets)[0, 0]) == BLUE
+    assert tuple(the_image(pets)[0, 0]) == BLUE

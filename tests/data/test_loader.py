@@ -1,4 +1,4 @@
-"""The loader gives each picture once an epoch, in an order and with changes that seed, epoch and batch decide alone."""
+"""The loader gives each image once an epoch, in an order and with changes that seed, epoch and batch decide alone."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ AUGMENT = (functools.partial(crop, padding=2), flip, functools.partial(cutout, s
 
 
 def split(num: int = 50, size: int = 8, channels: int = 3) -> Split:
-    """Random pictures, numbered by their labels."""
+    """Random images, numbered by their labels."""
     generator = torch.Generator().manual_seed(0)
     images = torch.randint(256, (num, size, size, channels), dtype=torch.uint8, generator=generator)
     return Split(images, torch.arange(num))
@@ -53,13 +53,13 @@ def assert_same(batches: Any, expected: Any) -> None:
 
 @pytest.fixture
 def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Three batches of four pictures of 8 x 8 x 3 a chunk."""
+    """Three batches of four images of 8 x 8 x 3 a chunk."""
     monkeypatch.setattr(loader_module, "CHUNK_VALUES", 3 * 4 * 8 * 8 * 3)
 
 
 @pytest.fixture
 def files(tmp_path: Path) -> FileSplit:
-    """The pictures of `split()` as files."""
+    """The images of `split()` as files."""
     data = split()
     paths = tuple(tmp_path / f"{number}.png" for number in range(len(data)))
     for path, image in zip(paths, data.images, strict=True):
@@ -69,7 +69,7 @@ def files(tmp_path: Path) -> FileSplit:
 
 @pytest.mark.usefixtures("small_chunks")
 @pytest.mark.parametrize("batch_size", [1, 4, 8, 50, 64])
-def test_every_picture_comes_once_an_epoch(batch_size: int) -> None:
+def test_every_image_comes_once_an_epoch(batch_size: int) -> None:
     loader = make(split(), batch_size=batch_size)
     batches = list(loader.epoch(0))
     assert len(batches) == loader.num_batches
@@ -78,7 +78,7 @@ def test_every_picture_comes_once_an_epoch(batch_size: int) -> None:
 
 
 @pytest.mark.usefixtures("small_chunks")
-def test_no_batch_of_a_single_picture_is_trained_on_and_another_one_is_left_out_each_epoch() -> None:
+def test_no_batch_of_a_single_image_is_trained_on_and_another_one_is_left_out_each_epoch() -> None:
     loader = make(split(), batch_size=7)
     seen = [labels(loader.epoch(epoch)) for epoch in range(5)]
     assert all(len(epoch) == len(set(epoch)) == 49 for epoch in seen)
@@ -105,7 +105,7 @@ def test_an_epoch_can_begin_at_any_batch_and_gives_the_same_bits() -> None:
 
 
 @pytest.mark.usefixtures("small_chunks")
-def test_pictures_are_changed_anew_in_every_chunk_and_epoch() -> None:
+def test_images_are_changed_anew_in_every_chunk_and_epoch() -> None:
     loader = make(Split(split(1).images.repeat(48, 1, 1, 1), torch.arange(48)))
     seen = {image.numpy().tobytes() for epoch in range(2) for images, _ in loader.epoch(epoch) for image in images}
     assert len(seen) > 90  # of 96; 25 crops, flipped or not, each with one of 64 squares

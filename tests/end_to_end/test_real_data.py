@@ -1,4 +1,4 @@
-"""Ready jobs on real pictures, from the job file to the result; skipped where the pictures are not."""
+"""Ready jobs on real images, from the job file to the result; skipped where the images are not."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ def test_the_tutorial_network_learns_mnist(home: Home) -> None:
 
 
 @needs_data
-def test_pictures_in_a_folder_are_trained_on_from_memory_and_from_disk_alike(home: Home, tmp_path: Path) -> None:
-    """The same 200 real pictures, the same steps, whichever way they are read."""
-    folder = tmp_path / "pictures"
+def test_images_in_a_folder_are_trained_on_from_memory_and_from_disk_alike(home: Home, tmp_path: Path) -> None:
+    """The same 200 real images, the same steps, whichever way they are read."""
+    folder = tmp_path / "images"
     for split, number in (("train", 16), ("test", 4)):
         for of_class in sorted((Path(str(DATA)) / "cifar10-images" / split).iterdir()):
             (folder / split / of_class.name).mkdir(parents=True)
-            for picture in sorted(of_class.iterdir())[:number]:
-                shutil.copy(picture, folder / split / of_class.name)
+            for image in sorted(of_class.iterdir())[:number]:
+                shutil.copy(image, folder / split / of_class.name)
     losses = []
     for in_memory in ("always", "never"):
         changes = [f"data.path={folder}", f"data.in_memory={in_memory}", "train.epochs=1", "train.precision=fp32"]

@@ -128,12 +128,12 @@ def test_scores_of_classes_are_those_of_scikit_learn() -> None:
 
 
 def test_a_share_of_nothing_is_no_number() -> None:
-    a, _, never_predicted, without_pictures = evaluated().class_scores()
+    a, _, never_predicted, without_images = evaluated().class_scores()
     assert (a.support, a.num_correct, a.num_predicted) == (8, 5, 8)
     assert (a.precision, a.recall, a.f1) == (5 / 8, 5 / 8, 5 / 8)
     assert math.isnan(never_predicted.precision)
     assert (never_predicted.recall, never_predicted.f1) == (0, 0)
-    assert math.isnan(without_pictures.recall)
-    assert (without_pictures.precision, without_pictures.f1) == (0, 0)
+    assert math.isnan(without_images.recall)
+    assert (without_images.precision, without_images.f1) == (0, 0)
     alone = Evaluated(1, 1, 0.0, 1.0, ["a", "b"], [[1, 0], [0, 0]], []).class_scores()[1]
     assert all(map(math.isnan, (alone.precision, alone.recall, alone.f1)))

@@ -245,7 +245,7 @@ def test_a_wrong_model_is_told_apart(model: str, message: str) -> None:
         ("{name: mnist, augment: [{name: crop, padding: 99}]}", "data.augment.0.padding: 99 should be at most 64"),
         (
             "{name: mnist, augment: [crop, {name: cutout, size: 30}]}",
-            "data.augment.1.size: 30 is more than the pictures' 28 pixels",
+            "data.augment.1.size: 30 is more than the images' 28 pixels",
         ),
     ],
 )
@@ -284,16 +284,16 @@ def test_a_file_that_is_no_mapping_is_refused(text: str) -> None:
     [
         (
             "name: x\nmodel: {name: net}\ndata: {name: digits}\n",
-            "2: model.name: 'net' needs pictures of at least 16 pixels, and digits has 8; set data.image_size: 32",
+            "2: model.name: 'net' needs images of at least 16 pixels, and digits has 8; set data.image_size: 32",
         ),
         (
             "name: x\nmodel: {name: net}\ndata: {name: image_folder, path: x, image_size: 15}\n",
-            "2: model.name: 'net' needs pictures of at least 16 pixels, and data.image_size is 15; "
+            "2: model.name: 'net' needs images of at least 16 pixels, and data.image_size is 15; "
             "set data.image_size: 32",
         ),
         (
             "name: x\nmodel: {name: vgg, widths: [8, M, M, M, M, M, M]}\ndata: {name: cifar10}\n",
-            "2: model.name: 'vgg' needs pictures of at least 64 pixels, and cifar10 has 32; set data.image_size: 64",
+            "2: model.name: 'vgg' needs images of at least 64 pixels, and cifar10 has 32; set data.image_size: 64",
         ),
         (
             f"{MINIMAL}train: {{optimizer: {{nesterov: true, momentum: 0}}}}\n",
@@ -411,11 +411,11 @@ def test_the_last_override_of_a_field_counts() -> None:
         # the field that is named lies in the file, and what broke it is the override
         (
             "data.image_size=8",
-            "model.name: 'net' needs pictures of at least 16 pixels, and data.image_size is 8; set data.image_size: 32",
+            "model.name: 'net' needs images of at least 16 pixels, and data.image_size is 8; set data.image_size: 32",
         ),
         (
             "model.name=vgg",
-            "model.name: 'vgg' needs pictures of at least 32 pixels, and mnist has 28; set data.image_size: 32",
+            "model.name: 'vgg' needs images of at least 32 pixels, and mnist has 28; set data.image_size: 32",
         ),
     ],
 )

@@ -23,7 +23,7 @@ from pipeline.home.paths import Home, RunPaths
 from pipeline.home.records import Result
 from pipeline.jobfile import frozen
 from pipeline.results import classifier
-from pipeline.results.classifier import Classifier, find_pictures, load
+from pipeline.results.classifier import Classifier, find_images, load
 from pipeline.stop import Stop
 from pipeline.training import checkpoint, engine
 from pipeline.training.attempt import Attempt
@@ -58,7 +58,7 @@ def run(trained: RunPaths, home: Home) -> RunPaths:
 
 @pytest.fixture
 def three(tmp_path: Path, digits: Source) -> list[Path]:
-    """Pictures of three held-out digits."""
+    """Images of three held-out digits."""
     assert isinstance(digits.test, Split)
     files = [tmp_path / f"{place}.png" for place in range(3)]
     for file, pixels in zip(files, digits.test.images, strict=False):
@@ -70,7 +70,7 @@ def names(guesses: Any) -> list[str]:
     return [name for name, _ in guesses]
 
 
-def test_pictures_from_files_are_classified_as_the_evaluation_did(
+def test_images_from_files_are_classified_as_the_evaluation_did(
     trained: RunPaths, digits: Source, tmp_path: Path
 ) -> None:
     """All held-out digits as PNG files; one or two may differ where the evaluation computed in bf16."""
@@ -87,7 +87,7 @@ def test_pictures_from_files_are_classified_as_the_evaluation_did(
     assert right > 300
 
 
-def test_a_picture_becomes_what_the_loader_gives_the_network_in_training(trained: RunPaths, three: list[Path]) -> None:
+def test_a_image_becomes_what_the_loader_gives_the_network_in_training(trained: RunPaths, three: list[Path]) -> None:
     model = load(trained)
     pixels = np.asarray(Image.open(three[0]))
     image = model.read(three[0])
@@ -103,7 +103,7 @@ def test_a_picture_becomes_what_the_loader_gives_the_network_in_training(trained
     assert torch.allclose(inside[0], (image - dataset["mean"][0]) / dataset["std"][0])
 
 
-def test_a_coloured_picture_of_any_size_is_cut_resized_and_made_grey_for_a_model_of_one_channel(
+def test_a_coloured_image_of_any_size_is_cut_resized_and_made_grey_for_a_model_of_one_channel(
     trained: RunPaths, tmp_path: Path
 ) -> None:
     file = tmp_path / "wide.png"
@@ -125,7 +125,7 @@ def test_probabilities_are_sorted_and_sum_to_one_and_no_more_classes_are_given_t
         assert sum(probabilities) == pytest.approx(1)
 
 
-def test_more_pictures_than_a_batch_holds_come_in_their_order(
+def test_more_images_than_a_batch_holds_come_in_their_order(
     trained: RunPaths, three: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(engine, "EVALUATION_VALUES", 2 * 8**2)
@@ -247,33 +247,33 @@ def test_a_damaged_last_checkpoint_does_not_stop_the_best(run: RunPaths) -> None
         load(run, "last")
 
 
-def test_of_a_folder_the_files_named_as_pictures_are_taken(tmp_path: Path) -> None:
+def test_of_a_folder_the_files_named_as_images_are_taken(tmp_path: Path) -> None:
     for name in ("b.png", "a.JPG", "notes.txt", ".hidden.png"):
         (tmp_path / name).touch()
     (tmp_path / "inside.png").mkdir()
-    files, notes, problems = find_pictures([tmp_path, Path("c.dat")])
+    files, notes, problems = find_images([tmp_path, Path("c.dat")])
     assert files == [tmp_path / "a.JPG", tmp_path / "b.png", Path("c.dat")]
-    assert notes == [f"{tmp_path}: not named as pictures, left out: notes.txt"]
+    assert notes == [f"{tmp_path}: not named as images, left out: notes.txt"]
     assert problems == []
 
 
-def test_a_folder_without_pictures_is_a_problem(tmp_path: Path) -> None:
-    assert "no pictures in this folder" in find_pictures([tmp_path])[2][0]
+def test_a_folder_without_images_is_a_problem(tmp_path: Path) -> None:
+    assert "no images in this folder" in find_images([tmp_path])[2][0]
 
 
 # The command
 
 
-def test_predict_prints_a_line_a_picture_and_names_what_it_cannot_read(
+def test_predict_prints_a_line_a_image_and_names_what_it_cannot_read(
     pipeline: Pipeline, run: RunPaths, three: list[Path]
 ) -> None:
-    three[1].write_bytes(b"no picture")
+    three[1].write_bytes(b"no image")
     done = pipeline("predict", run.root.name, *three, "nowhere.png", "--top", "2")
     assert done.returncode == 1
     lines = [line.split() for line in done.stdout.splitlines()]
     assert [line[0] for line in lines] == [str(three[0]), str(three[2])]
     assert all(line[3] == line[6] == "%" for line in lines)
-    assert done.stderr.splitlines() == [f"{three[1]}: not a picture", "nowhere.png: there is no such file"]
+    assert done.stderr.splitlines() == [f"{three[1]}: not an image", "nowhere.png: there is no such file"]
 
 
 def test_predict_prints_json_for_programs(pipeline: Pipeline, run: RunPaths, three: list[Path]) -> None:

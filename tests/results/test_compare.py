@@ -208,13 +208,13 @@ def test_a_spec_that_is_none_is_named(home: Home, pipeline: Pipeline, text: str,
     assert done.stderr.count("\n") == 1
 
 
-def test_a_plot_is_a_picture_with_a_legend(home: Home, pipeline: Pipeline, tmp_path: Path) -> None:
+def test_a_plot_is_a_image_with_a_legend(home: Home, pipeline: Pipeline, tmp_path: Path) -> None:
     make_run(home, "a", {"test/accuracy": [0.1, math.nan, 0.3]}, **lr(0.5))
     make_run(home, "b", {"test/accuracy": [0.2, 0.3]}, **lr(0.25))
     done = pipeline("compare", "a", "b", "--plot", tmp_path / "a.png")
     assert (done.returncode, done.stderr) == (0, f"{tmp_path / 'a.png'}: test/accuracy over the steps\n")
-    with Image.open(tmp_path / "a.png") as picture:
-        assert (picture.format, picture.size[0]) == ("PNG", 1200)
+    with Image.open(tmp_path / "a.png") as image:
+        assert (image.format, image.size[0]) == ("PNG", 1200)
     done = pipeline("compare", "a", "b", "--plot", tmp_path / "a.SVG", "--json")
     assert json.loads(done.stdout)["metric"] == "test/accuracy"
     svg = (tmp_path / "a.SVG").read_text()

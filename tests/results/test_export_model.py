@@ -22,7 +22,7 @@ from pipeline.errors import PipelineError, UsageError
 from pipeline.home.paths import Home, RunPaths
 from pipeline.jobfile import catalog, frozen
 from pipeline.results.classifier import Classifier, load
-from pipeline.results.export_model import check, destination, export, sample_pictures
+from pipeline.results.export_model import check, destination, export, sample_images
 from pipeline.results.model_formats import FORMATS, OPSET, as_text, facts
 from pipeline.stop import Stop
 from pipeline.training import checkpoint, device, manifest
@@ -44,7 +44,7 @@ MODELS = {
 
 
 def make_run(root: Path, model: dict[str, Any], channels: int = 1, image_size: int = 8, seed: int = 0) -> RunPaths:
-    """What a short training leaves: checkpoints, spec, manifest; of random pictures in seven classes."""
+    """What a short training leaves: checkpoints, spec, manifest; of random images in seven classes."""
     generator = torch.Generator().manual_seed(seed)
     images = torch.randint(256, (32, image_size, image_size, channels), dtype=torch.uint8, generator=generator)
     split = Split(images, torch.arange(32) % 7)
@@ -84,7 +84,7 @@ def test_every_ready_model_is_exported_in_every_format_and_its_check_passes(name
     run = make_run(tmp_path / "run", model, channels, image_size)
     for format_ in FORMATS:
         path = destination(run, format_, None)
-        assert "8 sample pictures" in export(load(run), format_, path)
+        assert "8 sample images" in export(load(run), format_, path)
         assert path.stat().st_size > 1000
     assert {path.name for path in run.root.iterdir() if "model" in path.name} == {
         "model.safetensors",
@@ -257,8 +257,8 @@ def test_answers_that_are_no_numbers_are_not_exported(tmp_path: Path) -> None:
     assert not (tmp_path / "model.safetensors").exists()
 
 
-def test_the_sample_pictures_are_pixels_and_differ_from_one_another() -> None:
-    batches = sample_pictures(3, 9)
+def test_the_sample_images_are_pixels_and_differ_from_one_another() -> None:
+    batches = sample_images(3, 9)
     assert [tuple(batch.shape) for batch in batches] == [(1, 3, 9, 9), (3, 3, 9, 9), (4, 3, 9, 9)]
     images = torch.cat(batches)
     assert 0 <= images.min() <= images.max() <= 1
@@ -336,7 +336,7 @@ def test_export_model_prints_the_path_and_one_line_of_what_was_checked(
     done = pipeline("export-model", "small", "--format", format_)
     assert (done.returncode, done.stdout) == (0, f"{run.root}/model{FORMATS[format_].suffix}\n")
     (line,) = done.stderr.splitlines()
-    assert re.match(r"checked: .*8 sample pictures", line)
+    assert re.match(r"checked: .*8 sample images", line)
 
 
 def test_export_model_says_what_was_typed_wrongly(pipeline: Pipeline, home: Home, tmp_path: Path) -> None:
@@ -353,8 +353,8 @@ def test_the_python_of_the_operations_page_loads_each_export_and_they_agree(
     assert Attempt(home, "digits", 1, Stop(), lambda _: None).execute().outcome == "succeeded"
     model = load(home.run("digits"))
     monkeypatch.chdir(tmp_path)
-    (picture,) = (255 * sample_pictures(1, 8)[0][0]).round().to(torch.uint8)
-    Image.fromarray(picture.numpy()).save("picture.png")
+    (image,) = (255 * sample_images(1, 8)[0][0]).round().to(torch.uint8)
+    Image.fromarray(image.numpy()).save("image.png")
     for format_, kind in FORMATS.items():
         export(model, format_, Path(f"model{kind.suffix}"))
     page = (ROOT / "docs" / "operations.md").read_text()
@@ -362,6 +362,6 @@ def test_the_python_of_the_operations_page_loads_each_export_and_they_agree(
     assert len(blocks) == 3
     for block in blocks:
         exec(block, {})  # the page's own code
-    ((_, guesses),) = model.classify([Path("picture.png")], top=1)
+    ((_, guesses),) = model.classify([Path("image.png")], top=1)
     assert not isinstance(guesses, Exception)
     assert capsys.readouterr().out.split() == [guesses[0][0]] * 3

@@ -153,7 +153,7 @@ def test_the_page_that_a_worker_leaves_says_what_the_run_holds(ran: tuple[Home, 
     assert [e.text for e in page.all("title") if "svg" in e.inside] == [
         f"{title}, a chart" for title in ("Loss", "Accuracy", "Learning rate", "Gradient norm")
     ]
-    header, *rows = page.table("Held-out pictures by true class")
+    header, *rows = page.table("Held-out images by true class")
     assert header[1:] == found.classes
     assert [[int(cell) for cell in row[1:]] for row in rows] == found.confusion
     assert [row[:2] for row in page.table("Support:")[1:]] == [
@@ -192,7 +192,7 @@ def check_is_whole_in_itself(source: str) -> Page:
 
 
 def check_can_be_read_out(page: Page) -> None:
-    """By what WCAG asks of headings, landmarks, tables and pictures."""
+    """By what WCAG asks of headings, landmarks, tables and images."""
     assert page.all("html")[0].attributes["lang"] == "en"
     levels = [HEADINGS.index(element.tag) for element in page.all(*HEADINGS)]
     assert levels[0] == 0
@@ -222,7 +222,7 @@ def test_a_mistake_is_told_in_words(run: RunPaths, home: Home) -> None:
     leave(run, evaluated(["cat", "dog"], mistakes=1))
     page = Page(render(home, run))
     assert page.all("img")[0].attributes["alt"] == (
-        "held-out picture 0: cat, taken for dog with probability 99.80 %"
+        "held-out image 0: cat, taken for dog with probability 99.80 %"
     )  # fmt: skip
 
 
@@ -352,7 +352,7 @@ def test_any_number_of_classes_fits(count: int, run: RunPaths, home: Home) -> No
     check_can_be_read_out(page)
     assert len(source) < 1_000_000
     if count <= report_classes.MATRIX_CLASSES:
-        assert len(page.table("Held-out pictures by true class")) == count + 1
+        assert len(page.table("Held-out images by true class")) == count + 1
     else:
         assert len(page.table(f"Of {count:,} classes")) == report_classes.FREQUENT + 1
     rows = page.table("Support:")[1:-1]
@@ -361,7 +361,7 @@ def test_any_number_of_classes_fits(count: int, run: RunPaths, home: Home) -> No
         assert len(page.table("The other classes")) == 1 + count - report_classes.PLAIN_ROWS
 
 
-def test_the_mean_counts_each_class_that_has_pictures_once_and_a_share_of_nothing_as_0() -> None:
+def test_the_mean_counts_each_class_that_has_images_once_and_a_share_of_nothing_as_0() -> None:
     found = Evaluated(1, 1, 0.0, 0.6, ["a", "b", "never seen", "never said"], [], [])
     found.confusion[:] = [[3, 1, 0, 0], [1, 2, 0, 0], [0, 0, 0, 0], [2, 0, 0, 0]]
     mean = report_classes.mean(found.class_scores())
@@ -381,13 +381,13 @@ def test_what_is_taken_for_what_most_often_comes_first() -> None:
     ]
 
 
-def test_a_mistake_without_a_picture_or_a_known_class_is_listed_all_the_same() -> None:
+def test_a_mistake_without_a_image_or_a_known_class_is_listed_all_the_same() -> None:
     mistakes = [Mistake(7, 99, 0, math.nan, "no base64!"), Mistake(8, 0, 0, 1.0, base64.b64encode(b"GIF89a").decode())]
     found = Evaluated(1, 1, 0.0, 0.0, ["a"], [[1]], mistakes)
-    first, second = report_classes.pictures(found, max_chars=1000)
-    assert (first.text, first.png) == ("held-out picture 7: class 99, taken for a with probability not known", "")
+    first, second = report_classes.shown_mistakes(found, max_chars=1000)
+    assert (first.text, first.png) == ("held-out image 7: class 99, taken for a with probability not known", "")
     assert second.png == ""
-    assert report_classes.pictures(found, max_chars=10) == [first]
+    assert report_classes.shown_mistakes(found, max_chars=10) == [first]
 
 
 def curve(values: list[float]) -> list[Point]:

@@ -242,7 +242,7 @@ def test_a_kill_between_what_is_shown_and_its_checkpoint_repeats_nothing(digits:
 
 
 class OfOne(nn.Module):
-    """A network that takes anything but a single picture, so that it cannot be traced."""
+    """A network that takes anything but a single image, so that it cannot be traced."""
 
     def __init__(self, inner: nn.Module) -> None:
         super().__init__()
@@ -250,7 +250,7 @@ class OfOne(nn.Module):
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         if len(images) == 1:
-            raise ValueError("a single picture\nhas no neighbours")
+            raise ValueError("a single image\nhas no neighbours")
         logits: torch.Tensor = self.inner(images)
         return logits
 
@@ -260,7 +260,7 @@ def test_a_network_that_cannot_be_traced_is_said_once_and_all_else_is_there(digi
     trainer.model = trainer.network = OfOne(trainer.model)
     _, lines = train(trainer, tmp_path)
     said = [line for line in lines if "cannot be shown" in line]
-    assert said == ["graph: cannot be shown, and the job goes on without: ValueError: a single picture"]
+    assert said == ["graph: cannot be shown, and the job goes on without: ValueError: a single image"]
     assert "Traceback" in lines[1]
     assert not read(tmp_path).Tags()["graph"]
     assert {tags.FIRST_BATCH, tags.CONFUSION, tags.MISTAKES, tags.pr_curve("3")} <= shown(tmp_path).keys()
@@ -269,7 +269,7 @@ def test_a_network_that_cannot_be_traced_is_said_once_and_all_else_is_there(digi
 
 class Unreadable(Split):
     def read(self, indices: Sequence[int]) -> torch.Tensor:  # noqa: ARG002
-        raise RuntimeError("no pictures today")
+        raise RuntimeError("no images today")
 
 
 def test_what_cannot_be_shown_silences_its_own_kind_alone_and_is_said_once(digits: Source, tmp_path: Path) -> None:
@@ -278,7 +278,7 @@ def test_what_cannot_be_shown_silences_its_own_kind_alone_and_is_said_once(digit
     _, lines = train(trainer, tmp_path)
     said = [line for line in lines if "cannot be shown" in line]
     assert [line.partition(":")[0] for line in said] == ["evaluation", "figures", "embeddings", "texts"]
-    assert all(line.endswith("RuntimeError: no pictures today") for line in said)
+    assert all(line.endswith("RuntimeError: no images today") for line in said)
     found = shown(tmp_path)
     assert found[tags.pr_curve("3")] == found[tags.parameter("classifier.fc1.weight")] == [EPOCH, 2 * EPOCH, 3 * EPOCH]
     assert found[SESSION_END] == [3 * EPOCH]
@@ -311,7 +311,7 @@ def test_the_record_of_an_evaluation_is_that_evaluation(everything: Finished, di
 
 
 def test_precision_recall_curves_are_of_true_labels(everything: Finished, digits: Source) -> None:
-    """At the lowest threshold all pictures are taken for the class, and as many are right as are of it."""
+    """At the lowest threshold all images are taken for the class, and as many are right as are of it."""
     reader = read(everything.folder)
     supports = torch.bincount(digits.test.labels).tolist()
     assert supports != everything.trainer.evaluate(Stop()).confusion.sum(0).tolist()

@@ -89,7 +89,7 @@ def test_a_test_loss_that_is_no_number_is_a_divergence(digits: Source, tmp_path:
         run(trainer, tmp_path)
 
 
-def test_evaluation_batches_shrink_as_the_pictures_grow(digits: Source) -> None:
+def test_evaluation_batches_shrink_as_the_images_grow(digits: Source) -> None:
     trainer = trainer_of(make_spec(), digits)
     assert trainer.test_loader.batch_size == 500
     large = dataclasses.replace(
@@ -138,7 +138,7 @@ def test_a_step_is_that_of_a_plain_pytorch_loop(digits: Source) -> None:
     torch.testing.assert_close(trainer.model.state_dict(), plain.state_dict())
 
 
-def test_every_picture_is_trained_on_once_an_epoch_and_the_last_batch_is_kept(digits: Source, tmp_path: Path) -> None:
+def test_every_image_is_trained_on_once_an_epoch_and_the_last_batch_is_kept(digits: Source, tmp_path: Path) -> None:
     trainer = trainer_of(make_spec(train={"epochs": 1}), digits)
     run(trainer, tmp_path)
     assert trainer.num_images == len(digits.train) == 1437
@@ -177,9 +177,9 @@ def test_a_checkpoint_of_another_model_is_refused(digits: Source) -> None:
         trainer_of(make_spec({"name": "vgg", "widths": [8]}), digits).load_state_dict(state)
 
 
-def test_a_model_that_cannot_take_the_pictures_says_so() -> None:
+def test_a_model_that_cannot_take_the_images_says_so() -> None:
     spec = make_spec({"name": "net"}, {"image_size": 32})  # the spec promises 32 pixels, the source has 8
-    with pytest.raises(DataError, match="cannot take 8-pixel pictures"):
+    with pytest.raises(DataError, match="cannot take 8-pixel images"):
         engine.build_model(spec, num_classes=10, channels=1, image_size=8)
 
 

@@ -19,7 +19,7 @@ def batch(size: int, seed: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tenso
     return F.cross_entropy(logits, labels), logits, labels
 
 
-def test_a_window_gives_the_mean_over_pictures_not_over_batches() -> None:
+def test_a_window_gives_the_mean_over_images_not_over_batches() -> None:
     window, batches = Window(), [batch(4, 0), batch(12, 1)]
     for loss, logits, labels in batches:
         window.add(loss, logits, labels, step=1)
@@ -67,7 +67,7 @@ def test_a_loss_that_is_not_finite_is_named_with_its_step_and_a_remedy(value: fl
         window.read()
 
 
-def test_an_evaluation_equals_the_plain_computation_over_all_pictures() -> None:
+def test_an_evaluation_equals_the_plain_computation_over_all_images() -> None:
     evaluator, batches = Evaluator(5), [batch(7, 0), batch(20, 1)]
     for _, logits, labels in batches:
         evaluator.add(F.cross_entropy(logits, labels, reduction="none"), logits, labels)
@@ -82,14 +82,14 @@ def test_an_evaluation_equals_the_plain_computation_over_all_pictures() -> None:
         assert result.confusion[label].sum() == (labels == label).sum()
 
 
-def test_a_class_without_pictures_has_no_accuracy() -> None:
+def test_a_class_without_images_has_no_accuracy() -> None:
     evaluator = Evaluator(3)
     evaluator.add(torch.zeros(2), torch.eye(3)[:2], torch.tensor([0, 1]))
     assert evaluator.result().class_accuracy[:2] == [1, 1]
     assert math.isnan(evaluator.result().class_accuracy[2])
 
 
-def test_an_evaluation_keeps_every_picture_in_its_order() -> None:
+def test_an_evaluation_keeps_every_image_in_its_order() -> None:
     evaluator, batches = Evaluator(5), [batch(4, 0), batch(12, 1)]
     for _, logits, labels in batches:
         evaluator.add(F.cross_entropy(logits, labels, reduction="none"), logits, labels)

@@ -1,11 +1,11 @@
-"""One picture file as pixels, in whatever format Pillow reads. Decisions, so that a picture always means the same:
+"""One image file as pixels, in whatever format Pillow reads. Decisions, so that an image always means the same:
 
 rotation        as its EXIF tag says
 transparency    laid over black, as augmentation pads with black
 16 bits         the upper 8, rounded; 32-bit floats are refused, as nothing says what their range is
 animation       the first frame
 a size          the centre square, resized (bilinear, antialiased)
-huge pictures   from 89 million pixels, Pillow's mark of a decompression bomb, refused
+huge images   from 89 million pixels, Pillow's mark of a decompression bomb, refused
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _UNREADABLE = (
 warnings.simplefilter("error", Image.DecompressionBombWarning)  # as Pillow's documentation advises
 
 
-def read_picture(file: Path, image_size: int | None) -> NDArray[np.uint8]:
+def read_image(file: Path, image_size: int | None) -> NDArray[np.uint8]:
     """uint8 (H, W, 3); the centre square, `image_size` wide, unless that is None. Raises DataError, naming the file."""
     try:
         with Image.open(file) as image:
@@ -42,7 +42,7 @@ def read_picture(file: Path, image_size: int | None) -> NDArray[np.uint8]:
             pixels = _rgb(_upright(image))
             return np.asarray(pixels if image_size is None else _square(pixels, image_size))
     except _UNREADABLE as error:
-        reason = "not a picture" if isinstance(error, UnidentifiedImageError) else str(error)
+        reason = "not an image" if isinstance(error, UnidentifiedImageError) else str(error)
         raise DataError(f"{file}: {reason or type(error).__name__}") from error
 
 
