@@ -5,6 +5,8 @@ TensorBoard sorts groups by name and opens the first two: test and train come be
 
 TRAIN_LOSS = "train/loss"  # mean over the last `log.every` steps
 TRAIN_ACCURACY = "train/accuracy"  # of the same batches, while they were trained on
+EPOCH_LOSS = "train/epoch_loss"  # mean over the batches of the epoch, while they were trained on
+EPOCH_ACCURACY = "train/epoch_accuracy"
 LEARNING_RATE = "train/learning_rate"
 IMAGES_PER_SECOND = "train/images_per_second"
 GRADIENT_NORM = "train/gradient_norm"  # of the step, before it is clipped

@@ -11,7 +11,7 @@ import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, NoReturn
+from typing import Annotated, Literal, NoReturn
 
 import typer
 
@@ -127,7 +127,7 @@ def submit(
     warn_of_missing_folders(specs, queue.home)
     ids = queue.submit_all(specs)
     if as_json and not wait:
-        print_json([jobs.find(queue, job_id) for job_id in ids])
+        print_json([jobs.find(queue, job_id).to_json() for job_id in ids])
     elif not as_json:
         print_lines(ids)
     if not quiet:
@@ -135,16 +135,16 @@ def submit(
     if wait:
         ends = wait_for(queue, ids)
         if as_json:
-            print_json(ends)
-        raise typer.Exit(max(jobs.EXIT_CODES[end["outcome"]] for end in ends))
+            print_json([end.to_json() for end in ends])
+        raise typer.Exit(max(jobs.EXIT_CODES[str(end.outcome)] for end in ends))
 
 
-def wait_for(queue: Queue, ids: Sequence[str]) -> list[dict[str, Any]]:
+def wait_for(queue: Queue, ids: Sequence[str]) -> list[jobs.JobView]:
     ends = []
     for job_id in ids:
         for view in jobs.changes(queue, job_id):
             last = view
-        message(f"{job_id}: {last['outcome']}: {last['why']}")
+        message(f"{job_id}: {last.outcome}: {last.why}")
         ends.append(last)
     return ends
 
@@ -167,7 +167,7 @@ def status(
     queue = queue_of(context)
     views = jobs.jobs(queue, state)
     if as_json:
-        print_json(views)
+        print_json([view.to_json() for view in views])
         return
     if not views:
         message(
@@ -177,7 +177,7 @@ def status(
         print_lines(status_table(views, all_ended=everything))
     for line in queue.tickets.quarantined():
         message(f"in quarantine: {line}")
-    if any(view["state"] == "pending" for view in views):
+    if any(view.state == "pending" for view in views):
         hint_at_worker(queue)
 
 
@@ -192,7 +192,7 @@ def show(context: typer.Context, job_id: Id, as_json: Json = False) -> None:
     queue = queue_of(context)
     view = jobs.find(queue, job_id)
     if as_json:
-        print_json(view)
+        print_json(view.to_json())
         return
     print_lines(job_table(view, tensorboard=command_to_look(queue.home)))
 
@@ -206,18 +206,18 @@ def logs(
     """Print a job's log, all attempts of it."""
     queue = queue_of(context)
     view = jobs.find(queue, job_id)
-    if follow and view["state"] == "pending":
+    if follow and view.state == "pending":
         hint_at_worker(queue)
-    log = jobs.Log(queue.home.run(view["id"]))
-    for latest in jobs.changes(queue, view["id"]):
+    log = jobs.Log(queue.home.run(view.id))
+    for latest in jobs.changes(queue, view.id):
         typer.echo(log.read_more(), nl=False)
         view = latest
         if not follow:
             break
     typer.echo(log.read_more(), nl=False)  # what was written before its end was
     if not log.positions:
-        reason = "its run folder was removed" if view["outcome"] else f"it is {view['state']}"
-        message(f"{view['id']}: there is no log: {reason}")
+        reason = "its run folder was removed" if view.outcome else f"it is {view.state}"
+        message(f"{view.id}: there is no log: {reason}")
 
 
 @app.command()

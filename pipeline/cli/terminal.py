@@ -10,11 +10,11 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from pipeline.home.ids import name_of
 from pipeline.home.paths import Home, RunPaths
 from pipeline.home.records import Progress
+from pipeline.queue.views import JobView
 from pipeline.wording import in_words, table
 
 RECENT = 20  # ended jobs that a table shows
@@ -79,27 +79,27 @@ def live(progress: Progress) -> str:
     return "  ".join(parts)
 
 
-def status_table(jobs: Sequence[dict[str, Any]], *, all_ended: bool) -> list[str]:
+def status_table(jobs: Sequence[JobView], *, all_ended: bool) -> list[str]:
     """Lines; of the ended jobs only the latest ones, unless all are asked for."""
-    ended = [job for job in jobs if job["outcome"] is not None]
+    ended = [job for job in jobs if job.outcome is not None]
     hidden = 0 if all_ended else max(0, len(ended) - RECENT)
-    shown = ended[hidden:] + [job for job in jobs if job["outcome"] is None]
+    shown = ended[hidden:] + [job for job in jobs if job.outcome is None]
     rows = [("ID", "STATE", "EPOCH", "ACCURACY", "WHY"), *(_row(job) for job in shown)]
     lines = table(rows)
     return [f"... and {hidden:,} that ended earlier (--all shows them)", *lines] if hidden else lines
 
 
-def _row(job: dict[str, Any]) -> tuple[str, ...]:
-    accuracy = job["metrics"].get("test/accuracy")
-    state = job["outcome"] or "failed" if job["state"] == "failed" else job["state"]
-    epoch = f"{job['epoch']}/{job['epochs']}" if job["epochs"] else ""
-    return job["id"], state, epoch, "" if accuracy is None else f"{100 * accuracy:.2f} %", " ".join(job["why"].split())
+def _row(job: JobView) -> tuple[str, ...]:
+    accuracy = job.metrics.get("test/accuracy")
+    state = job.outcome or "failed" if job.state == "failed" else job.state
+    epoch = f"{job.epoch}/{job.epochs}" if job.epochs else ""
+    return job.id, state, epoch, "" if accuracy is None else f"{100 * accuracy:.2f} %", " ".join(job.why.split())
 
 
-def job_table(job: dict[str, Any], *, tensorboard: str) -> list[str]:
+def job_table(job: JobView, *, tensorboard: str) -> list[str]:
     """One job, a line a fact."""
-    metrics = job["metrics"]
-    rows = [("job", job["id"]), ("state", job["state"]), ("outcome", job["outcome"] or "none yet"), ("why", job["why"])]
+    metrics = job.metrics
+    rows = [("job", job.id), ("state", job.state), ("outcome", job.outcome or "none yet"), ("why", job.why)]
     for label, tag in (("test accuracy", "test/accuracy"), ("best test accuracy", "test/best_accuracy")):
         if tag in metrics:
             rows.append((label, f"{100 * metrics[tag]:.2f} %"))
@@ -107,12 +107,13 @@ def job_table(job: dict[str, Any], *, tensorboard: str) -> list[str]:
         if tag in metrics:
             rows.append((label, f"{metrics[tag]:.4f}"))
     rows += [
-        ("epoch", f"{job['epoch']} of {job['epochs']}"),
-        ("step", str(job["step"])),
-        ("attempt", str(job["attempt"])),
+        ("epoch", f"{job.epoch} of {job.epochs}"),
+        ("step", str(job.step)),
+        ("attempt", str(job.attempt)),
     ]
-    rows += [(key.removesuffix("_at"), job[key]) for key in ("submitted_at", "started_at", "finished_at") if job[key]]
-    run = RunPaths(Path(job["run_dir"]))
+    times = {"submitted": job.submitted_at, "started": job.started_at, "finished": job.finished_at}
+    rows += [(label, at) for label, at in times.items() if at]
+    run = RunPaths(Path(job.run_dir))
     rows += [("run", str(run.root))]
     rows += [("report", str(run.report))] if run.report.exists() else []
     rows += [("TensorBoard", tensorboard)]

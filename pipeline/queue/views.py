@@ -1,10 +1,11 @@
-"""What is known of jobs, as plain values for tables and for JSON."""
+"""Jobs as they look to a person: a view a job, for tables and for JSON. Looking never writes."""
 
 from __future__ import annotations
 
 import codecs
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,33 @@ POLL_S = 0.3
 LOOKS = 10
 
 
-def jobs(queue: Queue, state: str | None = None) -> list[dict[str, Any]]:
+@dataclass(frozen=True)
+class JobView:
+    """A job as it looks now. `state` is the folder of its ticket; `outcome` is None until its end is recorded."""
+
+    id: str
+    name: str
+    state: str
+    priority: int
+    attempt: int  # of the latest one; 0 before the first
+    outcome: str | None
+    submitted_at: str
+    started_at: str | None
+    finished_at: str | None
+    epoch: int  # finished
+    epochs: int
+    step: int
+    metrics: dict[str, float]
+    why: str
+    run_dir: str
+    images_per_second: float = 0.0
+    time_left_s: float | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        return dict(vars(self))
+
+
+def jobs(queue: Queue, state: str | None = None) -> list[JobView]:
     """All jobs, oldest first, or those in one state."""
     states = [state] if state else [*STATES, "pending"]  # a job may go back there while the others are looked at
     found = {job_id: where for where in states for job_id in queue.tickets.ids(where)}
@@ -30,12 +57,12 @@ def jobs(queue: Queue, state: str | None = None) -> list[dict[str, Any]]:
     return [view for view in views if view]
 
 
-def job(queue: Queue, job_id: str, state: str) -> dict[str, Any] | None:
+def job(queue: Queue, job_id: str, state: str) -> JobView | None:
     """One job in a state; None where it has moved on meanwhile."""
     run = queue.home.run(job_id)
     end = End.read(queue.paths.end(job_id)) if state not in ("pending", "running") else None
     if end is not None:
-        return {**vars(end), "id": job_id, "state": state, "run_dir": str(run.root)}
+        return JobView(**{**vars(end), "id": job_id, "state": state, "run_dir": str(run.root)})
     ticket = queue.tickets.read(state, job_id)
     if ticket is None:
         return None
@@ -43,25 +70,25 @@ def job(queue: Queue, job_id: str, state: str) -> dict[str, Any] | None:
     train = ticket.spec.get("train")
     progress = progress or Progress(0, epochs=train.get("epochs", 0) if isinstance(train, dict) else 0)
     latest = attempts.entries[-1] if attempts.entries else {}
-    return {
-        "id": job_id,
-        "state": state,
-        "name": ticket.name,
-        "priority": ticket.priority,
-        "attempt": attempts.number,
-        "outcome": None,
-        "submitted_at": ticket.submitted_at,
-        "started_at": attempts.started_at,
-        "finished_at": None,
-        "epoch": progress.epoch,
-        "epochs": progress.epochs,
-        "step": progress.step,
-        "metrics": progress.metrics,
-        "why": _why(state, latest, progress, is_alive=Lease.is_held(queue.paths.lease(job_id))),
-        "run_dir": str(run.root),
-        "images_per_second": progress.images_per_second,
-        "time_left_s": progress.time_left_s,
-    }
+    return JobView(
+        id=job_id,
+        name=ticket.name,
+        state=state,
+        priority=ticket.priority,
+        attempt=attempts.number,
+        outcome=None,
+        submitted_at=ticket.submitted_at,
+        started_at=attempts.started_at,
+        finished_at=None,
+        epoch=progress.epoch,
+        epochs=progress.epochs,
+        step=progress.step,
+        metrics=progress.metrics,
+        why=_why(state, latest, progress, is_alive=Lease.is_held(queue.paths.lease(job_id))),
+        run_dir=str(run.root),
+        images_per_second=progress.images_per_second,
+        time_left_s=progress.time_left_s,
+    )
 
 
 def _why(state: str, latest: dict[str, Any], progress: Progress, *, is_alive: bool) -> str:
@@ -74,7 +101,7 @@ def _why(state: str, latest: dict[str, Any], progress: Progress, *, is_alive: bo
     return progress.note or "training"
 
 
-def find(queue: Queue, prefix: str) -> dict[str, Any]:
+def find(queue: Queue, prefix: str) -> JobView:
     """The job whose id begins so, or the `latest`. Raises UsageError."""
     job_id = queue.tickets.find(prefix)
     for _ in range(LOOKS):  # it may move between two of them
@@ -84,12 +111,12 @@ def find(queue: Queue, prefix: str) -> dict[str, Any]:
     raise UsageError(f"{job_id}: its ticket cannot be read; `pipeline status` says what is in quarantine")
 
 
-def changes(queue: Queue, job_id: str) -> Iterator[dict[str, Any]]:
+def changes(queue: Queue, job_id: str) -> Iterator[JobView]:
     """The job, again and again until it has ended; the last one given is its end."""
     while True:
         view = find(queue, job_id)
         yield view
-        if view["outcome"] is not None:
+        if view.outcome is not None:
             return
         time.sleep(POLL_S)
 

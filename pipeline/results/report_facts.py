@@ -69,15 +69,15 @@ def read(home: Home, run: RunPaths) -> Facts:
     manifest, spec_text = durable.read_json(run.manifest) or {}, _spec_text(run)
     return Facts(
         job_id,
-        view["outcome"] or view["state"],
-        view["why"],
-        view["started_at"] or _first(manifest),
-        view["finished_at"],
-        max(view["epoch"], progress.epoch),
-        view["epochs"] or progress.epochs,
-        max(view["step"], progress.step),
+        view.outcome or view.state,
+        view.why,
+        view.started_at or _first(manifest),
+        view.finished_at,
+        max(view.epoch, progress.epoch),
+        view.epochs or progress.epochs,
+        max(view.step, progress.step),
         progress.steps,
-        {**progress.metrics, **view["metrics"]},
+        {**progress.metrics, **view.metrics},
         queue.attempts(job_id).entries,
         spec_text,
         _spec(spec_text),
@@ -85,14 +85,33 @@ def read(home: Home, run: RunPaths) -> Facts:
     )
 
 
-def _without_ticket(run: RunPaths) -> dict[str, Any]:
+def _without_ticket(run: RunPaths) -> views.JobView:
     """Of a run in the foreground, or one whose ticket was removed."""
     progress, result = Progress.read(run.progress), Result.read(run.result)
+    job_id = run.root.name
+    common: dict[str, Any] = {
+        "id": job_id,
+        "name": name_of(job_id),
+        "priority": 0,
+        "submitted_at": "",
+        "run_dir": str(run.root),
+    }
     if result is not None and (progress is None or progress.attempt <= result.attempt):
-        return {**vars(result), "state": "ended"}
+        return views.JobView(**common, state="ended", **vars(result))
     progress = progress or Progress(0)
-    why = progress.note or "it has no recorded end: it still runs, or it was killed"
-    return {**vars(progress), "state": "running", "outcome": None, "why": why, "started_at": None, "finished_at": None}
+    return views.JobView(
+        **common,
+        state="running",
+        attempt=progress.attempt,
+        outcome=None,
+        started_at=None,
+        finished_at=None,
+        epoch=progress.epoch,
+        epochs=progress.epochs,
+        step=progress.step,
+        metrics=progress.metrics,
+        why=progress.note or "it has no recorded end: it still runs, or it was killed",
+    )
 
 
 def _first(manifest: dict[str, Any]) -> str | None:
