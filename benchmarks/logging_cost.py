@@ -39,7 +39,7 @@ from pipeline.training import device, manifest
 from pipeline.training.logbook import Logbook
 from pipeline.training.loop import Loop, Trainer
 from pipeline.training.metrics import Evaluation
-from pipeline.worker.child import child_environment
+from pipeline.worker.executors.local import child_environment
 
 NOTHING = dict.fromkeys(("histograms", "images", "graph", "figures", "pr_curves", "embeddings"), False)
 EVERYTHING = {**dict.fromkeys(NOTHING, True), "profile": True}

@@ -28,7 +28,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from pipeline.worker.child import child_environment
+from pipeline.worker.executors.local import child_environment
 
 MAX_OTHERS = 0.1  # of the machine's processors
 WARM_UP = 2  # segments that are not counted

@@ -13,6 +13,7 @@ from pipeline.errors import Interrupted
 
 ASKED = "asked to stop"
 WORKER_DIED = "its worker died"
+NO_ROOM = 75  # exit code of an attempt that found the disk full, as sysexits.h has it: try again later
 GRACE_S = 30.0  # to write a checkpoint; below the grace period that Compose gives the worker
 
 
@@ -44,8 +45,8 @@ def listen(
     `abandoned` is called where the process is still there a grace period after that end of file: nobody else is left
     who could kill it, and it holds its job's lease.
 
-    A second signal calls `again`; without one it acts as if nobody listened. A worker's child, which has an `alive_fd`,
-    takes no notice of it: whoever stops a whole service signals both, and then the worker asks its child as well.
+    Each further signal calls `again`; without one it acts as if nobody listened. A worker's child, which has an
+    `alive_fd`, takes no notice: whoever stops a whole service signals both, and then the worker asks its child as well.
     """
     acts_again = again is None and alive_fd is None
 

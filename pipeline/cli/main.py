@@ -28,7 +28,7 @@ from pipeline.queue import repair
 from pipeline.queue import views as jobs
 from pipeline.queue.job_queue import Queue
 from pipeline.wording import table
-from pipeline.worker.child import child_environment
+from pipeline.worker.executors.local import child_environment
 
 app = typer.Typer(
     name="pipeline",

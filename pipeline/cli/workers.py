@@ -75,7 +75,7 @@ def work(
     worker = Worker(home, display, slots=slots, drain=drain, stop=stop, on_tick=on_tick)
     message(f"worker: serves {home.root}; Ctrl-C stops it, and its jobs go on later")
     try:
-        with listen(stop, signal.SIGINT, signal.SIGTERM, signal.SIGHUP, again=worker.kill_all):
+        with listen(stop, signal.SIGINT, signal.SIGTERM, signal.SIGHUP, again=worker.leave_at_once):
             worker.run()
     finally:
         display.close()

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
 import os
 import secrets
 import stat
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -31,23 +33,36 @@ def write_temporary(folder: Path, name: str, write: Callable[[BinaryIO], object]
     """A new, complete, fsynced file in `folder` under a name of its own, to be linked or renamed by the caller."""
     path = folder / f".{name}.{os.getpid()}.{secrets.token_hex(4)}.tmp"
     try:
-        with path.open("xb") as file:  # buffered: loops over short writes, which a full disk answers with
+        with _named(folder / name), path.open("xb") as file:  # buffered: loops over a full disk's short writes
             write(file)
             file.flush()
             os.fsync(file.fileno())
     except BaseException:
-        path.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            path.unlink()
         raise
     return path
+
+
+@contextlib.contextmanager
+def _named(path: Path) -> Iterator[None]:
+    """Lets an error name the file that was to be written: a temporary name is another one with each try."""
+    try:
+        yield
+    except OSError as error:
+        error.filename, error.filename2 = str(path), None
+        raise
 
 
 def replace(path: Path, write: Callable[[BinaryIO], object]) -> None:
     """Write `path` so that a reader, or a crash, sees the old content or the new and nothing between."""
     temporary = write_temporary(path.parent, path.name, write)
     try:
-        temporary.replace(path)
+        with _named(path):
+            temporary.replace(path)
     except BaseException:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            temporary.unlink()
         raise
     fsync_folder(path.parent)
 
@@ -59,9 +74,37 @@ def create(path: Path, data: bytes, *, by_way_of: Path) -> None:
     """
     temporary = write_temporary(by_way_of, path.name, lambda file: file.write(data))
     try:
-        os.link(temporary, path)
+        with _named(path):
+            os.link(temporary, path)
     finally:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # swept later
+            temporary.unlink()
+
+
+def is_there(path: Path) -> bool:
+    """Whether anything has that name, a dangling link too. Raises OSError where the disk does not say."""
+    try:
+        path.lstat()
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    return True
+
+
+def remove_temporaries(folder: Path, *, older_than_s: float = 0) -> None:
+    """Removes what processes that were killed were writing in a folder; nobody was told of it.
+
+    With no age only where nobody else can be writing: for the holder of the job's lease, in the job's own folders.
+    """
+    for path in folder.glob(".*.tmp"):
+        with contextlib.suppress(OSError):  # a folder, or gone meanwhile
+            if time.time() - path.lstat().st_mtime >= older_than_s:
+                path.unlink()
+
+
+def in_words(error: OSError) -> str:
+    """What the system refused, and of which file, on one line."""
+    reason = error.strerror or str(error) or type(error).__name__
+    return f"{reason}: {error.filename}" if error.filename else reason
 
 
 def read_small(path: Path, *, limit: int) -> bytes:

@@ -91,6 +91,10 @@ class QueuePaths:
         """Until when a job that is tried again stays in `pending/`."""
         return self.control / f"{job_id}.wait"
 
+    def job(self, job_id: str) -> Path:
+        """The job's records."""
+        return self.jobs / job_id
+
     def attempts(self, job_id: str) -> Path:
         """How often the job was tried and how each attempt ended."""
         return self.jobs / job_id / "attempts.json"

@@ -1,9 +1,9 @@
 """The small JSON records of a job: how an attempt ended, where it is, how often it was tried.
 
-runs/<id>/result.json         Result    how the latest attempt ended; by the child, or for it by the worker
+runs/<id>/result.json         Result    how an attempt ended as it saw it itself; by the child alone
 runs/<id>/progress.json       Progress  where the running attempt is; not durable, replaced every second or so
 runs/<id>/evaluation.json     Evaluated what the latest evaluation found, in full; by the child
-queue/jobs/<id>/attempts.json Attempts  one entry an attempt; by the holder of the job's lease
+queue/jobs/<id>/attempts.json Attempts  one entry an attempt, with its verdict; by the holder of the job's lease
 queue/jobs/<id>/result.json   End       the job's one recorded end
 """
 
@@ -11,8 +11,10 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import itertools
 import math
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -101,6 +103,12 @@ class Result(_Record):
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "metrics", _finite(self.metrics))
+
+    @classmethod
+    def after(cls, progress: Progress | Result, *, attempt: int, outcome: Outcome, why: str) -> Result:
+        """With the figures that were last told; of an attempt that has left no result, say."""
+        p = progress
+        return Result(attempt, outcome, why, p.epoch, p.epochs, p.step, p.metrics, finished_at=now())
 
     def write(self, path: Path) -> None:
         durable.replace_json(path, self.to_json(), indent=2)
@@ -203,12 +211,26 @@ class Attempts(_Record):
         """When the job was first started."""
         return self.entries[0].get("started_at") if self.entries else None
 
-    def begin(self, worker: str) -> int:
-        self.entries.append({"started_at": now(), "worker": worker})
+    @property
+    def latest(self) -> dict[str, Any]:
+        """The entry of the latest attempt; empty before the first."""
+        return self.entries[-1] if self.entries else {}
+
+    @property
+    def num_without_room(self) -> int:
+        """How many attempts in a row, up to the latest one, ended for want of room on the disk."""
+        return sum(1 for _ in itertools.takewhile(lambda entry: entry.get("lacked_room"), reversed(self.entries)))
+
+    def begin(self, worker: str, executor: Mapping[str, Any]) -> int:
+        """Opens an entry. executor: who runs the attempt, and the handle by which to ask later whether it lives."""
+        self.entries.append({"started_at": now(), "worker": worker, **executor})
         return self.number
 
-    def end(self, outcome: Outcome, why: str) -> None:
-        self.entries[-1] |= {"finished_at": now(), "outcome": outcome, "why": why}
+    def end(self, result: Result, *, lacked_room: bool = False) -> None:
+        """Closes the latest entry with the verdict on its attempt."""
+        verdict: dict[str, Any] = {"finished_at": now(), "outcome": result.outcome, "why": result.why}
+        verdict |= {"epoch": result.epoch, "step": result.step}
+        self.entries[-1] |= {**verdict, "lacked_room": True} if lacked_room else verdict
 
     def write(self, path: Path) -> None:
         durable.make_folder(path.parent)

@@ -15,9 +15,8 @@ from __future__ import annotations
 import contextlib
 import copy
 import dataclasses
-import os
 import time
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from dataclasses import dataclass, field
 from operator import itemgetter
 from pathlib import Path
@@ -29,25 +28,13 @@ from pipeline.home import durable
 from pipeline.home.ids import age_key
 from pipeline.home.lease import Lease
 from pipeline.home.paths import Home
-from pipeline.home.records import FOLDER_OF, Attempts, End, Result, now
+from pipeline.home.records import FOLDER_OF, Attempts, End, Progress, Result, now
 from pipeline.jobfile.spec import Spec
-from pipeline.queue.tickets import Ticket, Tickets
+from pipeline.queue import back_off
+from pipeline.queue.claims import Claim, Ended, RecordExecutor, by_nobody
+from pipeline.queue.tickets import ForeignFile, Ticket, Tickets
 
-BACK_OFF_S = (1, 2, 4, 8, 16, 32, 60)  # before the first retry, the second, ...; the last for all that follow
 PASS_OVER_S = 10.0  # a job that the disk did not let this process take
-
-
-@dataclass
-class Claim:
-    """A job that this process may run. Holding the lease is the right to move its ticket."""
-
-    ticket: Ticket
-    lease: Lease
-    attempts: Attempts
-
-    @property
-    def id(self) -> str:
-        return self.ticket.id
 
 
 @dataclass
@@ -99,17 +86,19 @@ class Queue:
 
     # Claiming
 
-    def claim(self, worker: str) -> Claim | None:
+    def claim(self, worker: str, executor: RecordExecutor = by_nobody) -> Claim | Ended | None:
         """The next job: highest priority, then oldest. None where nothing can be run now.
 
-        Raises OSError where the disk does not let it take the next one, which it passes over for a while from then on.
+        executor: gives what the record of a job's attempt says of who runs it. A job that needs no attempt any more, as
+        it was cancelled or this version does not take its spec, is ended instead. Raises OSError where the disk does
+        not let it take the next one, which it passes over for a while from then on.
         """
-        waiting = {path.stem for path in self.paths.control.glob("*.wait") if _must_wait(path)}
+        waiting = {path.stem for path in self.paths.control.glob("*.wait") if back_off.must_wait(path)}
         for ticket in self._candidates():
             if ticket.id in waiting or self._passed_over.get(ticket.id, 0) > time.monotonic():
                 continue
             try:
-                claim = self._claim_one(ticket, worker)
+                claim = self._claim_one(ticket, worker, executor)
             except OSError:
                 self.pass_over(ticket.id)
                 raise
@@ -121,23 +110,23 @@ class Queue:
         """Leave a job that the disk or the system did not let this process start to others for a while."""
         self._passed_over[job_id] = time.monotonic() + PASS_OVER_S
 
-    def _claim_one(self, ticket: Ticket, worker: str) -> Claim | None:
+    def _claim_one(self, ticket: Ticket, worker: str, executor: RecordExecutor) -> Claim | Ended | None:
         lease = Lease.acquire(self.paths.lease(ticket.id))
         if lease is None:
             return None
-        claim = None
+        taken = None
         try:
-            claim = self._take(ticket, lease, worker)
+            taken = self._take(ticket, lease, worker, executor)
         except OSError:
             with contextlib.suppress(OSError):
                 self.tickets.move(ticket.id, "running", "pending")
             raise
         finally:
-            if claim is None:
+            if not isinstance(taken, Claim):
                 lease.release()
-        return claim
+        return taken
 
-    def _take(self, ticket: Ticket, lease: Lease, worker: str) -> Claim | None:
+    def _take(self, ticket: Ticket, lease: Lease, worker: str, executor: RecordExecutor) -> Claim | Ended | None:
         try:
             self.paths.ticket("pending", ticket.id).rename(self.paths.ticket("running", ticket.id))
         except FileNotFoundError:
@@ -145,17 +134,16 @@ class Queue:
         self.paths.wait(ticket.id).unlink(missing_ok=True)
         if self.follow_end(ticket.id, "running"):
             return None
+        durable.remove_temporaries(self.paths.job(ticket.id))
         claim = Claim(ticket, lease, self.sound_attempts(ticket.id))
         if self.is_cancel_requested(ticket.id):
-            self.end_waiting(claim)
-            return None
+            return self.end_waiting(claim)
         try:
-            ticket.validated()
+            claim.spec = ticket.validated()
         except ValidationError as error:
             why = f"this version of the program does not take its spec: {error.errors(include_input=False)[0]['msg']}"
-            self.end(claim, Result(claim.attempts.number, "invalid", why))
-            return None
-        claim.attempts.begin(worker)
+            return self.end(claim, Result(claim.attempts.number, "invalid", why))
+        claim.attempts.begin(worker, executor(ticket.id))
         claim.attempts.write(self.paths.attempts(ticket.id))
         return claim
 
@@ -164,39 +152,57 @@ class Queue:
         for job_id in self.tickets.ids("pending"):
             if (entry := self._known.get(job_id)) is not None:
                 known[job_id] = entry
-            elif (ticket := self.tickets.read("pending", job_id)) is not None:
+            elif (ticket := self._readable(job_id)) is not None:
                 known[job_id] = ((-ticket.priority, age_key(job_id), job_id), ticket)
         self._known = known
         return [ticket for _, ticket in sorted(known.values(), key=itemgetter(0))]
 
+    def _readable(self, job_id: str) -> Ticket | None:
+        """None where it is not one, or the disk cannot read it now, which `status` says: the others are not held up."""
+        try:
+            ticket = self.tickets.read("pending", job_id)
+        except OSError:
+            return None
+        return ticket if isinstance(ticket, Ticket) else None
+
+    def foreign(self) -> list[ForeignFile]:
+        """What lies among the tickets and is none."""
+        return self.tickets.foreign(self._known)
+
     # Ending and requeueing
 
-    def settle(self, claim: Claim, result: Result) -> str:
-        """Record how an attempt ended, then end the job or queue it again. The state that the job is in now."""
+    def settle(self, claim: Claim, result: Result, *, lacked_room: bool = False) -> End | None:
+        """Record the verdict on an attempt, then end the job or queue it again. The recorded end; None if it goes on.
+
+        lacked_room: the disk was full; the job waits a while, and longer with each time in a row, but uses no retry.
+        """
         claim = copy.copy(claim)
         claim.attempts = copy.deepcopy(claim.attempts)  # so that it can be called again where the disk was full
         if claim.attempts.is_open:
-            claim.attempts.end(result.outcome, result.why)
-        resources, used = claim.ticket.resources, claim.attempts.retries_used
+            claim.attempts.end(result, lacked_room=lacked_room)
+        resources, used = claim.resources, claim.attempts.retries_used
         is_retried = result.outcome in resources.retry_on and used < resources.retries
         if self.is_cancel_requested(claim.id) and (is_retried or result.outcome not in ("succeeded", "failed")):
             why = f"cancelled at step {result.step}" if result.step else "cancelled"
-            return self.end(claim, dataclasses.replace(result, outcome="cancelled", why=why))
+            return self.end(claim, dataclasses.replace(result, outcome="cancelled", why=why)).end
         if result.outcome == "interrupted":
-            return self.requeue(claim)
+            times = claim.attempts.num_without_room
+            self.requeue(claim, delay_s=back_off.delay_s(times - 1) if times else 0)
+            return None
         if is_retried:
             claim.attempts.retries_used += 1
-            return self.requeue(claim, delay_s=BACK_OFF_S[min(used, len(BACK_OFF_S) - 1)])
-        return self.end(claim, result)
+            self.requeue(claim, delay_s=back_off.delay_s(used))
+            return None
+        return self.end(claim, result).end
 
-    def end_waiting(self, claim: Claim) -> str:
+    def end_waiting(self, claim: Claim) -> Ended:
         """End a cancelled job that nobody runs, with the figures that its latest attempt left."""
-        left = Result.read(self.home.run(claim.id).result) or Result(0, "cancelled", "")
-        number, why = claim.attempts.number, "cancelled while it waited"
-        return self.end(claim, dataclasses.replace(left, attempt=number, outcome="cancelled", why=why))
+        run, number = self.home.run(claim.id), claim.attempts.number
+        left = Result.read(run.result) or Progress.read(run.progress) or Progress(0)
+        return self.end(claim, Result.after(left, attempt=number, outcome="cancelled", why="cancelled while it waited"))
 
-    def end(self, claim: Claim, result: Result) -> str:
-        """Record the job's end, once: a second end changes nothing. The lease stays held."""
+    def end(self, claim: Claim, result: Result) -> Ended:
+        """Record the job's end, once: a second end changes nothing, and the first is given. The lease stays held."""
         ticket = claim.ticket
         end = End(
             **{**result.to_json(), "started_at": claim.attempts.started_at, "finished_at": now()},
@@ -212,33 +218,31 @@ class Queue:
             durable.create(path, durable.to_json(end.to_json()), by_way_of=self.paths.tmp)
         durable.fsync_folder(path.parent)
         claim.attempts.write(self.paths.attempts(claim.id))  # after the end: a crash between them repeats no attempt
-        self.follow_end(claim.id, "running")
-        return self.tickets.state(claim.id) or "running"
+        return Ended(claim.id, self.follow_end(claim.id, "running") or end)
 
-    def requeue(self, claim: Claim, *, delay_s: float = 0) -> str:
+    def requeue(self, claim: Claim, *, delay_s: float = 0) -> None:
         claim.attempts.write(self.paths.attempts(claim.id))
         if delay_s:
-            durable.replace_json(self.paths.wait(claim.id), {"until": time.time() + delay_s})
+            back_off.hold(self.paths.wait(claim.id), delay_s)
         self.tickets.move(claim.id, "running", "pending")
-        return "pending"
 
-    def follow_end(self, job_id: str, state: str) -> bool:
-        """Move the ticket where its recorded end says; whether there is one."""
+    def follow_end(self, job_id: str, state: str) -> End | None:
+        """Move the ticket where its recorded end says, if there is one, and give that."""
         end = self.recorded_end(job_id)
         if end is None:
-            return False
+            return None
         self.tickets.move(job_id, state, FOLDER_OF[end.outcome])
         self.paths.cancel_request(job_id).unlink(missing_ok=True)
         self.paths.wait(job_id).unlink(missing_ok=True)
-        return True
+        return end
 
     # Records, for the holder of the job's lease: a damaged one goes to quarantine
 
     def recorded_end(self, job_id: str) -> End | None:
         path = self.paths.end(job_id)
-        if os.path.lexists(path.parent) and not path.parent.is_dir():
+        if durable.is_there(path.parent) and not path.parent.is_dir():
             self.tickets.quarantine(path.parent, "it is not a folder")
-        was_there = os.path.lexists(path)  # asked before it is read: one that comes meanwhile is not damaged
+        was_there = durable.is_there(path)  # asked before it is read: one that comes meanwhile is not damaged
         end = End.read(path)
         if end is None and was_there:
             self.tickets.quarantine(path, "it is not a job's end; the job counts as not ended")
@@ -247,7 +251,7 @@ class Queue:
     def sound_attempts(self, job_id: str) -> Attempts:
         """The attempts; where their record is damaged, as many as there are logs."""
         path = self.paths.attempts(job_id)
-        if not os.path.lexists(path):
+        if not durable.is_there(path):
             return Attempts()
         attempts = Attempts.read(path)
         if attempts is not None:
@@ -273,15 +277,19 @@ class Queue:
         return list(self.paths.leases.glob(".worker-*"))
 
     def is_drained(self) -> bool:
-        """Whether nothing waits: no ticket, no retry for its time, no job of a dead worker for its child to leave."""
+        """Whether nothing waits: no ticket, no retry for its time, no job of a dead worker for its child to leave.
+
+        Running jobs are looked at first: one that goes back is seen there, or among those that wait. Whose job it is
+        that has an unreadable record, nobody can say; it is not waited for.
+        """
+        running, alive = self.tickets.ids("running"), self.live_workers()
         if self.tickets.ids("pending"):
             return False
-        alive = self.live_workers()
-        latest = [self.attempts(job_id).entries[-1:] for job_id in self.tickets.ids("running")]
-        return all(entry and entry[0].get("worker", "") in alive for entry in latest)
+        return all(self._is_in_good_hands(job_id, alive) for job_id in running)
 
-
-def _must_wait(path: Path) -> bool:
-    """Whether a retry's time has not come. A clock that was set back does not hold a job for long."""
-    until = (durable.read_json(path) or {}).get("until", 0)
-    return isinstance(until, (int, float)) and 0 < until - time.time() <= 2 * BACK_OFF_S[-1]
+    def _is_in_good_hands(self, job_id: str, alive: Container[str]) -> bool:
+        try:
+            attempts = self.attempts(job_id)
+        except OSError:
+            return True
+        return attempts.latest.get("worker", "") in alive

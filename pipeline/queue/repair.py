@@ -6,34 +6,72 @@ All of it happens under the job's lease, so that it is safe beside any number of
 from __future__ import annotations
 
 import contextlib
-import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import ValidationError
 
 from pipeline.errors import QueueError
 from pipeline.home import durable
 from pipeline.home.lease import Lease
-from pipeline.home.records import FOLDER_OF, End, Result, now
-from pipeline.queue.job_queue import Claim, Queue
+from pipeline.home.records import FOLDER_OF, End, Progress, Result, now
+from pipeline.queue.claims import Claim
+from pipeline.queue.job_queue import Queue
+from pipeline.queue.tickets import ForeignFile
 
-OLD_TEMPORARY_S = 3600
+OLD_TEMPORARY_S = 3600.0
+
+IsAlive = Callable[[Mapping[str, Any]], bool]
+"""Whether the attempt that an entry of attempts.json is about lives, by its executor and handle.
+
+The lease alone tells it of a local process; an attempt that runs elsewhere holds no lock here.
+"""
 
 
-def repair(queue: Queue) -> list[str]:
-    """Bring every ticket where its recorded end says; what was done, in words."""
+@dataclass(frozen=True)
+class Repaired:
+    """Something that was put right, or could not be, in words. end: of a job that has ended by it."""
+
+    line: str
+    job_id: str = ""
+    end: End | None = None
+
+
+def _holds_no_more_than_its_lease(entry: Mapping[str, Any]) -> bool:
+    del entry
+    return False
+
+
+def repair(queue: Queue, is_alive: IsAlive = _holds_no_more_than_its_lease) -> list[Repaired]:
+    """Bring everything where it belongs: leftovers away, foreign files to quarantine, tickets where their end says.
+
+    Raises OSError where a folder cannot be listed now; what was done by then stays done.
+    """
     _remove_old_temporaries(queue)
     _remove_free_leases(queue)
     _remove_old_stop_requests(queue)
-    done = []
+    done = quarantine_foreign_files(queue)
     for state in ("pending", "done", "failed", "cancelled"):
         for job_id in queue.tickets.ids(state):
             try:
                 done += _place(queue, job_id, state)
             except OSError as error:
-                done.append(f"{job_id}: cannot be repaired now: {error}")
-    return done + repair_running(queue)
+                done.append(Repaired(f"{job_id}: cannot be repaired now: {durable.in_words(error)}", job_id))
+    return done + repair_running(queue, is_alive)
 
 
-def _place(queue: Queue, job_id: str, state: str) -> list[str]:
+def quarantine_foreign_files(queue: Queue) -> list[Repaired]:
+    """Move what is no ticket out of the tickets' folders; where that cannot be done it stays."""
+    return [_quarantine(queue, file) for file in queue.foreign()]
+
+
+def _quarantine(queue: Queue, file: ForeignFile) -> Repaired:
+    queue.tickets.quarantine(file.path, file.why)
+    return Repaired(f"to quarantine: {file}")
+
+
+def _place(queue: Queue, job_id: str, state: str) -> list[Repaired]:
     """Move a ticket that nobody runs where its recorded end says."""
     end = End.read(queue.paths.end(job_id))
     if state == (FOLDER_OF[end.outcome] if end else "pending"):
@@ -43,61 +81,80 @@ def _place(queue: Queue, job_id: str, state: str) -> list[str]:
         return []
     try:
         if queue.follow_end(job_id, state):
-            return [f"{job_id}: had ended; moved out of {state}"]
+            return [Repaired(f"{job_id}: had ended; moved out of {state}", job_id)]
         if state == "pending":
             return []
+        if isinstance(file := queue.tickets.read(state, job_id), ForeignFile):
+            return [_quarantine(queue, file)]
         queue.tickets.move(job_id, state, "pending")
     finally:
         lease.release()
-    return [f"{job_id}: has no recorded end; queued again"]
+    return [Repaired(f"{job_id}: has no recorded end; queued again", job_id)]
 
 
-def repair_running(queue: Queue) -> list[str]:
-    """Settle the jobs in `running/` whose lease nobody holds: their worker and their child are dead."""
-    done = []
+def repair_running(queue: Queue, is_alive: IsAlive = _holds_no_more_than_its_lease) -> list[Repaired]:
+    """Settle the jobs in `running/` that nobody runs: their worker and their attempt are dead."""
+    done: list[Repaired] = []
     for job_id in queue.tickets.ids("running"):
         try:
-            lease = Lease.acquire(queue.paths.lease(job_id))
-            if lease is None:
-                continue
-            try:
-                state = _settle_abandoned(queue, job_id, lease)
-            finally:
-                lease.release()
+            done += _settle_if_abandoned(queue, job_id, is_alive)
         except OSError as error:
-            done.append(f"{job_id}: its worker died, and it cannot be queued again now: {error}")
-            continue
-        if state is not None:
-            done.append(f"{job_id}: its worker died; now {state}")
+            why = f"its worker died, and it cannot be queued again now: {durable.in_words(error)}"
+            done.append(Repaired(f"{job_id}: {why}", job_id))
     return done
 
 
-def _settle_abandoned(queue: Queue, job_id: str, lease: Lease) -> str | None:
-    """Go by what the last attempt left. The job's state; None where its ticket has moved on meanwhile."""
+def _settle_if_abandoned(queue: Queue, job_id: str, is_alive: IsAlive) -> list[Repaired]:
+    if Lease.is_held(queue.paths.lease(job_id)) or is_alive(queue.attempts(job_id).latest):
+        return []
+    lease = Lease.acquire(queue.paths.lease(job_id))
+    if lease is None:
+        return []
+    try:
+        settled = _settle_abandoned(queue, job_id, lease)
+    finally:
+        lease.release()
+    if settled is None:
+        return []
+    state, end = settled
+    what = f"now {state}" if end is None else f"{end.outcome}: {end.why}"
+    return [Repaired(f"{job_id}: its worker died; {what}", job_id, end)]
+
+
+def _settle_abandoned(queue: Queue, job_id: str, lease: Lease) -> tuple[str | None, End | None] | None:
+    """Go by what the last attempt left. The job's state, and its end; None where its ticket has moved on meanwhile."""
     ticket = queue.tickets.read("running", job_id)
-    if ticket is None:
+    if ticket is None or isinstance(ticket, ForeignFile):
         return None
-    if queue.follow_end(job_id, "running"):
-        return queue.tickets.state(job_id)
+    if end := queue.follow_end(job_id, "running"):
+        return queue.tickets.state(job_id), end
     claim = Claim(ticket, lease, queue.sound_attempts(job_id))
-    number, run = claim.attempts.number, queue.home.run(job_id)
-    if not claim.attempts.is_open:
-        return queue.end_waiting(claim) if queue.is_cancel_requested(job_id) else queue.requeue(claim)
-    left = Result.read(run.result)
-    if left is None or left.attempt != number:
-        left = Result(number, "lost", f"attempt {number} was lost: its worker was killed, or the machine went down")
-        durable.make_folder(run.root)
-        left.write(run.result)
-    return queue.settle(claim, left)
+    with contextlib.suppress(ValidationError):  # then it ends as invalid when it is claimed
+        claim.spec = ticket.validated()
+    run = queue.home.run(job_id)
+    durable.remove_temporaries(queue.paths.job(job_id))
+    if claim.attempts.is_open:
+        end = queue.settle(claim, _left_by(claim, Result.read(run.result), Progress.read(run.progress)))
+    elif queue.is_cancel_requested(job_id):
+        end = queue.end_waiting(claim).end
+    else:
+        queue.requeue(claim)
+    return queue.tickets.state(job_id), end
+
+
+def _left_by(claim: Claim, result: Result | None, progress: Progress | None) -> Result:
+    """How the latest attempt ended, by what it left."""
+    number = claim.attempts.number
+    if result is not None and result.attempt == number:
+        return result
+    why = f"attempt {number} was lost: its worker was killed, or the machine went down"
+    return Result.after(progress or Progress(number), attempt=number, outcome="lost", why=why)
 
 
 def _remove_old_temporaries(queue: Queue) -> None:
     """Half-written files of processes that were killed; nobody was told of them."""
-    folders = (queue.paths.tmp, queue.paths.control, queue.paths.quarantine)
-    for path in (path for folder in folders for path in folder.glob(".*.tmp")):
-        with contextlib.suppress(OSError):  # a folder, or gone meanwhile
-            if time.time() - path.lstat().st_mtime > OLD_TEMPORARY_S:
-                path.unlink()
+    for folder in (queue.paths.tmp, queue.paths.control, queue.paths.quarantine):
+        durable.remove_temporaries(folder, older_than_s=OLD_TEMPORARY_S)
 
 
 def _remove_free_leases(queue: Queue) -> None:
@@ -132,7 +189,8 @@ def cancel(queue: Queue, job_id: str) -> str:
             return "stopping"
         try:
             queue.tickets.move(job_id, "pending", "running")
-            state = _settle_abandoned(queue, job_id, lease) or queue.tickets.state(job_id)
+            _settle_abandoned(queue, job_id, lease)
+            state = queue.tickets.state(job_id)
         finally:
             lease.release()
     if state != "cancelled":  # it ended by itself meanwhile
@@ -166,7 +224,7 @@ def _retry(queue: Queue, job_id: str, state: str | None) -> None:
         raise QueueError(f"{job_id}: is {state}; only a failed or cancelled job can be retried{hint}")
     end, attempts = queue.recorded_end(job_id), queue.sound_attempts(job_id)
     if end is not None and attempts.is_open:
-        attempts.end(end.outcome, end.why)
+        attempts.end(end)
     attempts.retries_used = 0
     attempts.write(queue.paths.attempts(job_id))
     queue.paths.cancel_request(job_id).unlink(missing_ok=True)  # one that came when it had just ended
@@ -183,4 +241,4 @@ def _as_queue_error(what: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise QueueError(f"{what}: {error.strerror}") from None
+        raise QueueError(f"{what}: {durable.in_words(error)}") from None

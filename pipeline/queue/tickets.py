@@ -1,6 +1,7 @@
 """Tickets and the folders that they lie in. A ticket is one submitted, validated, frozen copy of a job file.
 
-What lies in a state's folder and is not a whole ticket is moved to `quarantine/` with a `.why` file, and stops nothing.
+What lies in a state's folder and is not a whole ticket is foreign: it stops nothing, and a worker's repair moves it
+to `quarantine/` with a `.why` file.
 """
 
 from __future__ import annotations
@@ -10,18 +11,17 @@ import json
 import os
 import re
 import secrets
+from collections.abc import Container
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-
-from pydantic import ValidationError
 
 from pipeline.errors import UsageError
 from pipeline.home import durable
 from pipeline.home.ids import ID, age_key, new_id
 from pipeline.home.paths import STATES, QueuePaths
 from pipeline.home.records import now
-from pipeline.jobfile.spec import Resources, Spec
+from pipeline.jobfile.spec import Spec
 
 MAX_TICKET_BYTES = 1024 * 1024
 MAX_QUARANTINED_NAME = 150  # characters of a foreign file's name that are kept
@@ -64,45 +64,61 @@ class Ticket:
         """The spec. Raises ValidationError where this version of the program does not take it any more."""
         return Spec.model_validate_json(json.dumps(self.spec))
 
-    @property
-    def resources(self) -> Resources:
-        """Of the spec; the defaults where this version of the program does not take it any more."""
-        try:
-            return self.validated().resources
-        except ValidationError:
-            return Resources()
+
+@dataclass(frozen=True)
+class ForeignFile:
+    """What lies where tickets lie and is none."""
+
+    path: Path
+    why: str
+
+    def __str__(self) -> str:
+        return f"{_printable(self.path)}: {self.why}"
 
 
 @dataclass(frozen=True)
 class Tickets:
-    """The tickets of one queue, by the state that their folder stands for."""
+    """The tickets of one queue, by the state that their folder stands for. Looking at them changes nothing."""
 
     paths: QueuePaths
 
     def ids(self, state: str) -> list[str]:
-        """The ids of the tickets in a state's folder; what else lies there goes to quarantine."""
+        """The ids of the tickets in a state's folder. Raises OSError where it cannot be listed."""
+        return [name[:-5] for name in self._names(state) if _is_ticket_name(name)]
+
+    def _names(self, state: str) -> list[str]:
         try:
-            names = os.listdir(self.paths.state(state))  # noqa: PTH208 - 10,000 Path objects take longer than the rest
+            return os.listdir(self.paths.state(state))  # noqa: PTH208 - 10,000 Path objects take longer than the rest
         except FileNotFoundError:
             return []
-        ids = []
-        for name in names:
-            if name.endswith(".json") and ID.fullmatch(name[:-5]):
-                ids.append(name[:-5])
-            else:
-                self.quarantine(self.paths.state(state) / name, "its name is not that of a ticket")
-        return ids
 
-    def read(self, state: str, job_id: str) -> Ticket | None:
-        """The ticket; None where it has moved on, is not one and is in quarantine now, or the disk cannot read it."""
+    def read(self, state: str, job_id: str) -> Ticket | ForeignFile | None:
+        """The ticket; what is wrong with the file where it is none; None where it has moved on.
+
+        Raises OSError where the disk cannot read it now.
+        """
         path = self.paths.ticket(state, job_id)
         try:
-            return Ticket.parse(durable.read_small(path, limit=MAX_TICKET_BYTES), job_id)
+            return Ticket.parse(_read(path), job_id)
+        except (FileNotFoundError, NotADirectoryError):
+            return None
         except (ValueError, TypeError, RecursionError, PermissionError) as error:
-            self.quarantine(path, f"it cannot be read: {error}")
-        except OSError:
-            pass  # not its own fault, so it stays
-        return None
+            return ForeignFile(path, f"it cannot be read: {error}")
+
+    def foreign(self, known: Container[str] = ()) -> list[ForeignFile]:
+        """Everything that is no ticket: by its name in any state, by its content where jobs wait or run.
+
+        known: ids of tickets that were read already, and are not read again.
+        """
+        found = []
+        for state in STATES:
+            for name in self._names(state):
+                if not _is_ticket_name(name):
+                    found.append(ForeignFile(self.paths.state(state) / name, "its name is not that of a ticket"))
+                elif state in ("pending", "running") and name[:-5] not in known:
+                    file = self.read(state, name[:-5])
+                    found += [file] if isinstance(file, ForeignFile) else []
+        return found
 
     def quarantine(self, path: Path, why: str) -> None:
         """Move a file out of the way, with the reason beside it; where that cannot be done it stays."""
@@ -154,6 +170,17 @@ class Tickets:
         if len(found) > 1:
             raise UsageError(f"{prefix}: {len(found)} ids begin so, the latest is {found[-1]}; give more of it")
         return found[0]
+
+
+def _is_ticket_name(name: str) -> bool:
+    return name.endswith(".json") and ID.fullmatch(name[:-5]) is not None
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return durable.read_small(path, limit=MAX_TICKET_BYTES)
+    except PermissionError:  # once may be an accident; twice, it is closed to this user
+        return durable.read_small(path, limit=MAX_TICKET_BYTES)
 
 
 def _printable(path: Path) -> str:

@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import codecs
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from pipeline.errors import UsageError
-from pipeline.home.ids import age_key
+from pipeline.home import durable
+from pipeline.home.ids import age_key, name_of
 from pipeline.home.lease import Lease
 from pipeline.home.paths import STATES, RunPaths
-from pipeline.home.records import End, Progress
+from pipeline.home.records import Attempts, End, Progress
 from pipeline.queue.job_queue import Queue
+from pipeline.queue.tickets import Ticket
 
 EXIT_CODES = {"succeeded": 0, "failed": 3, "invalid": 3, "cancelled": 4, "timed_out": 5, "lost": 6}
 """Of `submit --wait`, by how the job ended."""
+
+T = TypeVar("T")
 
 POLL_S = 0.3
 LOOKS = 10
@@ -58,20 +62,31 @@ def jobs(queue: Queue, state: str | None = None) -> list[JobView]:
 
 
 def job(queue: Queue, job_id: str, state: str) -> JobView | None:
-    """One job in a state; None where it has moved on meanwhile."""
-    run = queue.home.run(job_id)
-    end = End.read(queue.paths.end(job_id)) if state not in ("pending", "running") else None
+    """One job in a state; None where it has moved on meanwhile, or its ticket is none.
+
+    What the disk does not give of it now, its `why` says.
+    """
+    try:
+        end = End.read(queue.paths.end(job_id)) if state not in ("pending", "running") else None
+        ticket = None if end else queue.tickets.read(state, job_id)
+    except OSError as error:
+        return _unreadable(queue, job_id, state, f"it cannot be read now: {durable.in_words(error)}")
     if end is not None:
-        return JobView(**{**vars(end), "id": job_id, "state": state, "run_dir": str(run.root)})
-    ticket = queue.tickets.read(state, job_id)
-    if ticket is None:
-        return None
-    attempts, progress = queue.attempts(job_id), Progress.read(run.progress)
+        run_dir = str(queue.home.run(job_id).root)
+        return JobView(**{**vars(end), "id": job_id, "state": state, "run_dir": run_dir})
+    return _without_end(queue, ticket, state) if isinstance(ticket, Ticket) else None
+
+
+def _without_end(queue: Queue, ticket: Ticket, state: str) -> JobView:
+    problems: list[str] = []
+    attempts = _readable(lambda: queue.attempts(ticket.id), problems) or Attempts()
+    progress = _readable(lambda: Progress.read(queue.home.run(ticket.id).progress), problems)
+    is_alive = _readable(lambda: Lease.is_held(queue.paths.lease(ticket.id)), problems)
     train = ticket.spec.get("train")
     progress = progress or Progress(0, epochs=train.get("epochs", 0) if isinstance(train, dict) else 0)
-    latest = attempts.entries[-1] if attempts.entries else {}
+    why = _why(state, attempts.latest, progress, is_alive=is_alive is not False)
     return JobView(
-        id=job_id,
+        id=ticket.id,
         name=ticket.name,
         state=state,
         priority=ticket.priority,
@@ -84,10 +99,39 @@ def job(queue: Queue, job_id: str, state: str) -> JobView | None:
         epochs=progress.epochs,
         step=progress.step,
         metrics=progress.metrics,
-        why=_why(state, latest, progress, is_alive=Lease.is_held(queue.paths.lease(job_id))),
-        run_dir=str(run.root),
+        why="; ".join([why, *problems]),
+        run_dir=str(queue.home.run(ticket.id).root),
         images_per_second=progress.images_per_second,
         time_left_s=progress.time_left_s,
+    )
+
+
+def _readable(read: Callable[[], T], problems: list[str]) -> T | None:
+    """What is read; None, and a line in `problems`, where the disk does not give it now."""
+    try:
+        return read()
+    except OSError as error:
+        problems.append(f"a record cannot be read now: {durable.in_words(error)}")
+        return None
+
+
+def _unreadable(queue: Queue, job_id: str, state: str, why: str) -> JobView:
+    return JobView(
+        id=job_id,
+        name=name_of(job_id),
+        state=state,
+        priority=0,
+        attempt=0,
+        outcome=None,
+        submitted_at="",
+        started_at=None,
+        finished_at=None,
+        epoch=0,
+        epochs=0,
+        step=0,
+        metrics={},
+        why=why,
+        run_dir=str(queue.home.run(job_id).root),
     )
 
 

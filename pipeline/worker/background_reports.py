@@ -1,4 +1,4 @@
-"""Reports in the background of a worker: when a job has ended, a process of its own writes its page.
+"""Reports in the background of a worker: when a job has ended, a process of its own writes its report.
 
 One at a time, at a low priority, without the job's lease. Whatever becomes of it, the job's end stands.
 """
@@ -24,19 +24,19 @@ POLL_S = 0.05
 
 
 @dataclass
-class _Page:
+class _ReportProcess:
     job_id: str
     process: subprocess.Popen[bytes]
     errors: BinaryIO
     started_at: float = field(default_factory=time.monotonic)
 
 
-class Reports:
+class BackgroundReports:
     def __init__(self, home: Home, say: Callable[[str], None]) -> None:
         self.home, self.say = home, say
         self._waiting: deque[str] = deque()
-        self._page: _Page | None = None
-        self._is_abandoned = False
+        self._current: _ReportProcess | None = None
+        self.is_abandoned = False
 
     def ask(self, job_id: str) -> None:
         """Have the page of a job's run written soon; none where the job has no run."""
@@ -45,9 +45,9 @@ class Reports:
 
     def tick(self) -> None:
         """Look after the process, and start the next one."""
-        if self._page is not None:
-            self._look_at(self._page)
-        if self._page is None and self._waiting:
+        if self._current is not None:
+            self._look_at(self._current)
+        if self._current is None and self._waiting:
             self._start(self._waiting.popleft())
 
     def finish(self, *, is_stopped: bool) -> None:
@@ -56,24 +56,24 @@ class Reports:
         A worker that is stopped has little time: then only for the one that is being written, some seconds.
         """
         deadline = time.monotonic() + (STOP_LIMIT_S if is_stopped else LAST_LIMIT_S)
-        left_out = list(self._waiting) if is_stopped and self._page is not None else []
+        left_out = list(self._waiting) if is_stopped and self._current is not None else []
         if left_out:
             self._waiting.clear()
         self.tick()
-        while self._page is not None and not self._is_abandoned and time.monotonic() < deadline:
+        while self._current is not None and not self.is_abandoned and time.monotonic() < deadline:
             time.sleep(POLL_S)
             self.tick()
         left_out += self._waiting
-        if self._page is not None:
-            left_out.insert(0, self._page.job_id)
-            self._end(self._page)
+        if self._current is not None:
+            left_out.insert(0, self._current.job_id)
+            self._end(self._current)
         if left_out:
             left = ", ".join(left_out)
             self.say(f"no longer waits for the report of {left}; `pipeline report ID` writes it")
 
     def abandon(self) -> None:
         """Let `finish` return at once. It may be called from a signal handler."""
-        self._is_abandoned = True
+        self.is_abandoned = True
 
     def _start(self, job_id: str) -> None:
         command = [sys.executable, "-P", "-m", "pipeline.results.report", str(self.home.root), job_id]
@@ -91,26 +91,26 @@ class Reports:
                 self._complain(job_id, str(error))
                 return
             stack.pop_all()
-        self._page = _Page(job_id, process, errors)
+        self._current = _ReportProcess(job_id, process, errors)
 
-    def _look_at(self, page: _Page) -> None:
-        status, why = page.process.poll(), ""
+    def _look_at(self, report: _ReportProcess) -> None:
+        status, why = report.process.poll(), ""
         if status is None:
-            if time.monotonic() < page.started_at + LIMIT_S:
+            if time.monotonic() < report.started_at + LIMIT_S:
                 return
             why = f"it took longer than {LIMIT_S:g} s"
         elif status != 0:
-            why = _last_line(page.errors) or f"its process left with exit code {status}"
-        self._end(page)
+            why = _last_line(report.errors) or f"its process left with exit code {status}"
+        self._end(report)
         if why:
-            self._complain(page.job_id, why)
+            self._complain(report.job_id, why)
 
-    def _end(self, page: _Page) -> None:
-        if page.process.returncode is None:
-            page.process.kill()
-            page.process.wait()
-        page.errors.close()
-        self._page = None
+    def _end(self, report: _ReportProcess) -> None:
+        if report.process.returncode is None:
+            report.process.kill()
+            report.process.wait()
+        report.errors.close()
+        self._current = None
 
     def _complain(self, job_id: str, why: str) -> None:
         self.say(f"{job_id}: its report was not written: {why}")

@@ -44,7 +44,7 @@ def uuids(listing: str) -> list[str]:
 
 
 @dataclass(frozen=True)
-class Place:
+class GpuLease:
     """A job's right to compute on a GPU, as long as it or its worker holds the lease."""
 
     gpu: str
@@ -57,8 +57,8 @@ class Gpus:
     queue: QueuePaths
     all: tuple[str, ...]
 
-    def take(self, device: str) -> Place | None:
-        """A place for a job with this `resources.device`; None where it computes on no GPU that is known.
+    def take(self, device: str) -> GpuLease | None:
+        """A GPU for a job with this `resources.device`; None where it computes on no GPU that is known.
 
         A device with a number is the one that the job file wants, among all of them.
         """
@@ -72,7 +72,7 @@ class Gpus:
             level = next(level for level in itertools.count() if level not in jobs[gpu])
             lease = Lease.acquire(self._path(gpu, level))
             if lease is not None:  # else another worker was quicker, and there may be a better one now
-                return Place(gpu, lease, self._number_as_listed() if index else {VISIBLE: gpu})
+                return GpuLease(gpu, lease, self._number_as_listed() if index else {VISIBLE: gpu})
         return None
 
     def _number_as_listed(self) -> dict[str, str]:

@@ -1,54 +1,48 @@
-"""The worker: claim a job, start its child process, watch it, record how it ended. It survives whatever a child does.
+"""The worker: claim a job, have an executor start it, watch it, record how it ended. It survives whatever a job does.
 
     claim -> start -> watch --- exits -----------------------------> settle: end, or queue again
-                        |------ timeout, cancel, stop: SIGTERM, then SIGKILL after a grace period
+                        |------ timeout, cancel, stop: asked, then killed after a grace period
 
-Nothing here imports torch.
+Nothing here imports torch, or knows what an attempt computes: they share a command line, a run folder and records.
 """
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
+import math
 import os
-import signal
-import subprocess
-import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import BinaryIO, Protocol
+from typing import Any
 
 from pipeline.errors import QueueError
 from pipeline.home import durable
 from pipeline.home.lease import Lease
-from pipeline.home.paths import Home, RunPaths
-from pipeline.home.records import Outcome, Progress, Result, now
+from pipeline.home.paths import Home
+from pipeline.home.records import End, Progress, Result
 from pipeline.jobfile import frozen
 from pipeline.queue import checks, repair
-from pipeline.queue.job_queue import Claim, Queue
+from pipeline.queue.claims import Claim, Ended
+from pipeline.queue.job_queue import Queue
 from pipeline.queue.live_workers import new_name
-from pipeline.stop import ASKED, Stop
-from pipeline.worker.background_reports import Reports
-from pipeline.worker.child import Child, child_environment
-from pipeline.worker.gpus import Gpus, Place, visible_gpus
+from pipeline.queue.repair import Repaired
+from pipeline.stop import ASKED, GRACE_S, Stop
+from pipeline.worker.background_reports import BackgroundReports
+from pipeline.worker.complaints import Complaints
+from pipeline.worker.display import Display
+from pipeline.worker.executors.interface import Executor
+from pipeline.worker.executors.local import LocalExecutor
+from pipeline.worker.room import Room
+from pipeline.worker.running_job import RunningJob
+from pipeline.worker.verdicts import judge
 
 TICK_S = 0.2
 REPAIR_EVERY_S = 5.0
 BEAT_EVERY_S = 2.0
-COMPLAIN_EVERY_S = 60.0
-LOG_CHUNK_BYTES = 1024 * 1024
-KILLED_FROM_OUTSIDE = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
-
-
-class Display(Protocol):
-    """Where the worker tells people what happens."""
-
-    def say(self, line: str) -> None: ...
-
-    def log_line(self, job_id: str, line: str) -> None: ...
-
-    def progress(self, jobs: list[tuple[str, Progress]]) -> None: ...
+RECORD_S = 10.0  # for which a job that is gone is tried to be recorded, where its worker was stopped
+LEAVE_S = 3.0  # the same, for one that was asked twice
 
 
 @dataclass
@@ -60,34 +54,37 @@ class Worker:
     stop: Stop = field(default_factory=Stop)
     on_tick: Callable[[], None] = lambda: None
     name: str = field(default_factory=new_name)
-    children: list[Child] = field(default_factory=list)
+    executor: Executor = field(init=False)
+    jobs: list[RunningJob] = field(default_factory=list)
     num_unsuccessful: int = 0  # jobs that ended here, but not well
 
     def __post_init__(self) -> None:
         self.queue = Queue(self.home)
-        self.reports = Reports(self.home, self.display.say)
-        self.gpus = Gpus(self.queue.paths, tuple(visible_gpus()))
-        self._repaired_at = time.monotonic()
-        self._beaten_at = 0.0
-        self._complaints: dict[str, float] = {}
+        self.executor = LocalExecutor(self.home, self.slots)
+        self.reports = BackgroundReports(self.home, self.display.say)
+        self.room = Room((self.home.queue.root, self.home.runs), self.display.say)
+        self.complaints = Complaints(self.display.say)
+        self._is_all_repaired = False
+        self._repaired_at = self._beaten_at = -math.inf
+        self._leave_at: float | None = None  # on the monotonic clock, whatever could not be recorded by then
 
     def run(self) -> None:
         """Work until asked to stop or, with `drain`, until nothing waits. Running jobs are queued again."""
         self.queue.create()
         lease = self.lease_a_name()
         try:
+            self.beat(lease)
             for check in checks.check_home(self.home):
                 if check.verdict != "ok" and check.name != "workers":
                     self.display.say(f"{check.verdict}: {check.name}: {check.text}")
-            for line in self.repair_by(repair.repair):
-                self.display.say(f"repaired: {line}")
+            self.tick()
             while not self.is_done():
-                self.tick()
-                self.beat(lease)
                 time.sleep(TICK_S)
+                self.beat(lease)
+                self.tick()
         finally:
-            for child in self.children:
-                child.kill()
+            for job in self.jobs:
+                job.attempt.kill()
             lease.release()
         self.reports.finish(is_stopped=bool(self.stop.why))
 
@@ -109,208 +106,197 @@ class Worker:
                 lease.touch()
 
     def is_done(self) -> bool:
-        if self.children:
+        if self._leave_at is not None and time.monotonic() > self._leave_at:
+            for job in self.jobs:
+                self.display.say(f"{job.id}: how it ended cannot be recorded now; the next worker sees to it")
+            return True
+        if self.jobs:
             return False
-        return bool(self.stop.why) or (self.drain and self.queue.is_drained())
+        is_drained = False
+        with self.trying_again("the queue"):
+            is_drained = self.drain and self.queue.is_drained()
+        return bool(self.stop.why) or is_drained
 
     def tick(self) -> None:
+        """One turn of the loop. Each part is tried again with the next one where the system refuses something now."""
         with self.trying_again("the queue"):
             if self.queue.paths.stop_request(self.name).exists():
                 self.stop.request(ASKED)
-        if self.stop.why and self.children:
-            self.complain(
+        if self.stop.why and self._leave_at is None:
+            self._leave_at = time.monotonic() + GRACE_S + RECORD_S
+        if self.stop.why and self.jobs:
+            self.complaints.make(
                 "stopping: running jobs are saved and go on later; asked once more, it does not wait for that"
             )
-        for child in list(self.children):
-            with self.trying_again(child.id):
-                self.watch(child)
-        with self.trying_again("the queue"):
-            self.fill_slots()
         with self.trying_again("repair"):
             self.repair()
-        self.reports.tick()
+        for job in list(self.jobs):
+            with self.trying_again(job.id):
+                self.watch(job)
+        with self.trying_again("the queue"):
+            self.fill_slots()
+        with self.trying_again("reports"):
+            self.reports.tick()
         with self.trying_again("the display"):
-            self.display.progress([(child.id, p) for child in self.children if (p := self.progress(child))])
+            self.display.progress([(job.id, p) for job in self.jobs if (p := self.progress(job))])
             self.on_tick()
-
-    def fill_slots(self) -> None:
-        while not self.stop.why and len(self.children) < self.slots:
-            claim = self.queue.claim(self.name)
-            if claim is None:
-                break
-            self.start(claim)
-
-    def repair(self) -> None:
-        if time.monotonic() - self._repaired_at > REPAIR_EVERY_S:
-            self._repaired_at = time.monotonic()
-            self.queue.create()
-            for line in self.repair_by(repair.repair_running):
-                self.complain(line)
-
-    def repair_by(self, method: Callable[[Queue], list[str]]) -> list[str]:
-        """Repair, and have a report written of each job that ends by it. What was done, in words."""
-        running = self.queue.tickets.ids("running")
-        lines = method(self.queue)
-        for job_id in running:
-            if self.queue.tickets.state(job_id) not in ("pending", "running", None):
-                self.reports.ask(job_id)
-        return lines
 
     @contextlib.contextmanager
     def trying_again(self, what: str) -> Iterator[None]:
-        """For what a full disk, say, may refuse now and allow with a later tick: nothing is given up for it."""
+        """For what the system may refuse now and allow with a later tick: nothing is given up for it."""
         try:
             yield
-        except (OSError, QueueError) as error:
-            self.complain(f"{what}: does not work right now: {error}")
+        except OSError as error:
+            if error.errno not in durable.DISK_FULL or not self.room.was_missed():
+                self.complaints.make(f"{what}: does not work right now: {durable.in_words(error)}")
+        except QueueError as error:
+            self.complaints.make(f"{what}: does not work right now: {error}")
 
-    def complain(self, line: str) -> None:
-        """Say what may come again with every tick, once a minute."""
-        if time.monotonic() > self._complaints.get(line, 0):
-            self._complaints[line] = time.monotonic() + COMPLAIN_EVERY_S
-            self.display.say(line)
+    # Claiming and starting
 
-    def progress(self, child: Child) -> Progress | None:
-        progress = Progress.read(self.home.run(child.id).progress)
-        return progress if progress and progress.attempt == child.claim.attempts.number else None
+    def fill_slots(self) -> None:
+        while not self.stop.why and len(self.jobs) < self.slots and self.room.is_there():
+            claim = self.queue.claim(self.name, self.executor.record)
+            if claim is None:
+                break
+            if isinstance(claim, Ended):
+                self.tell_end(claim.id, claim.end)
+            else:
+                self.start(claim)
 
     def start(self, claim: Claim) -> None:
         """Start the job's next attempt. Raises OSError; then the claim is given back, or the next repair does it."""
-        run, number = self.home.run(claim.id), claim.attempts.number
-        fds: list[int] = []
-        place: Place | None = None
         try:
-            fds += os.pipe()
-            spec = claim.ticket.validated()
-            place = self.gpus.take(spec.resources.device)
-            frozen.save(run, spec)
-            before = Progress.read(run.progress) or Progress(number)
-            durable.replace_json(run.progress, dataclasses.replace(before, attempt=number, note="starting").to_json())
-            with run.log(number).open("ab") as log:
-                reader = run.log(number).open("rb")  # before the child is there: nothing may fail after that
-                try:
-                    process = self.spawn(claim, log, fds[0], place)
-                except BaseException:
-                    reader.close()
-                    raise
-            self.children.append(Child(claim, process, fds.pop(), reader, spec.resources.timeout, place))
+            self.prepare_run(claim)
+            attempt = self.executor.start(claim)
         except BaseException as error:
-            if place is not None:
-                place.lease.release()
-            self.give_back(claim, str(error))
+            self.give_back(claim, error)
             raise
-        finally:
-            for fd in fds:
-                os.close(fd)
-        self.display.say(f"{claim.id}: attempt {number} starts" + (f" on {place.gpu}" if place else ""))
+        self.jobs.append(RunningJob(claim, attempt))
+        words = [f"{claim.id}: attempt {claim.attempts.number} starts", attempt.describe()]
+        self.display.say(" ".join(filter(None, words)))
 
-    def spawn(self, claim: Claim, log: BinaryIO, alive_fd: int, place: Place | None) -> subprocess.Popen[bytes]:
-        gpu_fds = () if place is None else (place.lease.fd,)
-        return subprocess.Popen(
-            self.command(claim, alive_fd),
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-            pass_fds=(claim.lease.fd, alive_fd, *gpu_fds),
-            env=child_environment(self.slots) | ({} if place is None else place.environment),
-        )
+    def prepare_run(self, claim: Claim) -> None:
+        """Leave in the run's folder what the attempt goes by, and what people see until it speaks for itself."""
+        run, number = self.home.run(claim.id), claim.attempts.number
+        assert claim.spec is not None
+        frozen.save(run, claim.spec)
+        before = Progress.read(run.progress) or Progress(number)
+        durable.replace_json(run.progress, dataclasses.replace(before, attempt=number, note="starting").to_json())
 
-    def give_back(self, claim: Claim, why: str) -> None:
+    def give_back(self, claim: Claim, error: BaseException) -> None:
+        lacked_room = isinstance(error, OSError) and error.errno in durable.DISK_FULL
+        why = f"could not be started: {durable.in_words(error) if isinstance(error, OSError) else error}"
+        result = Result(claim.attempts.number, "interrupted", why)
         with contextlib.suppress(OSError):
-            why = f"could not be started: {why}"
-            self.queue.settle(claim, Result(claim.attempts.number, "interrupted", why))
+            self.queue.settle(claim, result, lacked_room=lacked_room)
         self.queue.pass_over(claim.id)
         claim.lease.release()
 
-    def command(self, claim: Claim, alive_fd: int) -> list[str]:
-        arguments = [str(self.home.root), claim.id, str(claim.attempts.number), "--alive", str(alive_fd)]
-        return [sys.executable, "-P", "-m", "pipeline.training.attempt", *arguments]  # -P: not from here
+    # Watching
 
-    def watch(self, child: Child) -> None:
+    def watch(self, job: RunningJob) -> None:
         """Raises OSError; then the lease stays held, so that nobody else runs it, and the next tick tries it again."""
-        self.pass_on_log(child)
-        status = child.exit_status()
+        status = job.attempt.poll()
+        with self.trying_again(f"the log of {job.id}"):
+            for line in job.attempt.read_log(to_the_end=status is not None):
+                self.display.log_line(job.id, line)
         if status is None:
-            left = Result.read(self.home.run(child.id).result)
-            if left is not None and left.attempt == child.claim.attempts.number:
-                child.leave_soon()
-            self.stop_if_asked(child)
+            self.stop_if_asked(job)
+            job.kill_if_overdue()
             return
-        self.pass_on_log(child, to_the_end=True)
-        if self.stop.why and child.asked is None:  # whoever asked this process may have asked the child as well
-            child.asked = "interrupted"
-        child.result = child.result or self.judge(child, status)
-        child.result.write(self.home.run(child.id).result)
-        state = self.queue.settle(child.claim, child.result)
-        self.children.remove(child)
-        child.close()
-        self.num_unsuccessful += state in ("failed", "cancelled")
-        self.display.say(f"{child.id}: {child.result.outcome}: {child.result.why}" + _and_now(state))
-        if state != "pending":
-            self.reports.ask(child.id)
+        if self.stop.why and job.asked is None:  # whoever asked this process may have asked the attempt as well
+            job.asked = "interrupted"
+        self.settle(job, status)
 
-    def stop_if_asked(self, child: Child) -> None:
-        elapsed_s = time.monotonic() - child.started_at
+    def stop_if_asked(self, job: RunningJob) -> None:
         if self.stop.why:
-            child.ask_to_stop("interrupted")
-        elif self.queue.is_cancel_requested(child.id):
-            child.ask_to_stop("cancelled")
-        elif child.timeout_s is not None and elapsed_s > child.timeout_s:
-            child.ask_to_stop("timed_out")
-        if child.kill_at is not None and time.monotonic() > child.kill_at:
-            child.kill()
+            job.ask_to_stop("interrupted")
+        elif self.queue.is_cancel_requested(job.id):
+            job.ask_to_stop("cancelled")
+        elif job.is_too_long:
+            job.ask_to_stop("timed_out")
+        left = Result.read(self.home.run(job.id).result)
+        if left is not None and left.attempt == job.number:
+            job.leave_soon()
 
-    def kill_all(self) -> None:
-        """Wait for neither checkpoints nor reports any longer; jobs go on from the last checkpoint that was written."""
-        for child in self.children:
-            child.ask_to_stop("interrupted")
-            child.kill_at = 0.0
+    def settle(self, job: RunningJob, status: int) -> None:
+        """Record how an attempt ended that is gone, and let go of its job."""
+        if job.verdict is None:
+            job.verdict = judge(
+                *self.left_by(job), attempt=job.number, status=status, asked=job.asked, timeout_s=job.timeout_s
+            )
+        if job.verdict.lacked_room:
+            self.room.was_missed()
+        end = self.queue.settle(job.claim, job.verdict.result, lacked_room=job.verdict.lacked_room)
+        self.jobs.remove(job)
+        job.close()
+        if end is None:
+            self.display.say(f"{job.id}: {job.verdict.result.outcome}: {job.verdict.result.why}; queued again")
+        else:
+            self.tell_end(job.id, end)
+
+    def left_by(self, job: RunningJob) -> tuple[Result | None, Progress | None]:
+        """What an attempt that is gone has recorded. A disk that does not give it is not asked for ever."""
+        job.gone_at = job.gone_at or time.monotonic()
+        run = self.home.run(job.id)
+        try:
+            return Result.read(run.result), Progress.read(run.progress)
+        except OSError:
+            if time.monotonic() < job.gone_at + RECORD_S:
+                raise
+            return None, None
+
+    def tell_end(self, job_id: str, end: End) -> None:
+        """Say how a job ended, count it, and have its report written."""
+        self.num_unsuccessful += end.outcome != "succeeded"
+        self.display.say(f"{job_id}: {end.outcome}: {end.why}")
+        self.reports.ask(job_id)
+
+    def progress(self, job: RunningJob) -> Progress | None:
+        progress = Progress.read(self.home.run(job.id).progress)
+        return progress if progress and progress.attempt == job.number else None
+
+    # Repairing and leaving
+
+    def repair(self) -> None:
+        """Everything at first, and until it was done once; then what dead workers leave."""
+        if time.monotonic() < self._repaired_at + REPAIR_EVERY_S:
+            return
+        self._repaired_at = time.monotonic()
+        self.queue.create()
+        if self._is_all_repaired:
+            done = repair.quarantine_foreign_files(self.queue)
+            done += repair.repair_running(self.queue, self.is_alive)
+        else:
+            done = repair.repair(self.queue, self.is_alive)
+            self._is_all_repaired = True
+        for repaired in done:
+            self.tell_repair(repaired)
+
+    def tell_repair(self, repaired: Repaired) -> None:
+        self.complaints.make(repaired.line)
+        if repaired.end is not None:
+            self.num_unsuccessful += repaired.end.outcome != "succeeded"
+            self.reports.ask(repaired.job_id)
+
+    def is_alive(self, entry: Mapping[str, Any]) -> bool:
+        """Whether an attempt whose lease nobody holds still runs. Of another executor's, this worker cannot say."""
+        if entry.get("executor", self.executor.name) != self.executor.name:
+            return True
+        return self.executor.is_alive(entry)
+
+    def leave_at_once(self) -> None:
+        """Wait for neither checkpoints nor reports; jobs go on from the last checkpoint that was written.
+
+        It may be called from a signal handler. Called once more, the process is gone when it returns, whatever the
+        disk does.
+        """
+        is_insisting = self._leave_at is not None and self.reports.is_abandoned
         self.reports.abandon()
-
-    def judge(self, child: Child, status: int) -> Result:
-        """How the attempt ended: by what the child recorded, by why it was stopped, by its exit status."""
-        run, number = self.home.run(child.id), child.claim.attempts.number
-        left = Result.read(run.result)
-        if left is not None and left.attempt == number:
-            if child.asked is None or left.outcome in ("succeeded", "failed"):
-                return left
-        else:
-            left = self.without_result(run, number, status)
-        if child.asked is None:
-            return left
-        return dataclasses.replace(left, outcome=child.asked, why=_why(child, left))
-
-    def without_result(self, run: RunPaths, number: int, status: int) -> Result:
-        p = Progress.read(run.progress) or Progress(number)
-        outcome: Outcome = "lost" if -status in KILLED_FROM_OUTSIDE else "failed"
-        if status == -signal.SIGKILL:
-            why = "the training process was killed (SIGKILL); often that is the kernel, out of memory"
-        elif status < 0:
-            why = f"the training process was ended by a signal ({signal.strsignal(-status) or -status}); see the log"
-        else:
-            why = f"the training process left with exit code {status} and no result; see the log"
-        return Result(number, outcome, why, p.epoch, p.epochs, p.step, p.metrics, finished_at=now())
-
-    def pass_on_log(self, child: Child, *, to_the_end: bool = False) -> None:
-        """What the child wrote since the last look: whole lines, and a chunk at most unless all of it is wanted."""
-        while text := child.log.read(LOG_CHUNK_BYTES):
-            is_full = to_the_end or (len(text) == LOG_CHUNK_BYTES and b"\n" not in text)
-            whole = len(text) if is_full else text.rfind(b"\n") + 1
-            child.log.seek(whole - len(text), os.SEEK_CUR)
-            for line in text[:whole].decode("utf-8", "replace").splitlines():
-                self.display.log_line(child.id, line)
-            if not to_the_end:
-                break
-
-
-def _why(child: Child, left: Result) -> str:
-    if child.asked == "timed_out":
-        return f"ran longer than resources.timeout, {child.timeout_s:g} s; `retry` goes on from its last checkpoint"
-    if child.asked == "cancelled":
-        return f"cancelled at step {left.step}" if left.step else "cancelled"
-    return left.why if left.outcome == "interrupted" else "asked to stop; goes on from its last checkpoint"
-
-
-def _and_now(state: str) -> str:
-    return "; queued again" if state == "pending" else ""
+        for job in self.jobs:
+            job.asked = job.asked or "interrupted"
+            job.attempt.kill()
+        if is_insisting:
+            os._exit(1)
+        self._leave_at = time.monotonic() + LEAVE_S

@@ -83,12 +83,13 @@ def test_no_json_breaks_a_reader(value: dict[str, Any]) -> None:
 def test_an_attempt_is_open_from_its_begin_to_its_end() -> None:
     attempts = Attempts()
     assert (attempts.number, attempts.is_open, attempts.started_at) == (0, False, None)
-    attempts.begin("worker")
+    attempts.begin("worker", {"executor": "local", "handle": {}})
     first = attempts.started_at
     assert (attempts.number, attempts.is_open) == (1, True)
-    attempts.end("lost", "killed")
+    attempts.end(Result(1, "lost", "killed", step=5))
     assert (attempts.number, attempts.is_open) == (1, False)
-    attempts.begin("another")
+    assert attempts.latest.items() >= {"executor": "local", "outcome": "lost", "why": "killed", "step": 5}.items()
+    attempts.begin("another", {})
     assert (attempts.number, attempts.is_open, attempts.started_at) == (2, True, first)
 
 

@@ -24,8 +24,9 @@ from pipeline.home import durable
 from pipeline.home.lease import Lease
 from pipeline.home.paths import STATES, Home
 from pipeline.home.records import FOLDER_OF, Attempts, End, Outcome, Result
-from pipeline.queue import job_queue, repair
-from pipeline.queue.job_queue import Claim, Queue
+from pipeline.queue import back_off, repair
+from pipeline.queue.claims import Claim, Ended
+from pipeline.queue.job_queue import Queue
 from pipeline.queue.tickets import Ticket
 
 NUM_WORKERS = 8
@@ -41,15 +42,15 @@ def queue(home: Home) -> Queue:
 
 def claim(queue: Queue, worker: str = "worker") -> Claim:
     found = queue.claim(worker)
-    assert found is not None
+    assert isinstance(found, Claim)
     return found
 
 
 def settle(queue: Queue, claimed: Claim, outcome: Outcome, why: str = "because") -> str:
     """As a worker does it."""
-    state = queue.settle(claimed, Result(claimed.attempts.number, outcome, why))
+    queue.settle(claimed, Result(claimed.attempts.number, outcome, why))
     claimed.lease.release()
-    return state
+    return where(queue, claimed.id)
 
 
 def where(queue: Queue, job_id: str) -> str:
@@ -154,7 +155,7 @@ def submit_under_strace(home: Home, tmp_path: Path) -> Any:
     return run
 
 
-CALLS = [("fsync", 1), ("fsync", 2), ("link,linkat", 1), ("unlink,unlinkat", 1), ("write", 1)]
+CALLS = [("fsync", 1), ("fsync", 2), ("link,linkat", 1), ("write", 1)]
 
 
 @needs_strace
@@ -172,7 +173,21 @@ def test_no_id_is_printed_and_nothing_submitted_where_the_kernel_refuses(
 
 
 @needs_strace
-@pytest.mark.parametrize(("call", "when"), CALLS)
+def test_a_temporary_that_cannot_be_removed_does_not_undo_what_was_submitted(
+    home: Home, submit_under_strace: Any
+) -> None:
+    """It is swept later."""
+    done = submit_under_strace("unlink,unlinkat:error=EIO:when=1")
+    assert done.returncode == 0, done
+    assert done.stdout.strip() in Queue(home).tickets.ids("pending")
+    [left] = home.queue.tmp.glob(".*.tmp")
+    os.utime(left, (0, 0))
+    repair.repair(Queue(home))
+    assert not left.exists()
+
+
+@needs_strace
+@pytest.mark.parametrize(("call", "when"), [*CALLS, ("unlink,unlinkat", 1)])
 def test_an_id_that_was_printed_survives_a_kill(home: Home, submit_under_strace: Any, call: str, when: int) -> None:
     done = submit_under_strace(f"{call}:signal=KILL:when={when}")
     assert done.returncode in (-signal.SIGKILL, 128 + signal.SIGKILL)
@@ -325,9 +340,10 @@ def test_a_ticket_that_this_version_does_not_take_ends_as_invalid(queue: Queue) 
     ticket = json.loads(path.read_text())
     ticket["spec"]["model"] = {"name": "of the future"}
     path.write_text(json.dumps(ticket))
-    assert queue.claim("worker") is None
+    ended = queue.claim("worker")
     end = End.read(queue.paths.end(job_id))
     assert end is not None
+    assert ended == Ended(job_id, end), "whoever claims is told, to say so"
     assert end.outcome == "invalid"
     assert "this version of the program does not take its spec" in end.why
     assert where(queue, job_id) == "failed"
@@ -341,7 +357,12 @@ def test_a_deeply_nested_spec_ends_or_goes_to_quarantine(queue: Queue, depth: in
     ticket = json.loads(path.read_text())
     ticket["spec"]["data"] = "NESTED"
     path.write_text(json.dumps(ticket).replace('"NESTED"', "[" * depth + "]" * depth))
-    assert claim(queue).id == good
+    ended = queue.claim("worker")
+    if ended is not None and ended.id == job_id:
+        assert isinstance(ended, Ended)
+        assert ended.end.outcome == "invalid"
+        assert claim(queue).id == good
+    repair.repair(queue)
     assert not queue.paths.ticket("pending", job_id).exists()
 
 
@@ -362,7 +383,9 @@ def test_an_end_is_recorded_and_the_ticket_follows(queue: Queue, outcome: Any) -
     job_id = queue.submit(quick_spec(resources={"retries": 0, "priority": 3}))
     claimed = claim(queue)
     result = Result(1, outcome, "because", 2, 3, 40, {"test/accuracy": 0.5})
-    assert queue.settle(claimed, result) == where(queue, job_id) == FOLDER_OF[outcome]
+    end = queue.settle(claimed, result)
+    assert end is not None
+    assert (end.outcome, where(queue, job_id)) == (outcome, FOLDER_OF[outcome])
     end = End.read(queue.paths.end(job_id))
     assert end is not None
     assert (end.outcome, end.why, end.epoch, end.step, end.metrics) == (outcome, "because", 2, 40, result.metrics)
@@ -412,7 +435,8 @@ def test_an_end_that_comes_right_after_a_look_for_one_is_not_taken_for_damaged(
         return end
 
     monkeypatch.setattr(End, "read", read_just_before_the_first_end)
-    assert queue.end(first, second) == "done"
+    assert queue.end(first, second).end.why == "first"
+    assert where(queue, job_id) == "done"
     end = read(queue.paths.end(job_id))
     assert end is not None
     assert end.why == "first"
@@ -422,9 +446,9 @@ def test_an_end_that_comes_right_after_a_look_for_one_is_not_taken_for_damaged(
 def test_a_second_end_changes_nothing(queue: Queue) -> None:
     job_id = queue.submit(quick_spec())
     claimed = claim(queue)
-    assert queue.settle(claimed, Result(1, "succeeded", "first")) == "done"
+    first = queue.settle(claimed, Result(1, "succeeded", "first"))
     before = queue.paths.end(job_id).read_bytes()
-    assert queue.settle(claimed, Result(1, "failed", "second")) == "done"
+    assert queue.settle(claimed, Result(1, "failed", "second")) == first, "the first stands"
     assert queue.paths.end(job_id).read_bytes() == before
 
 
@@ -497,7 +521,7 @@ def test_a_clock_set_back_or_a_damaged_wait_holds_no_job(queue: Queue, value: An
 
 def test_a_wait_is_never_longer_than_twice_the_longest_back_off(queue: Queue) -> None:
     job_id = queue.submit(quick_spec())
-    longest = 2 * job_queue.BACK_OFF_S[-1]
+    longest = 2 * back_off.BACK_OFF_S[-1]
     queue.paths.wait(job_id).write_text(json.dumps({"until": time.time() + longest - 5}))
     assert queue.claim("worker") is None
     queue.paths.wait(job_id).write_text(json.dumps({"until": time.time() + longest + 5}))

@@ -26,7 +26,8 @@ from pipeline.home.lease import Lease
 from pipeline.home.paths import STATES, Home
 from pipeline.home.records import FOLDER_OF, Attempts, End, Outcome, Result
 from pipeline.queue import repair, views
-from pipeline.queue.job_queue import Claim, Queue
+from pipeline.queue.claims import Claim, Ended
+from pipeline.queue.job_queue import Queue
 
 Given = tuple[Path, str]
 
@@ -44,22 +45,26 @@ def queue(home: Home) -> Queue:
 
 def claim(queue: Queue) -> Claim:
     found = queue.claim("worker")
-    assert found is not None
+    assert isinstance(found, Claim)
     return found
+
+
+def lines(done: list[repair.Repaired]) -> list[str]:
+    return [repaired.line for repaired in done]
 
 
 def attempt(queue: Queue, outcome: Outcome) -> str | None:
     """One attempt, as a worker and its child record it; the state after it, None where there was nothing to claim."""
     claimed = queue.claim("worker")
-    if claimed is None:
+    if not isinstance(claimed, Claim):
         return None
     result = Result(claimed.attempts.number, outcome, f"{outcome}, as it was", step=10)
     durable.make_folder(queue.home.run(claimed.id).root)
     queue.home.run(claimed.id).log(claimed.attempts.number).touch()
     result.write(queue.home.run(claimed.id).result)
-    state = queue.settle(claimed, result)
+    queue.settle(claimed, result)
     claimed.lease.release()
-    return state
+    return queue.tickets.state(claimed.id)
 
 
 def abandon(queue: Queue, job_id: str) -> None:
@@ -203,8 +208,9 @@ def finish(queue: Queue, job_id: str, state: str) -> None:
         before = queue.attempts(job_id).number
         queue.paths.wait(job_id).unlink(missing_ok=True)
         if queue.is_cancel_requested(job_id):
-            assert queue.claim("worker") is None
-            assert check_is_whole(queue, job_id) == "cancelled"
+            ended = queue.claim("worker")
+            assert isinstance(ended, Ended)
+            assert ended.end.outcome == check_is_whole(queue, job_id) == "cancelled"
             repair.retry(queue, job_id)
         assert attempt(queue, "succeeded") == "done"
         assert queue.attempts(job_id).number == before + 1
@@ -223,21 +229,21 @@ def test_an_attempt_that_ended_is_not_run_again_after_a_kill_while_its_end_was_r
 
 def test_a_job_whose_worker_and_child_died_is_tried_again(queue: Queue) -> None:
     job_id = abandoned(queue)
-    assert repair.repair(queue) == [f"{job_id}: its worker died; now pending"]
+    assert lines(repair.repair(queue)) == [f"{job_id}: its worker died; now pending"]
     [entry] = queue.attempts(job_id).entries
     assert entry["outcome"] == "lost"
     assert queue.attempts(job_id).retries_used == 1
-    result = Result.read(queue.home.run(job_id).result)
-    assert result is not None
-    assert result.why == "attempt 1 was lost: its worker was killed, or the machine went down"
+    assert entry["why"] == "attempt 1 was lost: its worker was killed, or the machine went down"
+    assert not queue.home.run(job_id).result.exists(), "that is the attempt's own"
 
 
 def test_a_job_whose_retries_have_run_out_is_lost(queue: Queue) -> None:
     job_id = queue.submit(quick_spec(resources={"retries": 0}))
     abandon(queue, job_id)
-    assert repair.repair(queue) == [f"{job_id}: its worker died; now failed"]
+    [repaired] = repair.repair(queue)
     end = End.read(queue.paths.end(job_id))
     assert end is not None
+    assert repaired == repair.Repaired(f"{job_id}: its worker died; lost: {end.why}", job_id, end)
     assert end.outcome == "lost"
 
 
@@ -316,13 +322,13 @@ def test_a_job_that_cannot_be_repaired_now_does_not_stop_the_repair_of_others(qu
     first, second = waiting(queue), waiting(queue)
     abandon(queue, first)
     abandon(queue, second)
-    queue.home.run(first).root.parent.mkdir(exist_ok=True)
-    queue.home.run(first).root.touch()  # a file where its run should be
-    lines = repair.repair(queue)
-    assert any(line.startswith(f"{first}: its worker died, and it cannot be queued again now") for line in lines)
-    assert f"{second}: its worker died; now pending" in lines
-    queue.home.run(first).root.unlink()
-    assert repair.repair(queue) == [f"{first}: its worker died; now pending"]
+    queue.paths.lease(first).unlink()
+    queue.paths.lease(first).symlink_to("nowhere")  # which is never followed
+    done = lines(repair.repair(queue))
+    assert any(line.startswith(f"{first}: its worker died, and it cannot be queued again now") for line in done)
+    assert f"{second}: its worker died; now pending" in done
+    queue.paths.lease(first).unlink()
+    assert lines(repair.repair(queue)) == [f"{first}: its worker died; now pending"]
 
 
 def test_what_killed_processes_were_writing_is_removed_when_it_is_old(queue: Queue) -> None:
@@ -364,7 +370,9 @@ def test_cancelling_a_running_job_asks_its_worker(queue: Queue) -> None:
     assert repair.cancel(queue, job_id) == "stopping"
     assert queue.is_cancel_requested(job_id)
     assert queue.tickets.state(job_id) == "running"
-    assert queue.settle(claimed, Result(1, "cancelled", "cancelled at step 5")) == "cancelled"
+    end = queue.settle(claimed, Result(1, "cancelled", "cancelled at step 5"))
+    assert end is not None
+    assert queue.tickets.state(job_id) == end.outcome == "cancelled"
     claimed.lease.release()
     assert not queue.is_cancel_requested(job_id)
 
@@ -399,20 +407,20 @@ def test_a_job_cancelled_while_it_is_claimed_is_cancelled_or_told_to_stop(queue:
     """Many times at once, from two threads; whoever is first, the job does not run on."""
     for _ in range(60):
         job_id = waiting(queue)
-        claims: list[Claim | None] = []
+        claims: list[Claim | Ended | None] = []
         claimer = threading.Thread(target=lambda claims=claims: claims.append(queue_at(queue.home.root).claim("w")))
         claimer.start()
         answer = repair.cancel(queue, job_id)
         claimer.join()
         [claimed] = claims
-        if claimed is not None:
+        if isinstance(claimed, Claim):
             assert answer == "stopping"
             assert queue.is_cancel_requested(job_id)
             queue.settle(claimed, Result(1, "cancelled", "cancelled"))
             claimed.lease.release()
         elif queue.tickets.state(job_id) == "pending":  # each was in the other's way
             assert answer == "stopping"
-            assert queue.claim("w") is None
+            assert isinstance(queue.claim("w"), Ended)
         assert check_is_whole(queue, job_id) == "cancelled"
 
 
@@ -495,7 +503,7 @@ def test_a_job_that_goes_back_and_forth_is_never_missing_from_the_status(queue: 
     finally:
         stop.set()
         mover.join()
-    assert [view["id"] for view in views.jobs(queue)] == [job_id]
+    assert [view.id for view in views.jobs(queue)] == [job_id]
 
 
 # Any order of everything
@@ -530,7 +538,7 @@ class AnyOrder(RuleBasedStateMachine):
             path.unlink()
         claimed = self.queue.claim("worker")
         assert (claimed is None) == (self.pick("pending") is None)
-        if claimed is not None:
+        if isinstance(claimed, Claim):
             assert self.state[claimed.id] == "pending"
             self.state[claimed.id], self.running[claimed.id] = "running", claimed
 
@@ -538,7 +546,8 @@ class AnyOrder(RuleBasedStateMachine):
     def settle(self, outcome: Any) -> None:
         if self.running:
             job_id, claimed = self.running.popitem()
-            self.state[job_id] = self.queue.settle(claimed, Result(claimed.attempts.number, outcome, "because"))
+            self.queue.settle(claimed, Result(claimed.attempts.number, outcome, "because"))
+            self.state[job_id] = self.queue.tickets.state(job_id) or "nowhere"
             if job_id in self.cancelled and outcome not in ("succeeded", "failed"):
                 assert self.state[job_id] == "cancelled"
             self.cancelled.discard(job_id)
@@ -587,7 +596,9 @@ class AnyOrder(RuleBasedStateMachine):
 
     @rule()
     def repair(self) -> None:
-        assert repair.repair(self.queue) == []
+        """Of jobs nothing is to be repaired here; what does not belong there goes."""
+        assert all(line.startswith("to quarantine: ") for line in lines(repair.repair(self.queue)))
+        assert self.queue.foreign() == []
 
     @invariant()
     def every_job_is_where_the_model_says(self) -> None:

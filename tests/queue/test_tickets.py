@@ -18,8 +18,9 @@ from quick import quick_spec
 from pipeline.errors import UsageError
 from pipeline.home.ids import age_key, new_id
 from pipeline.home.paths import STATES, Home
+from pipeline.queue import repair, views
 from pipeline.queue.job_queue import Queue
-from pipeline.queue.tickets import MAX_TICKET_BYTES, Ticket
+from pipeline.queue.tickets import MAX_TICKET_BYTES, ForeignFile, Ticket
 
 ID = "foreign-20261120T101112000001Z-00ff00"
 
@@ -102,34 +103,53 @@ def test_a_ticket_reads_back_as_it_was_written(queue: Queue) -> None:
     spec = quick_spec(resources={"priority": 7}, train={"seed": 2**63 - 1})
     job_id = queue.submit(spec)
     ticket = queue.tickets.read("pending", job_id)
-    assert ticket is not None
+    assert isinstance(ticket, Ticket)
     assert (ticket.id, ticket.name, ticket.priority) == (job_id, "quick", 7)
     assert ticket.validated() == spec
 
 
 @pytest.mark.parametrize("state", STATES)
 @pytest.mark.parametrize("kind", FOREIGN)
-def test_what_is_no_ticket_goes_to_quarantine_with_a_reason(queue: Queue, state: str, kind: str) -> None:
+def test_what_is_no_ticket_is_told_when_looked_at_and_repair_takes_it_to_quarantine(
+    queue: Queue, state: str, kind: str
+) -> None:
     good = queue.submit(quick_spec())
     path = queue.paths.ticket(state, ID)
     FOREIGN[kind](path)
+    before = everything_in(queue)
     assert ID in queue.tickets.ids(state)
-    assert queue.tickets.read(state, ID) is None
+    file = queue.tickets.read(state, ID)
+    assert isinstance(file, ForeignFile)
+    assert [view.id for view in views.jobs(queue)] == [good]
+    assert everything_in(queue) == before, "looking changes nothing"
+    assert f"to quarantine: {file}" in [done.line for done in repair.repair(queue)]
     assert not os.path.lexists(path)
     [line] = queue.tickets.quarantined()
     assert line.startswith(f"{path}: it cannot be read: ")
     assert len(line) < 1000
     assert len(list(queue.paths.quarantine.iterdir())) == 2, "the file and its reason"
-    assert queue.tickets.read("pending", good) is not None
+    assert isinstance(queue.tickets.read("pending", good), Ticket)
+
+
+def everything_in(queue: Queue) -> dict[str, int]:
+    """Every file of the queue, and when its folder entry last changed."""
+    return {str(path): path.lstat().st_ctime_ns for path in queue.paths.root.rglob("*")}
 
 
 @pytest.mark.parametrize("state", STATES)
 @pytest.mark.parametrize("name", NAMES)
-def test_a_foreign_name_goes_to_quarantine_with_a_reason_on_one_line(queue: Queue, state: str, name: str) -> None:
+def test_a_foreign_name_is_passed_over_and_goes_to_quarantine_with_a_reason_on_one_line(
+    queue: Queue, state: str, name: str
+) -> None:
     good = queue.submit(quick_spec())
     (queue.paths.state(state) / name).write_text("content")
+    before = everything_in(queue)
     assert queue.tickets.ids(state) == ([good] if state == "pending" else [])
+    [file] = queue.foreign()
+    assert everything_in(queue) == before, "looking changes nothing"
+    repair.quarantine_foreign_files(queue)
     [line] = queue.tickets.quarantined()
+    assert line == str(file)
     assert "its name is not that of a ticket" in line
     assert "\n" not in line
     [kept] = [p for p in queue.paths.quarantine.iterdir() if p.suffix != ".why"]
@@ -139,7 +159,7 @@ def test_a_foreign_name_goes_to_quarantine_with_a_reason_on_one_line(queue: Queu
 def test_two_foreign_files_of_one_name_are_both_kept(queue: Queue) -> None:
     for state in ("pending", "done"):
         (queue.paths.state(state) / "notes.txt").write_text(state)
-        queue.tickets.ids(state)
+        repair.quarantine_foreign_files(queue)
     kept = [p.read_text() for p in queue.paths.quarantine.iterdir() if p.suffix != ".why"]
     assert sorted(kept) == ["done", "pending"]
 
@@ -148,6 +168,7 @@ def test_what_cannot_be_moved_to_quarantine_is_passed_over(queue: Queue) -> None
     good = queue.submit(quick_spec())
     (queue.paths.state("pending") / "foreign").touch()
     queue.paths.quarantine.rmdir()
+    repair.quarantine_foreign_files(queue)
     assert queue.tickets.ids("pending") == [good]
     assert queue.tickets.quarantined() == []
 

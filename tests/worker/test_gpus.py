@@ -18,7 +18,7 @@ from pipeline.home.paths import Home
 from pipeline.queue import repair
 from pipeline.queue.job_queue import Queue
 from pipeline.worker import gpus
-from pipeline.worker.gpus import VISIBLE, Gpus, Place, uuids, visible_gpus
+from pipeline.worker.gpus import VISIBLE, GpuLease, Gpus, uuids, visible_gpus
 
 FIRST, SECOND = "GPU-5d1c2a60-0c4f-1f0e-9d8a-3f7b6c5e4d21", "GPU-b8ea3855-276c-c9cb-b366-c6fa655957c5"
 PLAIN = f"GPU 0: NVIDIA H200 (UUID: {FIRST})\nGPU 1: NVIDIA H200 (UUID: {SECOND})\n"
@@ -60,7 +60,7 @@ def printing(listing: str) -> str:
     return f"[ \"$*\" = -L ] && cat <<'END'\n{listing}END"
 
 
-def take(gpus: Gpus, device: str = "auto") -> Place:
+def take(gpus: Gpus, device: str = "auto") -> GpuLease:
     place = gpus.take(device)
     assert place is not None
     return place

@@ -1,0 +1,49 @@
+"""What a process has in its hands that holds a job's lease: the job, to run it, or the end that it came to."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from pipeline.home.lease import Lease
+from pipeline.home.records import Attempts, End
+from pipeline.jobfile.spec import Resources, Spec
+from pipeline.queue.tickets import Ticket
+
+
+@dataclass
+class Claim:
+    """A job that this process may run. Holding the lease is the right to move its ticket."""
+
+    ticket: Ticket
+    lease: Lease
+    attempts: Attempts
+    spec: Spec | None = None  # None where this version of the program does not take it, or nobody means to run it
+
+    @property
+    def id(self) -> str:
+        return self.ticket.id
+
+    @property
+    def resources(self) -> Resources:
+        """Those of the spec; the defaults where this version of the program does not take it any more."""
+        return self.spec.resources if self.spec else Resources()
+
+
+@dataclass(frozen=True)
+class Ended:
+    """A job that ended in the hands of whoever looked at it, without being run."""
+
+    id: str
+    end: End
+
+
+RecordExecutor = Callable[[str], Mapping[str, Any]]
+"""From a job's id to what the record of its attempt says of who runs it."""
+
+
+def by_nobody(job_id: str) -> Mapping[str, Any]:
+    """For a claim that is not run."""
+    del job_id
+    return {}

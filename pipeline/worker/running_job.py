@@ -1,0 +1,60 @@
+"""A job that a worker has running: its claim, its attempt, and what it was asked to stop for."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+
+from pipeline.home.records import Outcome
+from pipeline.queue.claims import Claim
+from pipeline.stop import GRACE_S
+from pipeline.worker.executors.interface import RunningAttempt
+from pipeline.worker.verdicts import Verdict
+
+
+@dataclass
+class RunningJob:
+    claim: Claim
+    attempt: RunningAttempt
+    started_at: float = field(default_factory=time.monotonic)
+    asked: Outcome | None = None  # what it was asked to stop for
+    kill_at: float | None = None  # on the monotonic clock
+    gone_at: float | None = None  # when its attempt was first seen to have ended
+    verdict: Verdict | None = None  # on its attempt, while that could not be recorded yet
+
+    @property
+    def id(self) -> str:
+        return self.claim.id
+
+    @property
+    def number(self) -> int:
+        """Of the attempt."""
+        return self.claim.attempts.number
+
+    @property
+    def timeout_s(self) -> float | None:
+        return self.claim.resources.timeout
+
+    @property
+    def is_too_long(self) -> bool:
+        return self.timeout_s is not None and time.monotonic() - self.started_at > self.timeout_s
+
+    def ask_to_stop(self, outcome: Outcome) -> None:
+        """Ask once; what does not react within the grace period is killed."""
+        if self.asked is None:
+            self.asked = outcome
+            self.leave_soon()
+            self.attempt.ask_to_stop()
+
+    def leave_soon(self) -> None:
+        """It is to be gone within the grace period: it was asked, or has recorded its result and hangs after that."""
+        if self.kill_at is None:
+            self.kill_at = time.monotonic() + GRACE_S
+
+    def kill_if_overdue(self) -> None:
+        if self.kill_at is not None and time.monotonic() > self.kill_at:
+            self.attempt.kill()
+
+    def close(self) -> None:
+        self.attempt.close()
+        self.claim.lease.release()
