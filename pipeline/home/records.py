@@ -88,6 +88,14 @@ class Progress(_Record):
     def __post_init__(self) -> None:
         object.__setattr__(self, "metrics", _finite(self.metrics))
 
+    @classmethod
+    def glance(cls, path: Path) -> Progress | None:
+        """As `read`; None too where the disk does not give it: these are figures for people, and hold up no job."""
+        try:
+            return cls.read(path)
+        except OSError:
+            return None
+
 
 @dataclass(frozen=True)
 class Result(_Record):

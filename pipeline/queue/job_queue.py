@@ -198,7 +198,7 @@ class Queue:
     def end_waiting(self, claim: Claim) -> Ended:
         """End a cancelled job that nobody runs, with the figures that its latest attempt left."""
         run, number = self.home.run(claim.id), claim.attempts.number
-        left = Result.read(run.result) or Progress.read(run.progress) or Progress(0)
+        left = Result.read(run.result) or Progress.glance(run.progress) or Progress(0)
         return self.end(claim, Result.after(left, attempt=number, outcome="cancelled", why="cancelled while it waited"))
 
     def end(self, claim: Claim, result: Result) -> Ended:
@@ -276,20 +276,19 @@ class Queue:
     def worker_leases(self) -> list[Path]:
         return list(self.paths.leases.glob(".worker-*"))
 
-    def is_drained(self) -> bool:
+    def is_drained(self, but_for: Container[str] = ()) -> bool:
         """Whether nothing waits: no ticket, no retry for its time, no job of a dead worker for its child to leave.
 
-        Running jobs are looked at first: one that goes back is seen there, or among those that wait. Whose job it is
-        that has an unreadable record, nobody can say; it is not waited for.
+        Running jobs are looked at first: one that goes back is seen there, or among those that wait.
+        but_for: jobs that are not waited for, whatever state they are in.
         """
         running, alive = self.tickets.ids("running"), self.live_workers()
         if self.tickets.ids("pending"):
             return False
-        return all(self._is_in_good_hands(job_id, alive) for job_id in running)
+        return all(job_id in but_for or self._is_in_good_hands(job_id, alive) for job_id in running)
 
     def _is_in_good_hands(self, job_id: str, alive: Container[str]) -> bool:
         try:
-            attempts = self.attempts(job_id)
-        except OSError:
-            return True
-        return attempts.latest.get("worker", "") in alive
+            return self.attempts(job_id).latest.get("worker", "") in alive
+        except OSError:  # whose it is, nobody can say
+            return Lease.is_held(self.paths.lease(job_id))

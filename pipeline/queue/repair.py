@@ -6,8 +6,8 @@ All of it happens under the job's lease, so that it is safe beside any number of
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from pydantic import ValidationError
@@ -21,6 +21,7 @@ from pipeline.queue.job_queue import Queue
 from pipeline.queue.tickets import ForeignFile
 
 OLD_TEMPORARY_S = 3600.0
+HOPELESS = 3  # repairs in a row
 
 IsAlive = Callable[[Mapping[str, Any]], bool]
 """Whether the attempt that an entry of attempts.json is about lives, by its executor and handle.
@@ -36,6 +37,23 @@ class Repaired:
     line: str
     job_id: str = ""
     end: End | None = None
+    is_stuck: bool = False  # it could not be put right now, and is tried again
+
+
+@dataclass
+class StuckJobs:
+    """The jobs that repair could not help time after time, so that nobody waits for them."""
+
+    _times: dict[str, int] = field(default_factory=dict)
+
+    def count(self, done: Sequence[Repaired]) -> None:
+        """To be told of each repair."""
+        stuck = {repaired.job_id for repaired in done if repaired.is_stuck}
+        self._times = {job_id: self._times.get(job_id, 0) + 1 for job_id in stuck}
+
+    @property
+    def jobs(self) -> set[str]:
+        return {job_id for job_id, times in self._times.items() if times >= HOPELESS}
 
 
 def _holds_no_more_than_its_lease(entry: Mapping[str, Any]) -> bool:
@@ -57,7 +75,8 @@ def repair(queue: Queue, is_alive: IsAlive = _holds_no_more_than_its_lease) -> l
             try:
                 done += _place(queue, job_id, state)
             except OSError as error:
-                done.append(Repaired(f"{job_id}: cannot be repaired now: {durable.in_words(error)}", job_id))
+                why = f"cannot be repaired now: {durable.in_words(error)}"
+                done.append(Repaired(f"{job_id}: {why}", job_id, is_stuck=True))
     return done + repair_running(queue, is_alive)
 
 
@@ -100,7 +119,7 @@ def repair_running(queue: Queue, is_alive: IsAlive = _holds_no_more_than_its_lea
             done += _settle_if_abandoned(queue, job_id, is_alive)
         except OSError as error:
             why = f"its worker died, and it cannot be queued again now: {durable.in_words(error)}"
-            done.append(Repaired(f"{job_id}: {why}", job_id))
+            done.append(Repaired(f"{job_id}: {why}", job_id, is_stuck=True))
     return done
 
 
@@ -134,7 +153,7 @@ def _settle_abandoned(queue: Queue, job_id: str, lease: Lease) -> tuple[str | No
     run = queue.home.run(job_id)
     durable.remove_temporaries(queue.paths.job(job_id))
     if claim.attempts.is_open:
-        end = queue.settle(claim, _left_by(claim, Result.read(run.result), Progress.read(run.progress)))
+        end = queue.settle(claim, _left_by(claim, Result.read(run.result), Progress.glance(run.progress)))
     elif queue.is_cancel_requested(job_id):
         end = queue.end_waiting(claim).end
     else:

@@ -2,14 +2,27 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from dataclasses import dataclass, field
 
-from pipeline.home.records import Outcome
+from pipeline.home import durable
+from pipeline.home.paths import RunPaths
+from pipeline.home.records import Outcome, Progress
+from pipeline.jobfile import frozen
 from pipeline.queue.claims import Claim
 from pipeline.stop import GRACE_S
 from pipeline.worker.executors.interface import RunningAttempt
 from pipeline.worker.verdicts import Verdict
+
+
+def prepare_run(run: RunPaths, claim: Claim) -> None:
+    """Leave in the run's folder what an attempt goes by, and what people see until it speaks for itself."""
+    number = claim.attempts.number
+    assert claim.spec is not None
+    frozen.save(run, claim.spec)
+    before = Progress.glance(run.progress) or Progress(number)
+    durable.replace_json(run.progress, dataclasses.replace(before, attempt=number, note="starting").to_json())
 
 
 @dataclass

@@ -9,7 +9,6 @@ Nothing here imports torch, or knows what an attempt computes: they share a comm
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import math
 import os
 import time
@@ -22,12 +21,11 @@ from pipeline.home import durable
 from pipeline.home.lease import Lease
 from pipeline.home.paths import Home
 from pipeline.home.records import End, Progress, Result
-from pipeline.jobfile import frozen
 from pipeline.queue import checks, repair
 from pipeline.queue.claims import Claim, Ended
 from pipeline.queue.job_queue import Queue
 from pipeline.queue.live_workers import new_name
-from pipeline.queue.repair import Repaired
+from pipeline.queue.repair import Repaired, StuckJobs
 from pipeline.stop import ASKED, GRACE_S, Stop
 from pipeline.worker.background_reports import BackgroundReports
 from pipeline.worker.complaints import Complaints
@@ -35,7 +33,7 @@ from pipeline.worker.display import Display
 from pipeline.worker.executors.interface import Executor
 from pipeline.worker.executors.local import LocalExecutor
 from pipeline.worker.room import Room
-from pipeline.worker.running_job import RunningJob
+from pipeline.worker.running_job import RunningJob, prepare_run
 from pipeline.worker.verdicts import judge
 
 TICK_S = 0.2
@@ -63,6 +61,7 @@ class Worker:
         self.executor = LocalExecutor(self.home, self.slots)
         self.reports = BackgroundReports(self.home, self.display.say)
         self.room = Room((self.home.queue.root, self.home.runs), self.display.say)
+        self.stuck = StuckJobs()
         self.complaints = Complaints(self.display.say)
         self._is_all_repaired = False
         self._repaired_at = self._beaten_at = -math.inf
@@ -74,9 +73,10 @@ class Worker:
         lease = self.lease_a_name()
         try:
             self.beat(lease)
-            for check in checks.check_home(self.home):
-                if check.verdict != "ok" and check.name != "workers":
-                    self.display.say(f"{check.verdict}: {check.name}: {check.text}")
+            with self.trying_again("the home"):
+                for check in checks.check_home(self.home):
+                    if check.verdict != "ok" and check.name != "workers":
+                        self.display.say(f"{check.verdict}: {check.name}: {check.text}")
             self.tick()
             while not self.is_done():
                 time.sleep(TICK_S)
@@ -114,7 +114,7 @@ class Worker:
             return False
         is_drained = False
         with self.trying_again("the queue"):
-            is_drained = self.drain and self.queue.is_drained()
+            is_drained = self.drain and self.queue.is_drained(but_for=self.stuck.jobs)
         return bool(self.stop.why) or is_drained
 
     def tick(self) -> None:
@@ -167,7 +167,7 @@ class Worker:
     def start(self, claim: Claim) -> None:
         """Start the job's next attempt. Raises OSError; then the claim is given back, or the next repair does it."""
         try:
-            self.prepare_run(claim)
+            prepare_run(self.home.run(claim.id), claim)
             attempt = self.executor.start(claim)
         except BaseException as error:
             self.give_back(claim, error)
@@ -175,14 +175,6 @@ class Worker:
         self.jobs.append(RunningJob(claim, attempt))
         words = [f"{claim.id}: attempt {claim.attempts.number} starts", attempt.describe()]
         self.display.say(" ".join(filter(None, words)))
-
-    def prepare_run(self, claim: Claim) -> None:
-        """Leave in the run's folder what the attempt goes by, and what people see until it speaks for itself."""
-        run, number = self.home.run(claim.id), claim.attempts.number
-        assert claim.spec is not None
-        frozen.save(run, claim.spec)
-        before = Progress.read(run.progress) or Progress(number)
-        durable.replace_json(run.progress, dataclasses.replace(before, attempt=number, note="starting").to_json())
 
     def give_back(self, claim: Claim, error: BaseException) -> None:
         lacked_room = isinstance(error, OSError) and error.errno in durable.DISK_FULL
@@ -241,11 +233,11 @@ class Worker:
         job.gone_at = job.gone_at or time.monotonic()
         run = self.home.run(job.id)
         try:
-            return Result.read(run.result), Progress.read(run.progress)
+            return Result.read(run.result), Progress.glance(run.progress)
         except OSError:
             if time.monotonic() < job.gone_at + RECORD_S:
                 raise
-            return None, None
+            return None, Progress.glance(run.progress)
 
     def tell_end(self, job_id: str, end: End) -> None:
         """Say how a job ended, count it, and have its report written."""
@@ -254,7 +246,7 @@ class Worker:
         self.reports.ask(job_id)
 
     def progress(self, job: RunningJob) -> Progress | None:
-        progress = Progress.read(self.home.run(job.id).progress)
+        progress = Progress.glance(self.home.run(job.id).progress)
         return progress if progress and progress.attempt == job.number else None
 
     # Repairing and leaving
@@ -271,6 +263,7 @@ class Worker:
         else:
             done = repair.repair(self.queue, self.is_alive)
             self._is_all_repaired = True
+        self.stuck.count(done)
         for repaired in done:
             self.tell_repair(repaired)
 
