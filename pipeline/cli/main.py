@@ -175,6 +175,8 @@ def status(
         )
     else:
         print_lines(status_table(views, all_ended=everything))
+    for file in queue.foreign():
+        message(f"not a ticket, the next worker puts it into quarantine: {file}")
     for line in queue.tickets.quarantined():
         message(f"in quarantine: {line}")
     if any(view.state == "pending" for view in views):

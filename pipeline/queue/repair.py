@@ -172,7 +172,8 @@ def _left_by(claim: Claim, result: Result | None, progress: Progress | None) -> 
 
 def _remove_old_temporaries(queue: Queue) -> None:
     """Half-written files of processes that were killed; nobody was told of them."""
-    for folder in (queue.paths.tmp, queue.paths.control, queue.paths.quarantine):
+    folders = (queue.paths.tmp, queue.paths.control, queue.paths.quarantine, queue.paths.root, queue.home.runs)
+    for folder in folders:
         durable.remove_temporaries(folder, older_than_s=OLD_TEMPORARY_S)
 
 

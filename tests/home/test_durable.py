@@ -100,3 +100,49 @@ def test_json_that_was_written_reads_back(tmp_path: Path) -> None:
     value = {"text": "añ\n\u2028", "number": 0.1, "list": [None, True]}
     durable.replace_json(tmp_path / "file", value)
     assert durable.read_json(tmp_path / "file") == value
+
+
+def test_an_error_names_the_file_that_was_to_be_written_and_no_temporary_one(tmp_path: Path) -> None:
+    gone = tmp_path / "gone"
+    for write in (
+        lambda path: durable.replace_json(path, {}),
+        lambda path: durable.create(path, b"", by_way_of=gone),
+        lambda path: durable.write_temporary(gone, path.name, lambda file: file.write(b"")),
+    ):
+        with pytest.raises(FileNotFoundError) as caught:
+            write(gone / "record.json")
+        assert caught.value.filename == str(gone / "record.json")
+        assert durable.in_words(caught.value) == f"No such file or directory: {gone / 'record.json'}"
+
+
+def test_a_full_disk_is_said_of_the_file_that_did_not_fit(small_disk: Path) -> None:
+    with pytest.raises(OSError, match="No space left") as caught:
+        durable.replace(small_disk / "large", lambda file: file.write(bytes(1_000_000)))
+    assert durable.in_words(caught.value) == f"No space left on device: {small_disk / 'large'}"
+    assert list(small_disk.iterdir()) == []
+
+
+def test_a_dangling_link_is_there_and_a_file_below_a_file_is_not(tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to("nowhere")
+    (tmp_path / "file").touch()
+    assert durable.is_there(tmp_path / "link")
+    assert not durable.is_there(tmp_path / "file" / "below")
+    assert not durable.is_there(tmp_path / "absent")
+    (tmp_path / "round").symlink_to("round")
+    with pytest.raises(OSError, match="symbolic links"):
+        durable.is_there(tmp_path / "round" / "x")
+
+
+def test_temporaries_of_the_dead_are_removed_and_nothing_else(tmp_path: Path) -> None:
+    kept = [tmp_path / name for name in ("record.json", ".hidden", "x.tmp")]
+    old, new = tmp_path / ".record.json.1.ab.tmp", tmp_path / ".record.json.2.cd.tmp"
+    for path in (*kept, old, new):
+        path.touch()
+    os.utime(old, (0, 0))
+    (tmp_path / ".folder.tmp").mkdir()
+    durable.remove_temporaries(tmp_path, older_than_s=60)
+    assert not old.exists()
+    assert new.exists()
+    durable.remove_temporaries(tmp_path)
+    assert sorted(tmp_path.iterdir()) == sorted([*kept, tmp_path / ".folder.tmp"])
+    durable.remove_temporaries(tmp_path / "absent")

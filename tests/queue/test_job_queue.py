@@ -561,6 +561,38 @@ def test_a_queue_is_drained_when_nothing_waits_and_every_running_job_has_a_worke
     assert queue.is_drained()
 
 
+def test_a_job_that_goes_back_between_two_looks_is_not_overlooked(queue: Queue) -> None:
+    """It is queued again just when one of the folders was listed and the other was not yet."""
+    job_id = queue.submit(quick_spec())
+    claimed = claim(queue)
+    listed: list[str] = []
+
+    def requeue_at_the_second_look(event: str, arguments: tuple[object, ...]) -> None:
+        name = Path(str(arguments[0])).name if event == "os.listdir" and arguments[0] else ""
+        if name in ("pending", "running") and len(listed) < 2:
+            listed.append(name)
+            if len(listed) == 2:
+                queue.tickets.move(job_id, "running", "pending")
+
+    sys.addaudithook(requeue_at_the_second_look)
+    assert not queue.is_drained()
+    assert len(listed) == 2
+    claimed.lease.release()
+
+
+def test_what_a_killed_worker_was_writing_of_a_job_goes_with_the_next_claim(queue: Queue) -> None:
+    job_id = queue.submit(quick_spec())
+    settle(queue, claim(queue), "interrupted")
+    left = queue.paths.job(job_id) / ".attempts.json.123.abcd.tmp"
+    left.write_text("{")
+    claimed = claim(queue)
+    assert not left.exists()
+    left.write_text("{")
+    claimed.lease.release()
+    repair.repair(queue)
+    assert not left.exists(), "nor is it left by a repair"
+
+
 def test_live_workers_are_those_who_hold_a_lease(queue: Queue) -> None:
     queue.paths.worker_lease("dead").touch()
     lease = Lease.acquire(queue.paths.worker_lease("alive"))

@@ -69,7 +69,7 @@ def output(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def start(output: Path) -> Iterator[Start]:
-    """Starts a worker, after some `faults`, whose attempts run a shell's command instead of training if one is given."""
+    """Starts a worker, after some `faults`; its attempts run a shell's command instead of training, if one is given."""
     started: list[subprocess.Popen[bytes]] = []
 
     def run(home: Home, *arguments: str, command: str = "", faults: str = "") -> subprocess.Popen[bytes]:
@@ -226,7 +226,7 @@ def test_a_record_that_cannot_be_read_is_said_in_its_row_and_the_rest_is_shown(q
     claim.lease.release()
 
 
-@pytest.mark.parametrize("end", ["attempts.json", "progress.json"])
+@pytest.mark.parametrize("end", ["attempts.json", "result.json"])
 def test_an_unreadable_record_does_not_keep_a_drain_from_leaving(
     queue: Queue, start: Start, output: Path, end: str
 ) -> None:
@@ -235,7 +235,7 @@ def test_an_unreadable_record_does_not_keep_a_drain_from_leaving(
     claim = queue.claim("gone")
     assert isinstance(claim, Claim)
     queue.home.run(bad).root.mkdir(parents=True)
-    queue.home.run(bad).progress.write_text("{}")
+    queue.home.run(bad).result.write_text("{}")
     claim.lease.release()
     good = queue.submit(quick_spec("good"))
     worker = start(queue.home, "--drain", command="exit 4", faults=ALWAYS.format(end=f"{bad}/{end}"))
@@ -246,10 +246,22 @@ def test_an_unreadable_record_does_not_keep_a_drain_from_leaving(
     assert said.count("cannot be queued again now") == 1, "once a minute"
 
 
+def test_figures_that_cannot_be_read_hold_up_nothing(queue: Queue, start: Start) -> None:
+    job_id = queue.submit(quick_spec(resources={"retries": 1}))
+    claim = queue.claim("gone")
+    assert isinstance(claim, Claim)
+    queue.home.run(job_id).root.mkdir(parents=True)
+    queue.home.run(job_id).progress.write_text("{}")
+    claim.lease.release()
+    faults = ALWAYS.format(end=f"{job_id}/progress.json")
+    assert start(queue.home, "--drain", command="exit 4", faults=faults).wait(timeout=60) == 1
+    assert [entry["outcome"] for entry in queue.attempts(job_id).entries] == ["lost", "failed"]
+
+
 def test_complaints_name_no_temporary_file_so_that_each_comes_once(
     small_disk: Path, start: Start, output: Path
 ) -> None:
-    """A lock that cannot be taken because the folder is a link into nothing, many turns long."""
+    """A record that cannot be written, many turns long; the one on the disk has another temporary name each time."""
     queue = Queue(Home(small_disk))
     job_id = queue.submit(quick_spec(resources={"retries": 0}))
     faults = """
