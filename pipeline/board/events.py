@@ -80,24 +80,35 @@ class _Reader:
         self.tensor_tags: set[str] = set()  # only the first value of a tag says what it is
 
     def read(self, path: Path) -> None:
+        has_begun = _attempt_number(path) == 0  # files of other programs need not say from which step on they speak
+        has_damage = False
         for record in _records(path, self.damaged):
-            event = Event()
-            try:
-                event.ParseFromString(record.data)
-                values = list(self.scalars(event))
-            except (DecodeError, ValueError, TypeError):
-                self.leave_out(record)
+            parsed = self.parse(record)
+            if parsed is None:
+                has_damage = True
                 continue
-            starts = event.session_log.status == SessionLog.START
-            if not values and not starts:
-                continue
-            if not record.is_whole():
-                self.leave_out(record)
-                continue
-            if starts:
+            event, values = parsed
+            begins = event.session_log.status == SessionLog.START
+            if begins or (values and has_damage and not has_begun):  # its beginning is lost: it spoke from here on
                 self.take_back(event.step)
+            has_begun = has_begun or begins or bool(values)
             for tag, value in values:
                 self.curves.setdefault(tag, {})[event.step] = Point(event.step, event.wall_time, value)
+
+    def parse(self, record: _Record) -> tuple[Any, list[tuple[str, float]]] | None:
+        """Returns an event and its scalars; None where it is damaged, which is told. Checks only what is made use of."""
+        event = Event()
+        try:
+            event.ParseFromString(record.data)
+            values = list(self.scalars(event))
+            is_used = bool(values) or event.session_log.status == SessionLog.START
+        except (DecodeError, ValueError, TypeError):
+            is_whole = False
+        else:
+            is_whole = not is_used or record.is_whole()
+        if not is_whole:
+            self.damaged(f"{record.path}: damaged at byte {record.at:,}: a step's values are left out")
+        return (event, values) if is_whole else None
 
     def scalars(self, event: Any) -> Iterator[tuple[str, float]]:
         """From the fields that TensorFlow 1 and PyTorch fill, and from TensorFlow 2's."""
@@ -115,9 +126,6 @@ class _Reader:
         for tag, points in self.curves.items():
             if any(step >= first_step for step in points):
                 self.curves[tag] = {step: point for step, point in points.items() if step < first_step}
-
-    def leave_out(self, record: _Record) -> None:
-        self.damaged(f"{record.path}: damaged at byte {record.at:,}: a step's values are left out")
 
 
 def _records(path: Path, damaged: Callable[[str], object]) -> Iterator[_Record]:
@@ -141,16 +149,21 @@ def _records(path: Path, damaged: Callable[[str], object]) -> Iterator[_Record]:
 
 
 def _by_attempt(paths: list[Path]) -> list[Path]:
-    """By the number at the end of their names; of files without one, by the time of the first event."""
-    times = {}
-    for path in paths:
-        record = next(_records(path, _say_nothing), None)
-        with contextlib.suppress(DecodeError):
-            times[path] = Event.FromString(record.data).wall_time if record else 0.0
-    return sorted(times, key=lambda path: (_place(path), times[path], path.name))
+    """Sorts files by the number at the end of their names, and those without one by the time of their first event."""
+    return sorted(paths, key=lambda path: (_attempt_number(path), _first_time(path), path.name))
 
 
-def _place(path: Path) -> int:
-    """As `Board` has written it. A name is `events.out.tfevents.<time>.<host>.<process>.<number><suffix>`."""
-    place = path.suffix.removeprefix(".")
-    return int(place) if place.isdecimal() else 0
+def _attempt_number(path: Path) -> int:
+    """Returns what `Board` has written into the name, `events.out.tfevents.<time>.<host>.<process>.<number><suffix>`;
+    0 where another program wrote the file."""
+    number = path.suffix.removeprefix(".")
+    return int(number) if number.isdecimal() else 0
+
+
+def _first_time(path: Path) -> float:
+    """Returns the time of the first event that is whole, in seconds since 1970; 0 where there is none."""
+    for record in _records(path, _say_nothing):
+        if record.is_whole():
+            with contextlib.suppress(DecodeError):
+                return float(Event.FromString(record.data).wall_time)
+    return 0.0

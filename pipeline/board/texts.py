@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 
-from pipeline.home.records import ClassScore
+from pipeline.home.evaluation_record import ClassScore
 
 
 def code(text: str, language: str = "") -> str:

@@ -2,7 +2,7 @@
 
     python -m pipeline.results.report HOME ID
 
-writes `runs/<id>/report.html`, at a low priority: so a worker does when a job has ended (reporting.py). Nothing here
+writes `runs/<id>/report.html`, at a low priority: so a worker does when a job has ended (`worker/`). Nothing here
 loads torch. What a run lacks, or what is damaged in it, the page says; no state of a run is an error.
 """
 
@@ -27,8 +27,9 @@ from pipeline.board import events, tags
 from pipeline.board.conditions import conditions, part
 from pipeline.errors import PipelineError, UsageError
 from pipeline.home import durable
+from pipeline.home.evaluation_record import EvaluationRecord
 from pipeline.home.paths import Home, RunPaths
-from pipeline.home.records import Evaluated, now
+from pipeline.home.records import now
 from pipeline.results import report_charts, report_classes, report_facts
 from pipeline.results.report_charts import percent
 from pipeline.results.report_facts import Facts, duration, moment
@@ -146,10 +147,10 @@ def _curves(run: RunPaths, notes: list[str]) -> Curves:
         return {}
 
 
-def _evaluated(run: RunPaths, notes: list[str]) -> Evaluated | None:
+def _evaluated(run: RunPaths, notes: list[str]) -> EvaluationRecord | None:
     evaluated = None
     with contextlib.suppress(OSError):
-        evaluated = Evaluated.read(run.evaluation)
+        evaluated = EvaluationRecord.read(run.evaluation)
     if evaluated is None:
         if os.path.lexists(run.evaluation):
             notes.append("evaluation.json is damaged, so the figures of the classes are missing.")
@@ -161,7 +162,7 @@ def _evaluated(run: RunPaths, notes: list[str]) -> Evaluated | None:
     return evaluated
 
 
-def headline(job: Facts, curves: Curves, evaluated: Evaluated | None) -> list[tuple[str, str, str]]:
+def headline(job: Facts, curves: Curves, evaluated: EvaluationRecord | None) -> list[tuple[str, str, str]]:
     """Label, figure, and what belongs to it: the figures that people look for first."""
     metrics, rows = job.metrics, list[tuple[str, str, str]]()
     accuracy = metrics.get(tags.TEST_ACCURACY, evaluated.accuracy if evaluated else None)
@@ -199,7 +200,7 @@ def _why_no_evaluation(job: Facts) -> str:
     return f"There is no evaluation: the first one comes at the end of the first epoch, and {ended}."
 
 
-def _classes(evaluated: Evaluated | None) -> dict[str, Any]:
+def _classes(evaluated: EvaluationRecord | None) -> dict[str, Any]:
     """What the page says of the classes; nothing where nothing was evaluated."""
     if evaluated is None:
         return {"evaluated": None}

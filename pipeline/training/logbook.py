@@ -25,8 +25,8 @@ from pipeline.board.writer import Board
 from pipeline.data.source import FileSplit, Split
 from pipeline.errors import PipelineError
 from pipeline.home import durable
+from pipeline.home.evaluation_record import EvaluationRecord, Mistake
 from pipeline.home.paths import RunPaths
-from pipeline.home.records import Evaluated, Mistake
 from pipeline.jobfile.spec import is_due
 
 if TYPE_CHECKING:
@@ -181,7 +181,7 @@ class Logbook:
         """Everything but scalars that this epoch, which was just evaluated, is due. Before `engine.epoch` moves on."""
         step, findings = self.engine.step, Findings(self.engine, evaluation)
         with self.showing("evaluation"):
-            durable.replace_json(RunPaths(self.board.folder).evaluation, findings.evaluated.to_json())
+            findings.evaluated.write(RunPaths(self.board.folder).evaluation)
         if self.is_due("histograms"):
             with self.showing("histograms"):
                 histograms.add_parameters(self.board, self.engine.model, step=step)
@@ -278,7 +278,7 @@ class Findings:
         return projector.Samples(indices, images, self.labels[indices], self.predicted[indices], self.classes)
 
     @cached_property
-    def evaluated(self) -> Evaluated:
+    def evaluated(self) -> EvaluationRecord:
         images = self.split.read(self.mistakes) if self.mistakes else ()
         mistakes = [
             Mistake(
@@ -290,12 +290,13 @@ class Findings:
             )
             for index, image in zip(self.mistakes, images, strict=True)
         ]
-        return Evaluated(
+        confusion = self.evaluation.confusion.to_sparse()
+        return EvaluationRecord.of(
+            zip(*confusion.indices().tolist(), confusion.values().tolist(), strict=True),
             epoch=self.engine.epoch + 1,
             step=self.engine.step,
             loss=self.evaluation.loss,
             accuracy=self.evaluation.accuracy,
             classes=list(self.classes),
-            confusion=self.evaluation.confusion.tolist(),
             mistakes=mistakes,
         )
