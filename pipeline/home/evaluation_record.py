@@ -109,7 +109,7 @@ class EvaluationRecord(Record):
         return {**vars(self), "mistakes": [vars(mistake) for mistake in self.mistakes]}  # `asdict` copies each number
 
     def write(self, path: Path) -> None:
-        """Replaces the record. Raises ValueError where the names of the classes alone are more than can be read back."""
+        """Replaces the record. Raises ValueError where the names of the classes are more than can be read back."""
         durable.replace_json(path, self.to_json())
 
     def class_scores(self) -> list[ClassScore]:

@@ -100,3 +100,13 @@ def test_json_that_was_written_reads_back(tmp_path: Path) -> None:
     value = {"text": "añ\n\u2028", "number": 0.1, "list": [None, True]}
     durable.replace_json(tmp_path / "file", value)
     assert durable.read_json(tmp_path / "file") == value
+
+
+def test_a_record_that_could_not_be_read_back_is_refused_and_the_old_one_stays(tmp_path: Path) -> None:
+    durable.replace_json(tmp_path / "file", {"text": "x" * (durable.MAX_RECORD_BYTES - 13)})
+    largest = durable.read_json(tmp_path / "file")
+    assert largest is not None
+    with pytest.raises(ValueError, match=r"file: is not written: 16,777,217 bytes, and 16,777,216 can be read back"):
+        durable.replace_json(tmp_path / "file", {"text": "x" * (durable.MAX_RECORD_BYTES - 12)})
+    assert durable.read_json(tmp_path / "file") == largest
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
