@@ -96,7 +96,7 @@ class _Reader:
                 self.curves.setdefault(tag, {})[event.step] = Point(event.step, event.wall_time, value)
 
     def parse(self, record: _Record) -> tuple[Any, list[tuple[str, float]]] | None:
-        """Returns an event and its scalars; None where it is damaged, which is told. Checks only what is made use of."""
+        """Returns an event and its scalars; None where it is damaged, which is told. Checks only what is used."""
         event = Event()
         try:
             event.ParseFromString(record.data)

@@ -75,7 +75,7 @@ def _entry(name: str, file: str, step: int, shown: torch.Tensor, width: int) -> 
     info = EmbeddingInfo(
         tensor_name=name,
         tensor_path=f"projector/{file}",
-        tensor_shape=[len(shown), width],  # else TensorBoard reads all vectors to find out (server.py)
+        tensor_shape=[len(shown), width],  # else TensorBoard reads all vectors to find out (tensorboard_main.py)
         metadata_path=f"projector/labels-{step}.tsv",
     )
     info.sprite.image_path = "projector/sprite.png"

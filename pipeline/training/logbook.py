@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from pipeline.training.metrics import Evaluation
 
 GRID = 64  # images
-MAX_VERDICTS = 20  # images in the figure of predictions, unless there are more classes
+MAX_PREDICTIONS = 20  # images in the figure of predictions, unless there are more classes
 MAX_MISTAKES = 20
 COLUMNS = 4  # TensorBoard shows an image 350 pixels wide; of more columns the texts could not be read
 MANY = 40  # images, from which a figure of four columns would be too high
@@ -219,12 +219,12 @@ class Logbook:
 
     def _add_figures(self, findings: Findings) -> None:
         step, num_classes = self.engine.step, len(self.classes)
-        shown = spread(findings.evaluation.labels.cpu(), max(MAX_VERDICTS, num_classes))
+        shown = spread(findings.evaluation.labels.cpu(), max(MAX_PREDICTIONS, num_classes))
         columns = COLUMNS if len(shown) <= MANY else 10
-        figures.add_verdicts(self.board, tags.PREDICTIONS, findings.verdicts(shown), columns=columns, step=step)
+        figures.add_predictions(self.board, tags.PREDICTIONS, findings.predictions(shown), columns=columns, step=step)
         if findings.mistakes:
-            verdicts = findings.verdicts(findings.mistakes)
-            figures.add_verdicts(self.board, tags.MISTAKES, verdicts, columns=COLUMNS, step=step)
+            predictions = findings.predictions(findings.mistakes)
+            figures.add_predictions(self.board, tags.MISTAKES, predictions, columns=COLUMNS, step=step)
         pixels = figures.draw_confusion(findings.evaluation.confusion, self.classes)
         self.board.writer.add_image(tags.CONFUSION, pixels, step, dataformats="HWC")
 
@@ -261,10 +261,10 @@ class Findings:
         wrong = (self.predicted != self.labels).nonzero().flatten()
         return wrong[self.confidence[wrong].argsort(descending=True, stable=True)[:MAX_MISTAKES]].tolist()
 
-    def verdicts(self, indices: list[int]) -> list[figures.Verdict]:
+    def predictions(self, indices: list[int]) -> list[figures.Prediction]:
         images = self.split.read(indices)
         return [
-            figures.Verdict(
+            figures.Prediction(
                 image,
                 self.classes[self.labels[index]],
                 self.classes[self.predicted[index]],

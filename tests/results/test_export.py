@@ -20,7 +20,7 @@ import pytest
 from pyarrow import parquet
 from quick import quick_spec, wait_until
 
-from pipeline.board.process import TensorBoard
+from pipeline.board.tensorboard_process import TensorBoard
 from pipeline.board.writer import Board
 from pipeline.home.paths import Home
 from pipeline.home.records import Progress

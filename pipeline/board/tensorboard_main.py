@@ -1,6 +1,6 @@
 """TensorBoard with a projector that sees what is written while it runs.
 
-    python -m pipeline.board.server --logdir RUNS ...
+    python -m pipeline.board.tensorboard_main --logdir RUNS ...
 
 takes TensorBoard's own options. TensorBoard's projector looks for embeddings only when a run appears, so that those of
 a job which ends later are not shown before the next start; and it reads the vectors of all runs to name the first.
