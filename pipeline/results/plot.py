@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import BinaryIO
 
 from pipeline.errors import UsageError
-from pipeline.results.compare import Compared, Comparison, as_text
+from pipeline.results.compare import Comparison, as_text
+from pipeline.results.compared_run import ComparedRun
 from pipeline.wording import cut
 
 # Okabe and Ito, "Color Universal Design", 2008, without the yellow, which is too light for a line.
@@ -67,7 +68,7 @@ def draw(comparison: Comparison, labels: Mapping[str, str], out: Path, file: Bin
         figure.savefig(file, format=out.suffix.lower().removeprefix("."))
 
 
-def legend(comparison: Comparison, runs: list[Compared], labels: Mapping[str, str]) -> list[str]:
+def legend(comparison: Comparison, runs: list[ComparedRun], labels: Mapping[str, str]) -> list[str]:
     """A run's name and what is its own, `digits: train.optimizer.lr 0.01`; its id where that says too little."""
     shown = comparison.differing[:NAMED_FIELDS]
     more = ", ..." if len(comparison.differing) > NAMED_FIELDS else ""

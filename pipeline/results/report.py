@@ -30,7 +30,7 @@ from pipeline.home import durable
 from pipeline.home.evaluation_record import EvaluationRecord
 from pipeline.home.paths import Home, RunPaths
 from pipeline.home.records import now
-from pipeline.results import report_charts, report_classes, report_facts
+from pipeline.results import report_charts, report_classes, report_facts, run_state
 from pipeline.results.report_charts import percent
 from pipeline.results.report_facts import Facts, duration, moment
 
@@ -44,6 +44,7 @@ STATES = {
     "interrupted": "interrupted",
     "pending": "waiting",
     "running": "still running",
+    run_state.NO_END: "still running",
 }
 LONG_NAME = 4  # letters that fit above a column of counts
 

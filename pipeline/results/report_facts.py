@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
@@ -16,10 +16,9 @@ from pipeline.errors import SpecError
 from pipeline.home import durable
 from pipeline.home.ids import name_of
 from pipeline.home.paths import Home, RunPaths
-from pipeline.home.records import Progress, Result
 from pipeline.jobfile import yamltree
-from pipeline.queue import views
-from pipeline.queue.job_queue import Queue
+from pipeline.results import run_state
+from pipeline.results.run_state import RunState
 from pipeline.wording import in_words
 
 LOG_LINES = 40
@@ -28,24 +27,14 @@ MAX_LINE = 500
 MAX_SPEC_BYTES = 256 * 1024
 
 
-@dataclass
-class Facts:
+@dataclass(frozen=True)
+class Facts(RunState):
     """What is known of a job and its run, as the files hold it."""
 
     id: str
-    state: str  # the outcome where there is one, else pending or running
-    why: str
-    started_at: str | None
-    finished_at: str | None
-    epoch: int
-    epochs: int
-    step: int
-    steps: int
-    metrics: dict[str, float]
-    entries: list[dict[str, Any]]  # of attempts.json; none where the job never was in the queue
-    spec_text: str = ""
-    spec: dict[str, Any] = field(default_factory=dict)
-    manifest: dict[str, Any] = field(default_factory=dict)
+    spec_text: str
+    spec: dict[str, Any]
+    manifest: dict[str, Any]
 
     @property
     def name(self) -> str:
@@ -62,56 +51,9 @@ class Facts:
 
 
 def read(home: Home, run: RunPaths) -> Facts:
-    queue, job_id = Queue(home), run.root.name
-    state = queue.tickets.state(job_id) if queue.paths.root.is_dir() else None
-    view = (views.job(queue, job_id, state) if state else None) or _without_ticket(run)
-    progress = Progress.read(run.progress) or Progress(0)
-    manifest, spec_text = durable.read_json(run.manifest) or {}, _spec_text(run)
-    return Facts(
-        job_id,
-        view.outcome or view.state,
-        view.why,
-        view.started_at or _first(manifest),
-        view.finished_at,
-        max(view.epoch, progress.epoch),
-        view.epochs or progress.epochs,
-        max(view.step, progress.step),
-        progress.steps,
-        {**progress.metrics, **view.metrics},
-        queue.attempts(job_id).entries,
-        spec_text,
-        _spec(spec_text),
-        manifest,
-    )
-
-
-def _without_ticket(run: RunPaths) -> views.JobView:
-    """Of a run in the foreground, or one whose ticket was removed."""
-    progress, result = Progress.read(run.progress), Result.read(run.result)
-    job_id = run.root.name
-    common: dict[str, Any] = {
-        "id": job_id,
-        "name": name_of(job_id),
-        "priority": 0,
-        "submitted_at": "",
-        "run_dir": str(run.root),
-    }
-    if result is not None and (progress is None or progress.attempt <= result.attempt):
-        return views.JobView(**common, state="ended", **vars(result))
-    progress = progress or Progress(0)
-    return views.JobView(
-        **common,
-        state="running",
-        attempt=progress.attempt,
-        outcome=None,
-        started_at=None,
-        finished_at=None,
-        epoch=progress.epoch,
-        epochs=progress.epochs,
-        step=progress.step,
-        metrics=progress.metrics,
-        why=progress.note or "it has no recorded end: it still runs, or it was killed",
-    )
+    state, manifest, spec_text = run_state.read(home, run), durable.read_json(run.manifest) or {}, _spec_text(run)
+    known = {**vars(state), "started_at": state.started_at or _first(manifest)}
+    return Facts(**known, id=run.root.name, spec_text=spec_text, spec=_spec(spec_text), manifest=manifest)
 
 
 def _first(manifest: dict[str, Any]) -> str | None:

@@ -54,7 +54,7 @@ def _shortest(job_id: str, others: list[str]) -> str:
 def _in_common(first: str, second: str) -> int:
     """How many characters they have in common at their beginning."""
     pairs = enumerate(zip(first, second, strict=False))
-    return next((place for place, (a, b) in pairs if a != b), min(len(first), len(second)))
+    return next((length for length, (a, b) in pairs if a != b), min(len(first), len(second)))
 
 
 def _folders(home: Home) -> list[str]:
@@ -69,7 +69,10 @@ def _folders(home: Home) -> list[str]:
 
 def _why_none(home: Home, prefix: str, names: list[str]) -> str:
     tickets = Tickets(home.queue)
-    jobs = [(job_id, state) for state in STATES for job_id in tickets.ids(state)]
+    try:
+        jobs = [(job_id, state) for state in STATES for job_id in tickets.ids(state)]
+    except OSError as error:
+        raise UsageError(f"{error.filename or home.queue.root}: cannot be read: {error.strerror}") from None
     begin_so = sorted((age_key(j), j, s) for j, s in jobs if prefix == "latest" or j.startswith(prefix))
     runs = [name for name in names if home.run(name).spec.is_file()]
     if begin_so:
