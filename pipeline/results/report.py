@@ -15,6 +15,7 @@ import os
 import re
 import statistics
 import sys
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -25,18 +26,18 @@ from markupsafe import Markup
 import pipeline
 from pipeline.board import events, tags
 from pipeline.board.conditions import conditions, part
-from pipeline.errors import PipelineError, UsageError
-from pipeline.home import durable
+from pipeline.errors import PipelineError
 from pipeline.home.evaluation_record import EvaluationRecord
 from pipeline.home.paths import Home, RunPaths
 from pipeline.home.records import now
-from pipeline.results import report_charts, report_classes, report_facts, run_state
+from pipeline.results import output_file, report_charts, report_classes, report_facts, run_state
 from pipeline.results.report_charts import percent
 from pipeline.results.report_facts import Facts, duration, moment
 
 TEMPLATE = Path(__file__).with_suffix(".html.jinja")
 NICENESS = 5
 MAX_IMAGES_CHARS = 600_000
+OLD_TEMPORARY_S = 3600
 STATES = {
     "timed_out": "timed out",
     "lost": "lost: its process was killed too often",
@@ -67,26 +68,32 @@ def main() -> int:
 
 
 def write(home: Home, run: RunPaths, out: Path | None = None) -> Path:
-    """Write the page of a run, and give its path; by default it lies in the run.
+    """Writes the page of a run, and returns its path; by default it lies in the run.
 
-    Raises UsageError where `out` is no place for a file, PipelineError where it cannot be written.
+    Raises UsageError where `out` can be no file, PipelineError where it cannot be written.
     """
-    path = run.report if out is None else out.resolve()
-    if path.is_dir() or (path.exists() and not path.is_file()):
-        hint = "remove it" if out is None else "--out takes the name of an HTML file to write"
-        raise UsageError(f"{path}: is not a file; {hint}")
-    if not path.parent.is_dir():
-        raise UsageError(f"{path}: there is no folder {path.parent}; make it first")
+    path = run.report if out is None else output_file.follow(out)
+    output_file.check(path, remedy="remove it" if out is None else "")
     try:
         page = render(home, run)
     except OSError as error:
         raise PipelineError(f"{error.filename or run.root}: cannot be read: {error.strerror}") from None
+    if out is None:
+        remove_old_temporaries(path)
     try:
-        durable.replace(path, lambda file: file.write(page.encode(errors="backslashreplace")))
-    except OSError as error:
+        output_file.write(path, lambda file: file.write(page.encode(errors="backslashreplace")))
+    except PipelineError as error:
         hint = "; --out names another place" if out is None else ""
-        raise PipelineError(f"{path}: the report cannot be written: {error.strerror}{hint}") from None
+        raise PipelineError(f"{error}{hint}") from None
     return path
+
+
+def remove_old_temporaries(path: Path) -> None:
+    """Removes what writers of the page that were killed have left beside it."""
+    for temporary in path.parent.glob(f".{path.name}.*.tmp"):
+        with contextlib.suppress(OSError):  # a folder, or gone meanwhile
+            if time.time() - temporary.lstat().st_mtime > OLD_TEMPORARY_S:
+                temporary.unlink()
 
 
 def render(home: Home, run: RunPaths) -> str:
@@ -178,12 +185,23 @@ def headline(job: Facts, curves: Curves, evaluated: EvaluationRecord | None) -> 
         rows.append(("Best test accuracy", percent(metrics[tags.BEST_ACCURACY]), ""))
     if loss is not None:
         rows.append(("Test loss", f"{loss:.4f}", "latest"))
+    rows += _training_headline(metrics)
     rows.append(("Epochs", f"{job.epoch:,}", f"of {job.epochs:,}" if job.epochs else ""))
     rows.append(("Steps", f"{job.step:,}", f"of {job.steps:,}" if job.steps else ""))
     rates = [point.value for point in curves.get(tags.IMAGES_PER_SECOND, []) if math.isfinite(point.value)]
     if rates:
         rows.append(("Throughput", f"{statistics.median(rates):,.0f}", "images a second, median"))
     return rows
+
+
+def _training_headline(metrics: Mapping[str, float]) -> list[tuple[str, str, str]]:
+    """Returns loss and accuracy of the latest epoch as it was trained on; of a run of before, of its last steps."""
+    is_known = tags.EPOCH_LOSS in metrics
+    names = (tags.EPOCH_ACCURACY, tags.EPOCH_LOSS) if is_known else (tags.TRAIN_ACCURACY, tags.TRAIN_LOSS)
+    accuracy, loss = (metrics.get(name) for name in names)
+    what = "mean of the latest epoch" if is_known else "mean of the latest steps"
+    rows = [] if accuracy is None else [("Train accuracy", percent(accuracy), what)]
+    return rows if loss is None else [*rows, ("Train loss", f"{loss:.4f}", what)]
 
 
 def _why_no_curves(job: Facts, run: RunPaths) -> str:

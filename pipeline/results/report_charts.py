@@ -10,7 +10,7 @@ import io
 import math
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import matplotlib as mpl
@@ -41,9 +41,12 @@ STYLES: dict[str, dict[str, Any]] = {
 
 @dataclass(frozen=True)
 class Kind:
+    """What a chart shows, and how."""
+
     id: str
     title: str
     series: tuple[tuple[str, str], ...]  # tag, and name
+    epoch_means: Mapping[str, str] = field(default_factory=dict)  # of a name: the tag whose values are told of it
     best: Callable[[Sequence[Point]], Point] | None = None
     best_name: str = ""
     format: Callable[[float], str] = "{:.4g}".format
@@ -64,18 +67,34 @@ def percent(value: float) -> str:
 
 
 KINDS = (
-    Kind("loss", "Loss", ((tags.TRAIN_LOSS, "train"), (tags.TEST_LOSS, "test")), _least, "Lowest", may_be_log=True),
+    Kind(
+        "loss",
+        "Loss",
+        ((tags.TRAIN_LOSS, "train"), (tags.TEST_LOSS, "test")),
+        {"train": tags.EPOCH_LOSS},
+        best=_least,
+        best_name="Lowest",
+        may_be_log=True,
+    ),
     Kind(
         "accuracy",
         "Accuracy",
         ((tags.TRAIN_ACCURACY, "train"), (tags.TEST_ACCURACY, "test")),
-        _most,
-        "Highest",
-        percent,
+        {"train": tags.EPOCH_ACCURACY},
+        best=_most,
+        best_name="Highest",
+        format=percent,
         is_share=True,
     ),
-    Kind("learning-rate", "Learning rate", ((tags.LEARNING_RATE, "train"),), _most, "Highest"),
-    Kind("gradient-norm", "Gradient norm", ((tags.GRADIENT_NORM, "train"),), _most, "Highest", may_be_log=True),
+    Kind("learning-rate", "Learning rate", ((tags.LEARNING_RATE, "train"),), best=_most, best_name="Highest"),
+    Kind(
+        "gradient-norm",
+        "Gradient norm",
+        ((tags.GRADIENT_NORM, "train"),),
+        best=_most,
+        best_name="Highest",
+        may_be_log=True,
+    ),
 )
 
 
@@ -91,25 +110,40 @@ class Chart:
 
 
 def charts(curves: Mapping[str, Sequence[Point]], epoch_of: Callable[[int], str]) -> list[Chart]:
-    """Those that have points."""
+    """Returns those that have points. Of the training, all points are drawn, and the mean of each epoch is told."""
     found = []
     for kind in KINDS:
-        series = {name: curves[tag] for tag, name in kind.series if curves.get(tag)}
-        if series:
-            found.append(_chart(kind, series, epoch_of))
+        drawn, told = dict[str, Sequence[Point]](), dict[str, Sequence[Point]]()
+        for tag, name in kind.series:
+            points, means = curves.get(tag), curves.get(kind.epoch_means.get(name, ""))
+            if points or means:
+                drawn[name] = points or means or []
+                told[f"{name}, mean of each epoch" if means else name] = means or points or []
+        if drawn:
+            found.append(_chart(kind, drawn, told, epoch_of))
     return found
 
 
-def _chart(kind: Kind, series: dict[str, Sequence[Point]], epoch_of: Callable[[int], str]) -> Chart:
-    finite = {name: [point for point in points if math.isfinite(point.value)] for name, points in series.items()}
-    rows = [[name, *_key_values(kind, points, epoch_of)] for name, points in finite.items() if points]
+def _chart(
+    kind: Kind,
+    series: Mapping[str, Sequence[Point]],
+    told: Mapping[str, Sequence[Point]],
+    epoch_of: Callable[[int], str],
+) -> Chart:
+    """series: what is drawn, by name. told: what is told of it in words and numbers."""
+    rows = [[name, *_key_values(kind, _finite(points), epoch_of)] for name, points in told.items() if _finite(points)]
     steps = [point.step for points in series.values() for point in (points[0], points[-1])]
     summary = f"{kind.title} at each step from {min(steps):,} to {max(steps):,}. " + " ".join(
         f"{name}: {first} first, {kind.best_name.lower()} {best}, {last} at last." for name, first, best, last in rows
     )
     note = " ".join(_not_finite(name, points) for name, points in series.items()).strip()
-    svg = _draw(kind, series, [p.value for points in finite.values() for p in points], summary) if rows else None
+    values = [point.value for points in series.values() for point in _finite(points)]
+    svg = _draw(kind, series, values, summary) if values else None
     return Chart(kind.id, kind.title, summary, svg, kind.best_name, rows, note)
+
+
+def _finite(points: Sequence[Point]) -> list[Point]:
+    return [point for point in points if math.isfinite(point.value)]
 
 
 def _key_values(kind: Kind, points: Sequence[Point], epoch_of: Callable[[int], str]) -> list[str]:
@@ -144,7 +178,7 @@ def thinned(points: Sequence[Point], limit: int = MAX_POINTS) -> list[tuple[int,
     return kept
 
 
-def _draw(kind: Kind, series: dict[str, Sequence[Point]], finite: list[float], summary: str) -> Markup:
+def _draw(kind: Kind, series: Mapping[str, Sequence[Point]], finite: list[float], summary: str) -> Markup:
     settings: dict[Any, Any] = {
         "svg.fonttype": "none",
         "svg.hashsalt": kind.id,

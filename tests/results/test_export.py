@@ -180,6 +180,7 @@ def test_a_reader_that_leaves_early_gets_no_traceback(home: Home) -> None:
         (["--out", "none/a.csv"], "none/a.csv: cannot be written: there is no folder"),
         (["--out", "folder", "--format", "csv"], "folder: is a folder"),
         (["--out", "pipe.csv"], "pipe.csv: is not a regular file"),
+        (["--out", "circle.csv"], "circle.csv: leads nowhere, by way of a link; name another file"),
         (["--out", f"{'a' * 300}.csv"], f"{'a' * 300}.csv: cannot be written: File name too long"),
     ],
 )
@@ -189,11 +190,12 @@ def test_a_file_that_cannot_be_meant_is_refused(
     make_run(home, ONE, {5: 0.1})
     (tmp_path / "folder").mkdir()
     os.mkfifo(tmp_path / "pipe.csv")
+    (tmp_path / "circle.csv").symlink_to("circle.csv")
     done = pipeline("export", "one", *arguments, cwd=tmp_path)
     assert done.returncode == 2
     assert done.stdout == ""
     assert done.stderr.startswith(f"error: {message}")
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["folder", "home", "pipe.csv"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["circle.csv", "folder", "home", "pipe.csv"]
 
 
 def test_a_suffix_of_its_own_goes_with_a_format(home: Home, pipeline: Pipeline, tmp_path: Path) -> None:

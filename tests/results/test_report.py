@@ -3,30 +3,39 @@
 from __future__ import annotations
 
 import base64
+import dataclasses
 import itertools
 import json
 import math
+import os
 import re
 import shutil
+import struct
 import subprocess
 import sys
+import time
+import zlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from html.parser import HTMLParser
 from pathlib import Path
+from zlib import crc32
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from quick import NOTHING_SHOWN, quick_spec
 
 from pipeline.board.events import Point
 from pipeline.errors import PipelineError, UsageError
 from pipeline.home import durable
+from pipeline.home.evaluation_record import Cell, EvaluationRecord, Mistake
 from pipeline.home.paths import Home, RunPaths
-from pipeline.home.records import End, Evaluated, Mistake, Progress, Result
+from pipeline.home.records import End, Progress, Result
 from pipeline.jobfile import frozen
 from pipeline.queue.job_queue import Queue
 from pipeline.results import report_charts, report_classes
-from pipeline.results.report import render, write
+from pipeline.results.report import OLD_TEMPORARY_S, render, write
 
 VOID = {"meta", "br", "img", "link", "input", "hr"}
 HEADINGS = ("h1", "h2", "h3", "h4", "h5", "h6")
@@ -121,26 +130,29 @@ def run(ran: tuple[Home, RunPaths], home: Home) -> RunPaths:
     return RunPaths(shutil.copytree(ran[1].root, home.run(ran[1].root.name).root))
 
 
-def evaluated(classes: list[str], *, per_class: int = 20, mistakes: int = 3) -> Evaluated:
+def evaluation(cells: list[Cell], classes: list[str], mistakes: list[Mistake] | None = None) -> EvaluationRecord:
+    accuracy = sum(n for label, predicted, n in cells if label == predicted) / sum(n for _, _, n in cells)
+    return EvaluationRecord.of(
+        cells, epoch=3, step=69, loss=0.5, accuracy=accuracy, classes=classes, mistakes=mistakes or []
+    )
+
+
+def evaluated(classes: list[str], *, per_class: int = 20, mistakes: int = 3) -> EvaluationRecord:
     """Each class is taken for the next one a few times."""
     count, wrong = len(classes), per_class // 5 if len(classes) > 1 else 0
-    rows = [[0] * count for _ in range(count)]
-    for index in range(count):
-        rows[index][index], rows[index][(index + 1) % count] = per_class - wrong, wrong
-    if count == 1:
-        rows = [[per_class]]
+    cells = [(n, n, per_class - wrong) for n in range(count)] + [(n, (n + 1) % count, wrong) for n in range(count)]
     found = [Mistake(n, n % count, (n + 1) % count, 0.998, PIXEL) for n in range(mistakes)]
-    return Evaluated(3, 69, 0.5, (per_class - wrong) / per_class, classes, rows, found)
+    return evaluation(cells, classes, found)
 
 
-def leave(run: RunPaths, found: Evaluated) -> None:
-    durable.replace_json(run.evaluation, found.to_json())
+def leave(run: RunPaths, found: EvaluationRecord) -> None:
+    found.write(run.evaluation)
 
 
 def test_the_page_that_a_worker_leaves_says_what_the_run_holds(ran: tuple[Home, RunPaths]) -> None:
     home, run = ran
     page, end = Page(run.report.read_text()), End.read(home.queue.end(run.root.name))
-    found = Evaluated.read(run.evaluation)
+    found = EvaluationRecord.read(run.evaluation)
     assert end is not None
     assert found is not None
     assert page.texts("h1") == ["quick"]
@@ -155,9 +167,12 @@ def test_the_page_that_a_worker_leaves_says_what_the_run_holds(ran: tuple[Home, 
     ]
     header, *rows = page.table("Held-out images by true class")
     assert header[1:] == found.classes
-    assert [[int(cell) for cell in row[1:]] for row in rows] == found.confusion
+    counts = {(label, predicted): n for label, predicted, n in found.cells}
+    assert [[int(cell) for cell in row[1:]] for row in rows] == [
+        [counts.get((label, predicted), 0) for predicted in range(10)] for label in range(10)
+    ]
     assert [row[:2] for row in page.table("Support:")[1:]] == [
-        *([name, str(sum(row))] for name, row in zip(found.classes, found.confusion, strict=True)),
+        *([name, str(support)] for name, support in zip(found.classes, found.supports, strict=True)),
         ["mean of the classes", "360"],
     ]
     assert [image.attributes["src"] for image in page.all("img")] == [
@@ -270,8 +285,10 @@ def fill(name: str, text: str) -> Callable[[RunPaths], object]:
     return lambda run: [path.write_text(text) for path in run.root.glob(name)]
 
 
-def odd_confusion(run: RunPaths) -> None:
-    leave(run, Evaluated(3, 69, 0.5, 0.5, ["a", "b"], [[1, 2]], []))
+def change_evaluation(**fields: object) -> Callable[[RunPaths], object]:
+    """As somebody might who edits the file by hand."""
+    value = {**evaluation([(0, 0, 3), (0, 1, 1), (1, 1, 2)], ["a", "b"]).to_json(), **fields}
+    return lambda run: durable.replace_json(run.evaluation, value)
 
 
 STATES: list[tuple[str, Callable[[RunPaths], object], str]] = [
@@ -280,7 +297,14 @@ STATES: list[tuple[str, Callable[[RunPaths], object], str]] = [
     ("odd_manifest", fill("manifest.json", '{"attempts": [1, {"packages": 3, "code": {"dirty": []}}]}'), "not known"),
     ("no_evaluation", remove("evaluation.json"), "The run has no evaluation.json"),
     ("damaged_evaluation", fill("evaluation.json", '{"epoch": 3'), "evaluation.json is damaged"),
-    ("odd_evaluation", odd_confusion, "its confusion matrix does not fit its 2 classes"),
+    ("odd_confusion", change_evaluation(confusion=[[1, 2]]), "its confusion matrix does not fit its 2 classes"),
+    ("negative_confusion", change_evaluation(confusion=[[1, -1], [0, 1]]), "its confusion matrix has a negative count"),
+    ("ragged_confusion", change_evaluation(confusion=[[1], [2, 3]]), "evaluation.json is damaged"),
+    ("odd_cells", change_evaluation(cells=[[0, 2, 1]]), "its confusion matrix does not fit its 2 classes"),
+    ("too_many_images", change_evaluation(cells=[[0, 1, 5]]), "its confusion matrix does not fit its 2 classes"),
+    ("negative_cells", change_evaluation(cells=[[0, 0, 1], [0, 1, -1]]), "its confusion matrix has a negative count"),
+    ("odd_supports", change_evaluation(supports=[4]), "its confusion matrix does not fit its 2 classes"),
+    ("negative_supports", change_evaluation(supports=[-4, 2]), "its confusion matrix does not fit its 2 classes"),
     ("no_events", remove("events.*"), "There are no curves: the run has no event files any more"),
     ("no_spec", remove("spec.yaml"), "It is missing: spec.yaml cannot be read"),
     ("damaged_spec", fill("spec.yaml", "a: [\n&b *c"), "spec.yaml is damaged"),
@@ -361,33 +385,104 @@ def test_any_number_of_classes_fits(count: int, run: RunPaths, home: Home) -> No
         assert len(page.table("The other classes")) == 1 + count - report_classes.PLAIN_ROWS
 
 
+NEVER = ["a", "b", "never seen", "never said"]
+NEVER_CELLS = [(0, 0, 3), (0, 1, 1), (1, 0, 1), (1, 1, 2), (3, 0, 2)]
+
+
 def test_the_mean_counts_each_class_that_has_images_once_and_a_share_of_nothing_as_0() -> None:
-    found = Evaluated(1, 1, 0.0, 0.6, ["a", "b", "never seen", "never said"], [], [])
-    found.confusion[:] = [[3, 1, 0, 0], [1, 2, 0, 0], [0, 0, 0, 0], [2, 0, 0, 0]]
-    mean = report_classes.mean(found.class_scores())
+    scores = evaluation(NEVER_CELLS, NEVER).class_scores()
+    mean = report_classes.mean(scores)
     assert mean == report_classes.Mean(9, (3 / 6 + 2 / 3 + 0) / 3, (3 / 4 + 2 / 3 + 0) / 3, (6 / 10 + 4 / 6 + 0) / 3)
     assert report_classes.mean([]) is None
-    names = [score.name for score in report_classes.hardest_first(found.class_scores())]
+    names = [score.name for score in report_classes.hardest_first(scores)]
     assert names == ["never said", "a", "b", "never seen"]
 
 
 def test_what_is_taken_for_what_most_often_comes_first() -> None:
-    found = Evaluated(1, 1, 0.0, 0.6, ["a", "b", "never seen", "never said"], [], [])
-    found.confusion[:] = [[3, 1, 0, 0], [1, 2, 0, 0], [0, 0, 0, 0], [2, 0, 0, 0]]
-    assert [(c.label, c.predicted, c.count) for c in report_classes.most_confused(found)] == [
-        ("never said", "a", 2),
-        ("a", "b", 1),
-        ("b", "a", 1),
+    found = evaluation(NEVER_CELLS, NEVER)
+    assert [(c.label, c.predicted, c.count, c.share) for c in report_classes.most_confused(found)] == [
+        ("never said", "a", 2, 1),
+        ("a", "b", 1, 1 / 4),
+        ("b", "a", 1, 1 / 3),
     ]
+
+
+def test_a_matrix_has_a_cell_for_each_pair_of_classes() -> None:
+    rows = report_classes.matrix(evaluation(NEVER_CELLS, NEVER))
+    assert [(name, [cell.count for cell in cells]) for name, cells in rows] == [
+        ("a", [3, 1, 0, 0]),
+        ("b", [1, 2, 0, 0]),
+        ("never seen", [0, 0, 0, 0]),
+        ("never said", [2, 0, 0, 0]),
+    ]
+    assert [cell.shade for cell in rows[0][1]] == [7, 3, 0, 0]
+    assert [cell.is_right for cell in rows[1][1]] == [False, True, False, False]
+
+
+def test_confusions_that_were_not_recorded_are_told(run: RunPaths, home: Home) -> None:
+    """Of thousands of classes the rarest ones are left out, and the figures of each class count them all the same."""
+    found = evaluated([f"class {number}" for number in range(2400)])
+    page = Page(render(home, leave_out_some(run, found, 1234)))
+    assert "The 1,234 rarest confusions were not recorded." in page.text
+    assert len(page.table("Of 2,400 classes")) == report_classes.FREQUENT + 1
+    assert page.table("Support:")[-1][:2] == ["mean of the classes", "48,000"]
+
+
+def leave_out_some(run: RunPaths, found: EvaluationRecord, count: int) -> RunPaths:
+    leave(run, dataclasses.replace(found, num_left_out=count))
+    return run
 
 
 def test_a_mistake_without_a_image_or_a_known_class_is_listed_all_the_same() -> None:
     mistakes = [Mistake(7, 99, 0, math.nan, "no base64!"), Mistake(8, 0, 0, 1.0, base64.b64encode(b"GIF89a").decode())]
-    found = Evaluated(1, 1, 0.0, 0.0, ["a"], [[1]], mistakes)
+    found = evaluation([(0, 0, 1)], ["a"], mistakes)
     first, second = report_classes.shown_mistakes(found, max_chars=1000)
     assert (first.text, first.png) == ("held-out image 7: class 99, taken for a with probability not known", "")
     assert second.png == ""
     assert report_classes.shown_mistakes(found, max_chars=10) == [first]
+
+
+def png(width: int, height: int, *chunks: tuple[bytes, bytes]) -> bytes:
+    """A PNG file with a header that says so, and no pixels."""
+    header = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
+    parts = [(b"IHDR", header), *chunks, (b"IDAT", b""), (b"IEND", b"")]
+    made = [struct.pack(">I", len(data)) + kind + data + struct.pack(">I", crc32(kind + data)) for kind, data in parts]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(made)
+
+
+HOSTILE_PNGS = {
+    "empty": b"",
+    "not a PNG": b"GIF89a",
+    "cut short": png(5, 7)[:20],
+    "no pixels a side": png(0, 7),
+    "more pixels than fit a memory": png(2**31 - 1, 2**31 - 1),
+    "so many pixels that Pillow warns": png(12_000, 12_000),
+    "a text that grows": png(5, 7, (b"zTXt", b"a\0\0" + zlib.compress(b"x" * 50_000_000))),
+    "a checksum that is wrong": png(5, 7).replace(b"\0\0\0\x05", b"\0\0\0\x06"),
+}
+
+
+@pytest.mark.parametrize("data", HOSTILE_PNGS.values(), ids=HOSTILE_PNGS)
+def test_an_image_that_is_none_or_does_harm_is_left_out(data: bytes) -> None:
+    """Without a warning, as all warnings are errors here."""
+    mistake = Mistake(7, 0, 0, 0.5, base64.b64encode(data).decode())
+    [shown] = report_classes.shown_mistakes(evaluation([(0, 0, 1)], ["a"], [mistake]), max_chars=10_000_000)
+    assert (shown.png, shown.width, shown.height) == ("", 0, 0)
+
+
+def test_an_image_has_its_size_and_oddities_in_it_are_no_warning() -> None:
+    for chunks in ((), ((b"acTL", bytes(8)),)):  # an animation without frames, of which Pillow warns
+        mistake = Mistake(7, 0, 0, 0.5, base64.b64encode(png(5, 7, *chunks)).decode())
+        [shown] = report_classes.shown_mistakes(evaluation([(0, 0, 1)], ["a"], [mistake]), max_chars=1000)
+        assert (shown.png, shown.width, shown.height) == (mistake.png, 5, 7)
+
+
+@given(st.binary(max_size=60), st.integers(0, 60))
+def test_no_bytes_in_a_png_raise_anything(data: bytes, at: int) -> None:
+    whole = png(5, 7)
+    mistake = Mistake(7, 0, 0, 0.5, base64.b64encode(whole[:at] + data + whole[at + len(data) :]).decode())
+    [shown] = report_classes.shown_mistakes(evaluation([(0, 0, 1)], ["a"], [mistake]), max_chars=1000)
+    assert (shown.png == "") == (shown.width == 0)
 
 
 def curve(values: list[float]) -> list[Point]:
@@ -457,9 +552,9 @@ def test_the_command_refuses_what_it_cannot_do(pipeline: Run, home: Home, tmp_pa
 
     assert "there are no runs here yet" in pipeline("report", "latest", home=Home(tmp_path / "empty")).stderr
     assert "no run's id begins so" in said("nobody")
-    assert "is not a file; --out takes the name" in said("latest", "--out", tmp_path)
+    assert "is a folder; name a file in it" in said("latest", "--out", tmp_path)
     assert "there is no folder" in said("latest", "--out", tmp_path / "absent" / "page.html")
-    assert "is not a file" in said("latest", "--out", "/dev/null")
+    assert "is not a regular file" in said("latest", "--out", "/dev/null")
     assert "has not started yet" in said(Queue(home).submit(quick_spec("waits")))
 
 
@@ -467,7 +562,7 @@ def test_a_page_that_cannot_be_written_leaves_the_old_one(run: RunPaths, home: H
     out = small_disk / "page.html"
     out.write_text("old")
     (small_disk / "ballast").write_bytes(bytes(200_000))
-    with pytest.raises(PipelineError, match="the report cannot be written: No space left on device"):
+    with pytest.raises(PipelineError, match=r"page\.html: cannot be written: No space left on device$"):
         write(home, run, out)
     assert out.read_text() == "old"
     assert sorted(path.name for path in small_disk.iterdir()) == ["ballast", "page.html"]
@@ -476,8 +571,19 @@ def test_a_page_that_cannot_be_written_leaves_the_old_one(run: RunPaths, home: H
 def test_a_folder_in_the_place_of_the_page_is_left_alone(run: RunPaths, home: Home) -> None:
     run.report.unlink()
     run.report.mkdir()
-    with pytest.raises(UsageError, match="is not a file"):
+    with pytest.raises(UsageError, match=r"report\.html: is a folder; remove it"):
         write(home, run)
+
+
+def test_what_killed_writers_have_left_beside_the_page_is_removed(run: RunPaths, home: Home) -> None:
+    """Not what one that is still at it writes, nor what another program has left."""
+    old, fresh, other = (run.root / name for name in (".report.html.7.ab.tmp", ".report.html.8.cd.tmp", ".x.tmp"))
+    for path in (old, fresh, other):
+        path.write_text("half")
+    for path in (old, other):
+        os.utime(path, (0, time.time() - OLD_TEMPORARY_S - 1))
+    write(home, run)
+    assert [path.exists() for path in (old, fresh, other)] == [False, True, True]
 
 
 # In a browser
