@@ -4,113 +4,37 @@ from __future__ import annotations
 
 import base64
 import dataclasses
-import itertools
 import json
-import math
 import os
 import re
 import shutil
-import struct
 import subprocess
 import sys
 import time
-import zlib
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from html.parser import HTMLParser
 from pathlib import Path
-from zlib import crc32
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from evaluations import evaluation
+from html_page import Page, check_can_be_read_out, check_is_whole_in_itself
 from quick import NOTHING_SHOWN, quick_spec
 
-from pipeline.board.events import Point
 from pipeline.errors import PipelineError, UsageError
 from pipeline.home import durable
-from pipeline.home.evaluation_record import Cell, EvaluationRecord, Mistake
+from pipeline.home.evaluation_record import EvaluationRecord, Mistake
 from pipeline.home.paths import Home, RunPaths
 from pipeline.home.records import End, Progress, Result
 from pipeline.jobfile import frozen
 from pipeline.queue.job_queue import Queue
-from pipeline.results import report_charts, report_classes
+from pipeline.results import report_classes
 from pipeline.results.report import OLD_TEMPORARY_S, render, write
 
-VOID = {"meta", "br", "img", "link", "input", "hr"}
-HEADINGS = ("h1", "h2", "h3", "h4", "h5", "h6")
 PIXEL = base64.b64encode(
     bytes.fromhex(
         "89504e470d0a1a0a0000000d494844520000000100000001080000000"
         "03a7e9b550000000a49444154789c63600000000200014827 14e00000000049454e44ae426082".replace(" ", "")
     )
 ).decode()
-
-
-@dataclass
-class Element:
-    tag: str
-    attributes: dict[str, str]
-    text: str = ""
-    inside: tuple[str, ...] = ()
-
-
-@dataclass
-class Page(HTMLParser):
-    """What a browser would find: elements in their order, each with all text in it."""
-
-    source: str
-    elements: list[Element] = field(default_factory=list)
-
-    def __post_init__(self) -> None:
-        super().__init__()
-        self.open: list[Element] = []
-        self.feed(self.source)
-        self.close()
-        assert self.open == [], "every element is closed"
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        element = Element(tag, {k: v or "" for k, v in attrs}, inside=tuple(e.tag for e in self.open))
-        self.elements.append(element)
-        if tag not in VOID:
-            self.open.append(element)
-
-    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.handle_starttag(tag, attrs)
-        if tag not in VOID:
-            self.open.pop()
-
-    def handle_endtag(self, tag: str) -> None:
-        assert self.open.pop().tag == tag
-
-    def handle_data(self, data: str) -> None:
-        for element in self.open:
-            element.text += data
-
-    def all(self, *tags: str) -> list[Element]:
-        return [element for element in self.elements if element.tag in tags]
-
-    def texts(self, tag: str) -> list[str]:
-        return [" ".join(element.text.split()) for element in self.all(tag)]
-
-    def table(self, beginning: str) -> list[list[str]]:
-        """The rows of the table whose caption begins so."""
-        [start] = [
-            i for i, e in enumerate(self.elements) if e.tag == "caption" and e.text.strip().startswith(beginning)
-        ]
-        rows: list[list[str]] = []
-        for element in self.elements[start:]:
-            if element.tag == "table":
-                break
-            if element.tag == "tr":
-                rows.append([])
-            elif element.tag in ("th", "td"):
-                rows[-1].append(" ".join(element.text.split()))
-        return rows
-
-    @property
-    def text(self) -> str:
-        return " ".join(self.all("body")[0].text.split())
 
 
 @pytest.fixture(scope="module")
@@ -128,13 +52,6 @@ def ran(tmp_path_factory: pytest.TempPathFactory) -> tuple[Home, RunPaths]:
 def run(ran: tuple[Home, RunPaths], home: Home) -> RunPaths:
     """A copy of that run, in a home without a queue."""
     return RunPaths(shutil.copytree(ran[1].root, home.run(ran[1].root.name).root))
-
-
-def evaluation(cells: list[Cell], classes: list[str], mistakes: list[Mistake] | None = None) -> EvaluationRecord:
-    accuracy = sum(n for label, predicted, n in cells if label == predicted) / sum(n for _, _, n in cells)
-    return EvaluationRecord.of(
-        cells, epoch=3, step=69, loss=0.5, accuracy=accuracy, classes=classes, mistakes=mistakes or []
-    )
 
 
 def evaluated(classes: list[str], *, per_class: int = 20, mistakes: int = 3) -> EvaluationRecord:
@@ -190,47 +107,35 @@ def test_the_page_that_a_worker_leaves_says_what_the_run_holds(ran: tuple[Home, 
     assert log.strip().splitlines() == run.log(1).read_text().strip().splitlines()
 
 
-def check_is_whole_in_itself(source: str) -> Page:
-    """Nothing is fetched and nothing is run."""
-    page = Page(source)
-    for element in page.elements:
-        for name in ("src", "href", "xlink:href", "data", "poster", "srcset", "action"):
-            value = element.attributes.get(name, "#")
-            assert value.startswith(("data:image/png;base64,", "#")), (element.tag, name, value)
-            if value.startswith("#") and len(value) > 1:
-                assert value[1:] in {e.attributes.get("id") for e in page.elements}
-        assert [name for name in element.attributes if name.startswith("on")] == []
-    assert page.all("script", "link", "iframe", "object", "embed", "base", "foreignobject") == []
-    tags = re.findall(r"<style.*?</style>|<[a-z][^>]*>", source, re.DOTALL)  # not what a log says of an address
-    assert re.findall(r"@import|url\((?!#)|https?:", "".join(tags)) == []
-    return page
-
-
-def check_can_be_read_out(page: Page) -> None:
-    """By what WCAG asks of headings, landmarks, tables and images."""
-    assert page.all("html")[0].attributes["lang"] == "en"
-    levels = [HEADINGS.index(element.tag) for element in page.all(*HEADINGS)]
-    assert levels[0] == 0
-    assert levels.count(0) == 1
-    assert all(after <= before + 1 for before, after in itertools.pairwise(levels))
-    assert {len(page.all(tag)) for tag in ("header", "main", "footer", "nav")} == {1}
-    ids = [element.attributes["id"] for element in page.elements if "id" in element.attributes]
-    assert len(ids) == len(set(ids))
-    assert len(page.all("caption")) == len(page.all("table"))
-    assert all(element.attributes["scope"] in ("row", "col") for element in page.all("th"))
-    assert all(element.attributes["alt"] for element in page.all("img"))
-    for element in page.all("svg"):
-        assert element.attributes["role"] == "img"
-        assert {element.attributes[f"aria-{name}"] for name in ("labelledby", "describedby")} <= set(ids)
-    for element in page.elements:
-        if "tabindex" in element.attributes:
-            assert element.attributes["aria-label"]
-
-
 def test_the_page_needs_nothing_but_itself_and_can_be_read_out(ran: tuple[Home, RunPaths]) -> None:
     source = ran[1].report.read_text()
     check_can_be_read_out(check_is_whole_in_itself(source))
     assert len(source) < 200_000
+
+
+@pytest.mark.parametrize(
+    ("metrics", "accuracy", "loss"),
+    [
+        (
+            {"train/epoch_accuracy": 0.5, "train/epoch_loss": 1.25, "train/accuracy": 1.0, "train/loss": 0.01},
+            "50.00 % mean of the latest epoch",
+            "1.2500 mean of the latest epoch",
+        ),
+        ({"train/accuracy": 1.0, "train/loss": 0.01}, "100.00 % mean of the latest steps", "0.0100 mean of the latest"),
+        ({}, None, None),
+    ],
+    ids=["now", "before", "none"],
+)
+def test_the_figures_of_training_are_those_of_an_epoch(
+    run: RunPaths, home: Home, metrics: dict[str, float], accuracy: str | None, loss: str | None
+) -> None:
+    for path in (run.result, run.progress):
+        durable.replace_json(path, {**(durable.read_json(path) or {}), "metrics": metrics})
+    page = Page(render(home, run))
+    figures = dict(zip(page.texts("dt"), page.texts("dd"), strict=True))
+    assert figures.get("Train accuracy") == accuracy
+    assert (figures.get("Train loss") or "").startswith(loss or "")
+    assert ("Train loss" in figures) == (loss is not None)
 
 
 def test_a_mistake_is_told_in_words(run: RunPaths, home: Home) -> None:
@@ -385,40 +290,6 @@ def test_any_number_of_classes_fits(count: int, run: RunPaths, home: Home) -> No
         assert len(page.table("The other classes")) == 1 + count - report_classes.PLAIN_ROWS
 
 
-NEVER = ["a", "b", "never seen", "never said"]
-NEVER_CELLS = [(0, 0, 3), (0, 1, 1), (1, 0, 1), (1, 1, 2), (3, 0, 2)]
-
-
-def test_the_mean_counts_each_class_that_has_images_once_and_a_share_of_nothing_as_0() -> None:
-    scores = evaluation(NEVER_CELLS, NEVER).class_scores()
-    mean = report_classes.mean(scores)
-    assert mean == report_classes.Mean(9, (3 / 6 + 2 / 3 + 0) / 3, (3 / 4 + 2 / 3 + 0) / 3, (6 / 10 + 4 / 6 + 0) / 3)
-    assert report_classes.mean([]) is None
-    names = [score.name for score in report_classes.hardest_first(scores)]
-    assert names == ["never said", "a", "b", "never seen"]
-
-
-def test_what_is_taken_for_what_most_often_comes_first() -> None:
-    found = evaluation(NEVER_CELLS, NEVER)
-    assert [(c.label, c.predicted, c.count, c.share) for c in report_classes.most_confused(found)] == [
-        ("never said", "a", 2, 1),
-        ("a", "b", 1, 1 / 4),
-        ("b", "a", 1, 1 / 3),
-    ]
-
-
-def test_a_matrix_has_a_cell_for_each_pair_of_classes() -> None:
-    rows = report_classes.matrix(evaluation(NEVER_CELLS, NEVER))
-    assert [(name, [cell.count for cell in cells]) for name, cells in rows] == [
-        ("a", [3, 1, 0, 0]),
-        ("b", [1, 2, 0, 0]),
-        ("never seen", [0, 0, 0, 0]),
-        ("never said", [2, 0, 0, 0]),
-    ]
-    assert [cell.shade for cell in rows[0][1]] == [7, 3, 0, 0]
-    assert [cell.is_right for cell in rows[1][1]] == [False, True, False, False]
-
-
 def test_confusions_that_were_not_recorded_are_told(run: RunPaths, home: Home) -> None:
     """Of thousands of classes the rarest ones are left out, and the figures of each class count them all the same."""
     found = evaluated([f"class {number}" for number in range(2400)])
@@ -431,99 +302,6 @@ def test_confusions_that_were_not_recorded_are_told(run: RunPaths, home: Home) -
 def leave_out_some(run: RunPaths, found: EvaluationRecord, count: int) -> RunPaths:
     leave(run, dataclasses.replace(found, num_left_out=count))
     return run
-
-
-def test_a_mistake_without_a_image_or_a_known_class_is_listed_all_the_same() -> None:
-    mistakes = [Mistake(7, 99, 0, math.nan, "no base64!"), Mistake(8, 0, 0, 1.0, base64.b64encode(b"GIF89a").decode())]
-    found = evaluation([(0, 0, 1)], ["a"], mistakes)
-    first, second = report_classes.shown_mistakes(found, max_chars=1000)
-    assert (first.text, first.png) == ("held-out image 7: class 99, taken for a with probability not known", "")
-    assert second.png == ""
-    assert report_classes.shown_mistakes(found, max_chars=10) == [first]
-
-
-def png(width: int, height: int, *chunks: tuple[bytes, bytes]) -> bytes:
-    """A PNG file with a header that says so, and no pixels."""
-    header = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
-    parts = [(b"IHDR", header), *chunks, (b"IDAT", b""), (b"IEND", b"")]
-    made = [struct.pack(">I", len(data)) + kind + data + struct.pack(">I", crc32(kind + data)) for kind, data in parts]
-    return b"\x89PNG\r\n\x1a\n" + b"".join(made)
-
-
-HOSTILE_PNGS = {
-    "empty": b"",
-    "not a PNG": b"GIF89a",
-    "cut short": png(5, 7)[:20],
-    "no pixels a side": png(0, 7),
-    "more pixels than fit a memory": png(2**31 - 1, 2**31 - 1),
-    "so many pixels that Pillow warns": png(12_000, 12_000),
-    "a text that grows": png(5, 7, (b"zTXt", b"a\0\0" + zlib.compress(b"x" * 50_000_000))),
-    "a checksum that is wrong": png(5, 7).replace(b"\0\0\0\x05", b"\0\0\0\x06"),
-}
-
-
-@pytest.mark.parametrize("data", HOSTILE_PNGS.values(), ids=HOSTILE_PNGS)
-def test_an_image_that_is_none_or_does_harm_is_left_out(data: bytes) -> None:
-    """Without a warning, as all warnings are errors here."""
-    mistake = Mistake(7, 0, 0, 0.5, base64.b64encode(data).decode())
-    [shown] = report_classes.shown_mistakes(evaluation([(0, 0, 1)], ["a"], [mistake]), max_chars=10_000_000)
-    assert (shown.png, shown.width, shown.height) == ("", 0, 0)
-
-
-def test_an_image_has_its_size_and_oddities_in_it_are_no_warning() -> None:
-    for chunks in ((), ((b"acTL", bytes(8)),)):  # an animation without frames, of which Pillow warns
-        mistake = Mistake(7, 0, 0, 0.5, base64.b64encode(png(5, 7, *chunks)).decode())
-        [shown] = report_classes.shown_mistakes(evaluation([(0, 0, 1)], ["a"], [mistake]), max_chars=1000)
-        assert (shown.png, shown.width, shown.height) == (mistake.png, 5, 7)
-
-
-@given(st.binary(max_size=60), st.integers(0, 60))
-def test_no_bytes_in_a_png_raise_anything(data: bytes, at: int) -> None:
-    whole = png(5, 7)
-    mistake = Mistake(7, 0, 0, 0.5, base64.b64encode(whole[:at] + data + whole[at + len(data) :]).decode())
-    [shown] = report_classes.shown_mistakes(evaluation([(0, 0, 1)], ["a"], [mistake]), max_chars=1000)
-    assert (shown.png == "") == (shown.width == 0)
-
-
-def curve(values: list[float]) -> list[Point]:
-    return [Point(step, 0.0, value) for step, value in enumerate(values, 1)]
-
-
-def test_a_long_curve_is_thinned_and_keeps_its_peaks() -> None:
-    values = [math.sin(step / 1000) for step in range(100_000)]
-    values[12_345], values[54_321] = 50.0, -50.0
-    thinned = report_charts.thinned(curve(values))
-    assert len(thinned) <= report_charts.MAX_POINTS
-    assert [step for step, _ in thinned] == sorted({step for step, _ in thinned})
-    assert (12_346, 50.0) in thinned
-    assert (54_322, -50.0) in thinned
-    charts = report_charts.charts({"train/loss": curve(values), "test/loss": curve(values)}, lambda _: "")
-    assert charts[0].rows[0][2] == "-50 at step 54,322"
-    assert len(str(charts[0].svg)) < 100_000
-
-
-def test_values_that_are_no_numbers_leave_a_gap_and_are_said() -> None:
-    values = [1.0, 2.0, math.nan, math.inf, 4.0]
-    [chart] = report_charts.charts({"train/loss": curve(values)}, lambda _: "")
-    assert chart.note == "train: 2 values are no finite number, first at step 3, and left out."
-    assert chart.rows == [["train", "1", "1 at step 1", "4"]]
-    assert math.isnan(report_charts.thinned(curve([math.nan] * 5000))[0][1])
-    [chart] = report_charts.charts({"train/loss": curve([math.nan])}, lambda _: "")
-    assert (chart.svg, chart.rows) == (None, [])
-
-
-@pytest.mark.parametrize("values", [[0.0], [1e38, -1e38], [5.0] * 3, [1e-30, 1.0], [0.0, 0.0]])
-def test_any_values_can_be_drawn(values: list[float]) -> None:
-    tags = ("train/loss", "train/accuracy", "test/accuracy", "train/learning_rate", "train/gradient_norm")
-    charts = report_charts.charts({tag: curve(values) for tag in tags}, lambda _: "")
-    assert [chart.svg is not None for chart in charts] == [True] * 4
-
-
-def test_two_charts_share_no_id() -> None:
-    charts = report_charts.charts({"train/loss": curve([1, 2]), "test/accuracy": curve([1, 2])}, lambda _: "")
-    found = [re.findall(r'\bid="([^"]+)"', str(chart.svg)) for chart in charts]
-    assert set(found[0]).isdisjoint(found[1])
-    assert all(found)
 
 
 # The command
