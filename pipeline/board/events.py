@@ -30,6 +30,8 @@ BUFFER_BYTES = 1 << 20
 
 @dataclass(frozen=True, slots=True)
 class Point:
+    """A value of a curve."""
+
     step: int
     wall_time: float  # seconds since 1970
     value: float
@@ -40,7 +42,7 @@ def _say_nothing(line: str) -> None:
 
 
 def read_scalars(folder: Path, *, damaged: Callable[[str], object] = _say_nothing) -> dict[str, list[Point]]:
-    """Every scalar that a run's attempts have written, by tag, by ascending step.
+    """Returns every scalar that a run's attempts have written, by tag, by ascending step.
 
     An attempt that starts at step N takes back what earlier ones wrote at N and later. `damaged` is told, in a line,
     of what had to be left out; a last record that is cut short is normal, its writer was killed or is still at it.
@@ -53,9 +55,9 @@ def read_scalars(folder: Path, *, damaged: Callable[[str], object] = _say_nothin
 
 
 def shortest(value: float) -> float:
-    """The number of fewest digits that is the same float32, where `value` is one: 0.1 for 0.10000000149011612.
+    """Returns the number of fewest digits that is the same float32: 0.1 for 0.10000000149011612.
 
-    Event files hold float32. What this gives is as true, turns into the same float32 again, and can be read.
+    Event files hold float32. The result is as true, turns into the same float32 again, and can be read.
     """
     with np.errstate(over="ignore"):
         single = np.float32(value)
@@ -64,6 +66,8 @@ def shortest(value: float) -> float:
 
 @dataclass(frozen=True, slots=True)
 class _Record:
+    """A record of an event file, whose data may be damaged."""
+
     path: Path
     at: int  # byte
     data: bytes
@@ -74,6 +78,8 @@ class _Record:
 
 
 class _Reader:
+    """The curves that the files read so far give together."""
+
     def __init__(self, damaged: Callable[[str], object]) -> None:
         self.damaged = damaged
         self.curves: dict[str, dict[int, Point]] = {}
@@ -111,7 +117,7 @@ class _Reader:
         return (event, values) if is_whole else None
 
     def scalars(self, event: Any) -> Iterator[tuple[str, float]]:
-        """From the fields that TensorFlow 1 and PyTorch fill, and from TensorFlow 2's."""
+        """Yields tags and values, from the fields that TensorFlow 1 and PyTorch fill, and from TensorFlow 2's."""
         for value in event.summary.value:
             kind = value.WhichOneof("value")
             if kind == "simple_value":
@@ -123,12 +129,14 @@ class _Reader:
                     yield value.tag, float(make_ndarray(value.tensor).item())
 
     def take_back(self, first_step: int) -> None:
+        """Removes what earlier attempts wrote at a step and later."""
         for tag, points in self.curves.items():
             if any(step >= first_step for step in points):
                 self.curves[tag] = {step: point for step, point in points.items() if step < first_step}
 
 
 def _records(path: Path, damaged: Callable[[str], object]) -> Iterator[_Record]:
+    """Yields a file's records up to where it is cut short, or where the length of one is damaged, which is told."""
     try:
         with path.open("rb", buffering=BUFFER_BYTES) as file:
             at = 0

@@ -40,14 +40,14 @@ class Prediction:
 
 
 def add_predictions(board: Board, tag: str, predictions: Sequence[Prediction], *, columns: int, step: int) -> None:
-    """As many figures of 100 as it takes; the first has the tag, the others a number behind it."""
+    """Writes as many figures of 100 images as it takes; the first has the tag, the others a number behind it."""
     for page, start in enumerate(range(0, len(predictions), PAGE), start=1):
         pixels = draw_predictions(predictions[start : start + PAGE], columns=columns)
         board.writer.add_image(tag if page == 1 else f"{tag}_{page}", pixels, step, dataformats="HWC")
 
 
 def draw_predictions(predictions: Sequence[Prediction], *, columns: int) -> NDArray[np.uint8]:
-    """uint8 (H, W, 3). Above each image its predicted class and probability, green or red, and its true label."""
+    """Draws each image below its predicted class and probability, green or red, and its true label: uint8 (H, W, 3)."""
     from matplotlib.figure import Figure
 
     columns = min(columns, len(predictions))
@@ -81,7 +81,7 @@ def _short(name: str) -> str:
 
 
 def _mosaic(images: Sequence[torch.Tensor], columns: int) -> NDArray[np.uint8]:
-    """The images, enlarged by a whole number, each in the middle of a white cell's part below the texts."""
+    """Returns the images, enlarged by a whole number, each in the middle of a white cell's part below the texts."""
     factor = max(1, IMAGE // images[0].shape[0])
     shown = in_rgb(shrunk(torch.stack(list(images)), IMAGE)).numpy()
     shown = shown.repeat(factor, 1).repeat(factor, 2)
@@ -97,7 +97,10 @@ def _mosaic(images: Sequence[torch.Tensor], columns: int) -> NDArray[np.uint8]:
 
 
 def draw_confusion(confusion: torch.Tensor, classes: Sequence[str]) -> NDArray[np.uint8]:
-    """uint8 (H, W, 3). confusion: int64 (classes, classes), rows are the true classes; shaded by the share of a row."""
+    """Draws a confusion matrix, each cell shaded by its share of the row: uint8 (H, W, 3).
+
+    confusion: int64 (classes, classes), rows are the true classes.
+    """
     from matplotlib.figure import Figure
 
     counts = confusion.numpy()

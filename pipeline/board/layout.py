@@ -14,6 +14,8 @@ from pipeline.board.writer import Board
 
 
 def add_layout(board: Board) -> None:
+    """Writes which curves share a chart."""
+
     def chart(*names: str) -> list[object]:
         return ["Multiline", [f"^{re.escape(name)}$" for name in names]]
 

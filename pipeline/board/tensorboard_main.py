@@ -1,4 +1,4 @@
-"""TensorBoard with a projector that sees what is written while it runs.
+"""What runs in TensorBoard's process: TensorBoard with a projector that sees what is written while it runs.
 
     python -m pipeline.board.tensorboard_main --logdir RUNS ...
 
@@ -20,6 +20,8 @@ from tensorboard.plugins.projector.projector_plugin import LRUCache, ProjectorPl
 
 
 class FreshProjector(ProjectorPlugin):  # type: ignore[misc] # it has no types
+    """The projector, which looks for embeddings again whenever one is asked for."""
+
     _seen: dict[str, int] | None = None  # when each run's config was written
 
     def _update_configs(self) -> None:

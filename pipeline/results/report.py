@@ -25,7 +25,7 @@ from markupsafe import Markup
 
 import pipeline
 from pipeline.board import events, tags
-from pipeline.board.conditions import conditions, part
+from pipeline.board.conditions import describe_conditions, object_at
 from pipeline.errors import PipelineError
 from pipeline.home.evaluation_record import EvaluationRecord
 from pipeline.home.paths import Home, RunPaths
@@ -111,10 +111,10 @@ def render(home: Home, run: RunPaths) -> str:
         notes=notes,
         headline=headline(job, curves, evaluated),
         charts=report_charts.charts(curves, job.epoch_of),
-        is_smoothed=bool(part(job.spec, "train").get("label_smoothing")),
+        is_smoothed=bool(object_at(job.spec, "train").get("label_smoothing")),
         no_curves=_why_no_curves(job, run),
         no_evaluation=_why_no_evaluation(job),
-        conditions=conditions(job.spec, job.manifest),
+        conditions=describe_conditions(job.spec, job.manifest),
         environments=report_facts.environments(job),
         attempts=report_facts.attempts(job),
         log=report_facts.log_tail(run),

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from pipeline.board.conditions import Row, attempts_of, part, words
+from pipeline.board.conditions import Row, as_words, attempts_of, object_at
 from pipeline.errors import SpecError
 from pipeline.home import durable
 from pipeline.home.ids import name_of
@@ -80,7 +80,7 @@ def environments(facts: Facts) -> list[tuple[str, list[Row]]]:
     """Attempts, in words, and where they ran; attempts in a row that ran in the same place share an entry."""
     found: list[tuple[list[str], list[Row]]] = []
     for entry in attempts_of(facts.manifest):
-        rows, number = _environment(entry), words(entry.get("attempt"))
+        rows, number = _environment(entry), as_words(entry.get("attempt"))
         if found and found[-1][1] == rows:
             found[-1][0].append(number)
         else:
@@ -89,19 +89,19 @@ def environments(facts: Facts) -> list[tuple[str, list[Row]]]:
 
 
 def _environment(entry: dict[str, Any]) -> list[Row]:
-    code = part(entry, "code")
+    code = object_at(entry, "code")
     changes = {"True": ", with uncommitted changes", "False": ", unchanged"}.get(str(code.get("dirty")), "")
     rows: list[tuple[str, object]] = [
         ("pipeline", code.get("version")),
         ("Commit", f"{code['commit']}{changes}" if code.get("commit") else "not known: not run from a git checkout"),
         ("Python", entry.get("python")),
         ("Platform", entry.get("platform")),
-        *part(entry, "packages").items(),
+        *object_at(entry, "packages").items(),
         ("CUDA", entry.get("cuda")),
         ("Image digest", entry.get("image_digest")),
-        *((str(key).replace("_", " ").capitalize(), value) for key, value in part(entry, "computes").items()),
+        *((str(key).replace("_", " ").capitalize(), value) for key, value in object_at(entry, "computes").items()),
     ]
-    return [(str(label), words(value)) for label, value in rows if value is not None]
+    return [(str(label), as_words(value)) for label, value in rows if value is not None]
 
 
 def attempts(facts: Facts) -> list[list[str]]:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from pipeline.board import curves, figures, graph, histograms, hparams, layout, projector, tags, texts
-from pipeline.board.conditions import conditions, versions
+from pipeline.board.conditions import describe_conditions, describe_versions
 from pipeline.board.images import denormalized, grid, spread, thumbnail
 from pipeline.board.profile import Profile, is_recorded
 from pipeline.board.writer import Board
@@ -141,7 +141,7 @@ class Logbook:
         projector.remove_embeddings(self.board.folder)
         with self.showing("texts"):
             spec = engine.spec.model_dump(mode="json")
-            rows = [*conditions(spec, self.manifest), *versions(self.manifest)]
+            rows = [*describe_conditions(spec, self.manifest), *describe_versions(self.manifest)]
             self.board.text(tags.JOB_FILE, texts.code(self.job_file, "yaml"), 0)
             self.board.text(tags.CONDITIONS, texts.table(("condition", "value"), rows), 0)
         with self.showing("hparams"):

@@ -81,6 +81,8 @@ def test_up_trains_what_is_queued_shows_it_and_stops_both_at_ctrl_c(home: Home) 
         expected = {
             "train/loss",
             "train/accuracy",
+            "train/epoch_loss",
+            "train/epoch_accuracy",
             "train/learning_rate",
             "train/images_per_second",
             "test/loss",

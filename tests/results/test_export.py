@@ -152,9 +152,13 @@ def test_a_job_that_was_killed_and_went_on_has_each_step_once(home: Home, pipeli
     assert len(run.events()) == 2, "it was killed in the midst of it"
 
     found = rows(pipeline("export", job_id).stdout)
-    of_tag = {tag: [int(row["step"]) for row in found if row["tag"] == tag] for tag in ("train/loss", "test/loss")}
-    assert of_tag["test/loss"] == [23 * epoch for epoch in range(1, 13)]
-    assert of_tag["train/loss"] == [*range(10, 271, 10), 276]
+    expected = {
+        "test/loss": range(23, 277, 23),
+        "train/epoch_loss": range(23, 277, 23),
+        "train/loss": range(10, 277, 10),
+    }
+    for tag, steps in expected.items():
+        assert [int(row["step"]) for row in found if row["tag"] == tag] == list(steps)
 
 
 def test_a_reader_that_leaves_early_gets_no_traceback(home: Home) -> None:
