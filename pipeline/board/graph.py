@@ -29,7 +29,7 @@ def add_graph(board: Board, model: nn.Module, *, channels: int, image_size: int)
 
 
 def unwrapped(model: nn.Module) -> nn.Module:
-    """Returns the module inside `torch.compile`, which the tracer refuses, and inside the two data-parallel wrappers."""
+    """Returns the module inside `torch.compile`, which the tracer refuses, and inside data-parallel wrappers."""
     while True:
         inner = getattr(model, "_orig_mod", None)
         if inner is None and isinstance(model, (nn.DataParallel, nn.parallel.DistributedDataParallel)):

@@ -42,7 +42,7 @@ class Board:
         self.writer._get_file_writer().add_summary(together, step)
 
     def text(self, tag: str, markdown: str, step: int) -> None:
-        """Writes a text. `SummaryWriter.add_text` writes a list of one, which is framed twice, and lengthens the tag."""
+        """Writes a text. `SummaryWriter.add_text` writes a list of one, framed twice, and lengthens the tag."""
         tensor = TensorProto(dtype=DT_STRING, string_val=[markdown.encode("utf-8", "backslashreplace")])
         value = Summary.Value(tag=tag, metadata=text_metadata.create_summary_metadata(tag, ""), tensor=tensor)
         self.add(step, Summary(value=[value]))

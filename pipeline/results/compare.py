@@ -25,7 +25,10 @@ Columns = list[tuple[str, list[str]]]  # heading, and a cell a run
 
 @dataclass(frozen=True)
 class Comparison:
-    """runs: best first, those without the metric last. differing: dotted fields of the job files, in their order."""
+    """What a comparison has found.
+
+    runs: best first, those without the metric last. differing: dotted fields of the job files, in their order.
+    """
 
     metric: str
     runs: list[ComparedRun]
@@ -34,7 +37,7 @@ class Comparison:
 
 
 def compare(home: Home, runs: Sequence[RunPaths], metric: str, *, say: Say) -> Comparison:
-    """Read the runs and put them in order. Raises UsageError where none has the metric, or there is only one run."""
+    """Reads the runs and puts them in order. Raises UsageError where none has the metric, or there is only one run."""
     if len(runs) < 2:
         raise UsageError(f"{runs[0].root.name}: that is one run, and it takes two; `pipeline show` shows one")
     read = [read_run(home, run, say=say) for run in runs]
@@ -48,7 +51,7 @@ def compare(home: Home, runs: Sequence[RunPaths], metric: str, *, say: Say) -> C
 
 
 def as_text(value: Any) -> str:
-    """As one would write it in a job file; `...` stands for a field that is not there."""
+    """Returns a value as one would write it in a job file; `...` stands for a field that is not there."""
     if value is ...:
         return MISSING
     if value is None or isinstance(value, bool):
@@ -83,7 +86,7 @@ def _rank(run: ComparedRun, metric: str) -> tuple[bool, float]:
 
 
 def to_json(comparison: Comparison) -> dict[str, Any]:
-    """For programs; None stands for what is not a finite number, or not there."""
+    """Returns a comparison for programs; None stands for what is not a finite number, or not there."""
     metric = comparison.metric
     return {
         "metric": metric,
@@ -113,7 +116,7 @@ def _finite(value: float | None) -> float | None:
 
 
 def lines(comparison: Comparison, labels: Mapping[str, str], *, width: int) -> list[str]:
-    """Tables for people: a run a row where that fits, else a run a column, numbered where their names do not fit."""
+    """Returns tables for people: a run a row where that fits, else a run a column, numbered where names do not fit."""
     columns = [*result_columns(comparison), *field_columns(comparison)]
     common = [f"{head.lower()} {cells[0]}" for head, cells in columns if _is_common(head, cells)]
     shown = [(head, cells) for head, cells in columns if not _is_common(head, cells) and set(cells) != {MISSING}]
@@ -131,7 +134,7 @@ def _is_common(head: str, cells: list[str]) -> bool:
 
 
 def _numbered(names: list[str], columns: Columns, width: int) -> list[str]:
-    """A run a column, its cells cut as far as it takes; those that do not fit all the same come below the others."""
+    """Puts a run in a column, its cells cut as far as it takes; those that do not fit even so come below the others."""
     numbers = [f"#{number}" for number in range(1, len(names) + 1)]
     for limit in (*CELL_WIDTHS, CELL_WIDTHS[0]):
         rows = [["RUN", *numbers], *([head, *_cut_all(cells, limit)] for head, cells in columns)]
@@ -149,7 +152,7 @@ def _numbered(names: list[str], columns: Columns, width: int) -> list[str]:
 
 
 def _cut_all(cells: list[str], limit: int) -> list[str]:
-    """No longer than that, at the end or else at the beginning, so that what differs still does; else as they are."""
+    """Cuts cells at the end or else at the beginning, so that what differs still does; else leaves them as they are."""
     for head, tail in ((limit - 1, 0), (0, limit - 1)):
         short = [c if len(c) <= limit else f"{c[:head]}…{c[len(c) - tail :]}" for c in cells]
         if len(set(short)) == len(set(cells)):

@@ -25,7 +25,7 @@ Say = Callable[[str], object]
 
 @dataclass(frozen=True)
 class ComparedRun:
-    """A run as it is compared."""
+    """What `compare` knows of a run."""
 
     id: str
     fields: dict[str, Any]  # of its job file, by dotted name; a list is one value
@@ -42,11 +42,11 @@ class ComparedRun:
 
     @property
     def final_train_loss(self) -> float | None:
-        """The mean over the latest epoch; that over its last steps in a run of before, which has no other."""
+        """Returns the mean over the latest epoch; of a run of before, which has none, that over its last steps."""
         return self.final(tags.EPOCH_LOSS if self.curves.get(tags.EPOCH_LOSS) else tags.TRAIN_LOSS)
 
     def best(self, tag: str) -> Point | None:
-        """The first of the best; a NaN or an infinity is none."""
+        """Returns the first of the best points; a NaN or an infinity is none."""
         points = [point for point in self.curves.get(tag, ()) if math.isfinite(point.value)]
         sign = 1 if lower_is_better(tag) else -1
         return min(points, key=lambda point: sign * point.value, default=None)
@@ -56,7 +56,7 @@ class ComparedRun:
 
 
 def lower_is_better(tag: str) -> bool:
-    """Of a loss or a time, by the words of its name. A class may be called anything, and has an accuracy."""
+    """Tells whether it is a loss or a time, by the words of its name. What is of a class, of any name, is an accuracy."""
     words = set(re.split("[^a-z]+", tag.rpartition("/")[2].lower()))
     return not tag.startswith(tags.class_accuracy("")) and bool(words & LOWER_IS_BETTER)
 
@@ -83,7 +83,7 @@ def read_run(home: Home, run: RunPaths, *, say: Say) -> ComparedRun:
 
 
 def read_fields(run: RunPaths) -> dict[str, Any]:
-    """The frozen job file, flat: `train.optimizer.lr`. Raises PipelineError where it is none.
+    """Returns the frozen job file, flat: `train.optimizer.lr`. Raises PipelineError where it is none.
 
     It is not validated: a run of another version of the program can be compared too.
     """
@@ -97,6 +97,7 @@ def read_fields(run: RunPaths) -> dict[str, Any]:
 
 
 def flatten(tree: Mapping[str, Any], before: str = "") -> dict[str, Any]:
+    """Returns the values of a tree by dotted name."""
     flat: dict[str, Any] = {}
     for key, value in tree.items():
         flat |= flatten(value, f"{before}{key}.") if isinstance(value, dict) and value else {f"{before}{key}": value}

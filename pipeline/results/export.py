@@ -37,7 +37,7 @@ class Row(NamedTuple):
 
 
 def choose_format(given: Format | None, out: Path | None) -> Format:
-    """What is asked for, else what the file's name says, else CSV. Raises UsageError where that is contradictory."""
+    """Returns what is asked for, else what the file's name says, else CSV. Raises UsageError where they disagree."""
     suffix = out.suffix.lower().removeprefix(".") if out else ""
     named: Format | None = next((known for known in get_args(Format) if known == suffix), None)
     if given and named and given != named:
@@ -50,7 +50,7 @@ def choose_format(given: Format | None, out: Path | None) -> Format:
 
 
 def export(runs: Sequence[RunPaths], kind: Format, out: Path | None, *, say: Say) -> None:
-    """Write the table to a file, or to stdout. `say` is told what a person should know.
+    """Writes the table to a file, or to stdout. `say` is told what a person should know.
 
     Raises PipelineError where the file cannot be written, or Parquet is wanted and pyarrow not installed.
     """
@@ -72,7 +72,7 @@ def export(runs: Sequence[RunPaths], kind: Format, out: Path | None, *, say: Say
 
 
 def rows_of(run: RunPaths, *, say: Say) -> Iterator[Row]:
-    """A run's points, by tag and step."""
+    """Yields a run's points, by tag and step."""
     curves = read_scalars(run.root, damaged=lambda line: say(f"warning: {line}"))
     if not curves:
         say(f"{run.root.name}: has no scalars yet")
@@ -92,7 +92,7 @@ def print_text(kind: Format, rows: Iterator[Row]) -> None:
 
 
 def write_text(stream: TextIO, kind: Format, rows: Iterator[Row]) -> None:
-    """Row by row, so that a reader has the first ones at once."""
+    """Writes row by row, so that a reader has the first ones at once."""
     if kind == "csv":
         writer = csv.writer(stream, lineterminator="\n")
         writer.writerow(Row._fields)

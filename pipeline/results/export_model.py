@@ -19,7 +19,7 @@ from pipeline.results.classifier import Classifier
 from pipeline.results.model_formats import FORMATS, as_text, facts, first_line, quiet, require
 
 TOLERANCE = 1e-4
-"""Of a logit, as a share of the largest one.
+"""How far a logit may be off, as a share of the largest one.
 
 float32 carries seven digits. Another order of the same sums costs the last one or two of them over twenty layers (3e-7
 to 3e-6 was seen); a batch norm with its epsilon wrong, or a normalisation left out, is beyond this by far.
@@ -29,7 +29,7 @@ BATCHES = (1, 3, 4)  # images a time, as the size of a batch must be free
 
 
 def destination(run: RunPaths, format_: str, out: Path | None) -> Path:
-    """Where the file is to be, by default in the run. Raises UsageError where no such file can be."""
+    """Returns where the file is to be, by default in the run. Raises UsageError where no such file can be."""
     suffix = FORMATS[format_].suffix
     out = out or run.root / f"model{suffix}"
     if out.suffix != suffix and not out.is_dir():  # torch.export.load wants it so; and nobody overwrites a checkpoint
@@ -39,7 +39,7 @@ def destination(run: RunPaths, format_: str, out: Path | None) -> Path:
 
 
 def export(classifier: Classifier, format_: str, path: Path) -> str:
-    """Write the file and say what was checked. A link is followed.
+    """Writes the file and says what was checked. A link is followed.
 
     Raises PipelineError, and leaves what was at `path`, where it cannot be written or does not answer as the
     checkpoint does.
@@ -61,7 +61,7 @@ def export(classifier: Classifier, format_: str, path: Path) -> str:
 
 
 def check(path: Path, format_: str, classifier: Classifier) -> str:
-    """Compare what a file computes with what the checkpoint does, and say how close it is. Raises PipelineError."""
+    """Compares what a file computes with what the checkpoint does, and says how close it is. Raises PipelineError."""
     batches = sample_images(classifier.input.channels, classifier.input.image_size)
     expected = torch.cat([classifier.logits(images) for images in batches])
     try:
@@ -80,7 +80,7 @@ def check(path: Path, format_: str, classifier: Classifier) -> str:
 
 
 def sample_images(channels: int, image_size: int) -> list[torch.Tensor]:
-    """Random images, the same each time: from plain ones with coarse patches to pure noise.
+    """Makes random images, the same each time: from plain ones with coarse patches to pure noise.
 
     Noise alone looks all the same to a network that pools it.
     """

@@ -28,7 +28,7 @@ def check_suffix(out: Path) -> None:
 
 
 def draw(comparison: Comparison, labels: Mapping[str, str], out: Path, file: BinaryIO) -> None:
-    """Write an image of the metric over the steps, a curve a run; `out` says as what. labels: short ids.
+    """Writes an image of the metric over the steps, a curve a run; `out` says as what. labels: short ids.
 
     Raises UsageError where no run has the metric.
     """
@@ -69,7 +69,7 @@ def draw(comparison: Comparison, labels: Mapping[str, str], out: Path, file: Bin
 
 
 def legend(comparison: Comparison, runs: list[ComparedRun], labels: Mapping[str, str]) -> list[str]:
-    """A run's name and what is its own, `digits: train.optimizer.lr 0.01`; its id where that says too little."""
+    """Names each run by what is its own, `digits: train.optimizer.lr 0.01`, or by its id where that says too little."""
     shown = comparison.differing[:NAMED_FIELDS]
     more = ", ..." if len(comparison.differing) > NAMED_FIELDS else ""
     names = []

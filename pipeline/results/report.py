@@ -2,7 +2,7 @@
 
     python -m pipeline.results.report HOME ID
 
-writes `runs/<id>/report.html`, at a low priority: so a worker does when a job has ended (`worker/`). Nothing here
+writes `runs/<id>/report.html`, at a low priority: so a worker has it done when a job has ended. Nothing here
 loads torch. What a run lacks, or what is damaged in it, the page says; no state of a run is an error.
 """
 
@@ -32,7 +32,7 @@ from pipeline.home.paths import Home, RunPaths
 from pipeline.home.records import now
 from pipeline.results import output_file, report_charts, report_classes, report_facts, run_state
 from pipeline.results.report_charts import percent
-from pipeline.results.report_facts import Facts, duration, moment
+from pipeline.results.report_facts import RunFacts, duration, moment
 
 TEMPLATE = Path(__file__).with_suffix(".html.jinja")
 NICENESS = 5
@@ -137,7 +137,7 @@ _TERMINAL_CODES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 
 
 def _printable(value: object) -> object:
-    """Class names, job files and logs may hold anything; what HTML cannot hold becomes a replacement character."""
+    """Replaces what HTML cannot hold: class names, job files and logs may have anything in them."""
     if isinstance(value, str) and not isinstance(value, Markup):
         return _UNPRINTABLE.sub("\N{REPLACEMENT CHARACTER}", _TERMINAL_CODES.sub("", value))
     return value
@@ -170,8 +170,8 @@ def _evaluated(run: RunPaths, notes: list[str]) -> EvaluationRecord | None:
     return evaluated
 
 
-def headline(job: Facts, curves: Curves, evaluated: EvaluationRecord | None) -> list[tuple[str, str, str]]:
-    """Label, figure, and what belongs to it: the figures that people look for first."""
+def headline(job: RunFacts, curves: Curves, evaluated: EvaluationRecord | None) -> list[tuple[str, str, str]]:
+    """Returns the figures that people look for first: a label, the figure, and what belongs to it."""
     metrics, rows = job.metrics, list[tuple[str, str, str]]()
     accuracy = metrics.get(tags.TEST_ACCURACY, evaluated.accuracy if evaluated else None)
     loss = metrics.get(tags.TEST_LOSS, evaluated.loss if evaluated else None)
@@ -204,7 +204,7 @@ def _training_headline(metrics: Mapping[str, float]) -> list[tuple[str, str, str
     return rows if loss is None else [*rows, ("Train loss", f"{loss:.4f}", what)]
 
 
-def _why_no_curves(job: Facts, run: RunPaths) -> str:
+def _why_no_curves(job: RunFacts, run: RunPaths) -> str:
     if run.events():
         return "nothing was logged before it ended" if job.finished_at else "nothing is logged yet"
     if job.step:
@@ -212,7 +212,7 @@ def _why_no_curves(job: Facts, run: RunPaths) -> str:
     return "it ended before its first step" if job.finished_at else "it has not taken a step yet"
 
 
-def _why_no_evaluation(job: Facts) -> str:
+def _why_no_evaluation(job: RunFacts) -> str:
     if job.epoch:
         return "The run has no evaluation.json: it was written by an earlier version, or the file was removed."
     ended = "it ended before that" if job.finished_at else "it is not there yet"
@@ -220,7 +220,7 @@ def _why_no_evaluation(job: Facts) -> str:
 
 
 def _classes(evaluated: EvaluationRecord | None) -> dict[str, Any]:
-    """What the page says of the classes; nothing where nothing was evaluated."""
+    """Returns what the page says of the classes; nothing where nothing was evaluated."""
     if evaluated is None:
         return {"evaluated": None}
     rows, limit = evaluated.class_scores(), report_classes.PLAIN_ROWS

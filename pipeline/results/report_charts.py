@@ -40,7 +40,7 @@ STYLES: dict[str, dict[str, Any]] = {
 
 
 @dataclass(frozen=True)
-class Kind:
+class ChartKind:
     """What a chart shows, and how."""
 
     id: str
@@ -63,11 +63,12 @@ def _most(points: Sequence[Point]) -> Point:
 
 
 def percent(value: float) -> str:
+    """Returns a share as `12.34 %`."""
     return f"{100 * value:.2f} %"
 
 
 KINDS = (
-    Kind(
+    ChartKind(
         "loss",
         "Loss",
         ((tags.TRAIN_LOSS, "train"), (tags.TEST_LOSS, "test")),
@@ -76,7 +77,7 @@ KINDS = (
         best_name="Lowest",
         may_be_log=True,
     ),
-    Kind(
+    ChartKind(
         "accuracy",
         "Accuracy",
         ((tags.TRAIN_ACCURACY, "train"), (tags.TEST_ACCURACY, "test")),
@@ -86,8 +87,8 @@ KINDS = (
         format=percent,
         is_share=True,
     ),
-    Kind("learning-rate", "Learning rate", ((tags.LEARNING_RATE, "train"),), best=_most, best_name="Highest"),
-    Kind(
+    ChartKind("learning-rate", "Learning rate", ((tags.LEARNING_RATE, "train"),), best=_most, best_name="Highest"),
+    ChartKind(
         "gradient-norm",
         "Gradient norm",
         ((tags.GRADIENT_NORM, "train"),),
@@ -125,7 +126,7 @@ def charts(curves: Mapping[str, Sequence[Point]], epoch_of: Callable[[int], str]
 
 
 def _chart(
-    kind: Kind,
+    kind: ChartKind,
     series: Mapping[str, Sequence[Point]],
     told: Mapping[str, Sequence[Point]],
     epoch_of: Callable[[int], str],
@@ -146,8 +147,8 @@ def _finite(points: Sequence[Point]) -> list[Point]:
     return [point for point in points if math.isfinite(point.value)]
 
 
-def _key_values(kind: Kind, points: Sequence[Point], epoch_of: Callable[[int], str]) -> list[str]:
-    """First, best and last, in words."""
+def _key_values(kind: ChartKind, points: Sequence[Point], epoch_of: Callable[[int], str]) -> list[str]:
+    """Returns the first, best and last value, in words."""
     best = kind.best(points) if kind.best else points[-1]
     where = f" at step {best.step:,}{epoch_of(best.step)}"
     return [kind.format(points[0].value), kind.format(best.value) + where, kind.format(points[-1].value)]
@@ -162,7 +163,7 @@ def _not_finite(name: str, points: Sequence[Point]) -> str:
 
 
 def thinned(points: Sequence[Point], limit: int = MAX_POINTS) -> list[tuple[int, float]]:
-    """At most `limit` points that keep every peak: of each stretch the lowest and the highest. NaN leaves a gap."""
+    """Returns up to `limit` points that keep every peak: of each stretch the lowest and the highest. NaN leaves a gap."""
     shown = [(point.step, point.value if math.isfinite(point.value) else math.nan) for point in points]
     if len(shown) <= limit:
         return shown
@@ -178,7 +179,7 @@ def thinned(points: Sequence[Point], limit: int = MAX_POINTS) -> list[tuple[int,
     return kept
 
 
-def _draw(kind: Kind, series: Mapping[str, Sequence[Point]], finite: list[float], summary: str) -> Markup:
+def _draw(kind: ChartKind, series: Mapping[str, Sequence[Point]], finite: list[float], summary: str) -> Markup:
     settings: dict[Any, Any] = {
         "svg.fonttype": "none",
         "svg.hashsalt": kind.id,
@@ -213,8 +214,8 @@ def _draw(kind: Kind, series: Mapping[str, Sequence[Point]], finite: list[float]
     return _for_the_page(file.getvalue(), kind, summary)
 
 
-def _for_the_page(svg: str, kind: Kind, summary: str) -> Markup:
-    """Without what a file of its own needs; with ids that no other chart has, and a title and text to be read out."""
+def _for_the_page(svg: str, kind: ChartKind, summary: str) -> Markup:
+    """Takes off what a file of its own needs; gives ids that no other chart has, a title, and text to be read out."""
     head, body = svg[svg.index("<svg") :].split(">", 1)
     box = re.search(r'viewBox="[^"]*"', head)
     body = re.sub(r"<metadata>.*?</metadata>|<style .*?</style>", "", body, flags=re.DOTALL)

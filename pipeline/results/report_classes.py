@@ -20,7 +20,7 @@ PLAIN_ROWS = 50  # classes that are shown at once; the others unfold
 
 @dataclass(frozen=True)
 class Mean:
-    """Over the classes that have images, each counting the same; a share of nothing counts as 0."""
+    """The means over the classes that have images, each counting the same; a share of nothing counts as 0."""
 
     support: int  # of all classes together
     precision: float
@@ -30,6 +30,8 @@ class Mean:
 
 @dataclass(frozen=True)
 class Cell:
+    """A cell of the confusion matrix, as a page shows it."""
+
     count: int
     shade: int  # 0 to 9, by its share of the row
     is_right: bool
@@ -37,6 +39,8 @@ class Cell:
 
 @dataclass(frozen=True)
 class Confused:
+    """A class that was taken for another."""
+
     label: str
     predicted: str
     count: int
@@ -45,7 +49,7 @@ class Confused:
 
 @dataclass(frozen=True)
 class ShownMistake:
-    """A mistake; `png` is empty where its image is none."""
+    """A mistake, as a page shows it; `png` is empty where its image is none."""
 
     png: str
     width: int
@@ -76,6 +80,7 @@ def problem(found: EvaluationRecord) -> str:
 
 
 def mean(scores: list[ClassScore]) -> Mean | None:
+    """Returns the mean of the classes; None where none has images."""
     with_images = [score for score in scores if score.support]
     if not with_images:
         return None
@@ -92,6 +97,7 @@ def mean(scores: list[ClassScore]) -> Mean | None:
 
 
 def hardest_first(scores: list[ClassScore]) -> list[ClassScore]:
+    """Sorts classes by their F1, those without images last."""
     return sorted(scores, key=lambda score: score.f1 if score.support else math.inf)
 
 
@@ -117,7 +123,7 @@ def most_confused(found: EvaluationRecord) -> list[Confused]:
 
 
 def shown_mistakes(found: EvaluationRecord, *, max_chars: int) -> list[ShownMistake]:
-    """The worst ones, as many as together take so much room."""
+    """Returns the worst ones, as many as together take so much room."""
     chosen, used = [], 0
     for mistake in found.mistakes:
         used += len(mistake.png)

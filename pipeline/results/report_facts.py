@@ -28,7 +28,7 @@ MAX_SPEC_BYTES = 256 * 1024
 
 
 @dataclass(frozen=True)
-class Facts(RunState):
+class RunFacts(RunState):
     """What is known of a job and its run, as the files hold it."""
 
     id: str
@@ -45,18 +45,19 @@ class Facts(RunState):
         return self.steps / self.epochs if self.steps and self.epochs else None
 
     def epoch_of(self, step: int) -> str:
-        """` (epoch 3)`, or nothing where that is not known."""
+        """Returns ` (epoch 3)`, or nothing where that is not known."""
         per_epoch = self.steps_per_epoch
         return f" (epoch {max(1, -(-step // per_epoch)):,.0f})" if per_epoch else ""
 
 
-def read(home: Home, run: RunPaths) -> Facts:
+def read(home: Home, run: RunPaths) -> RunFacts:
+    """Reads all that is known of a run but its curves and its evaluation. Raises OSError."""
     state, manifest, spec_text = run_state.read(home, run), durable.read_json(run.manifest) or {}, _spec_text(run)
-    known = {**vars(state), "started_at": state.started_at or _first(manifest)}
-    return Facts(**known, id=run.root.name, spec_text=spec_text, spec=_spec(spec_text), manifest=manifest)
+    known = {**vars(state), "started_at": state.started_at or _first_start(manifest)}
+    return RunFacts(**known, id=run.root.name, spec_text=spec_text, spec=_spec(spec_text), manifest=manifest)
 
 
-def _first(manifest: dict[str, Any]) -> str | None:
+def _first_start(manifest: dict[str, Any]) -> str | None:
     entries = attempts_of(manifest)
     return str(entries[0]["started_at"]) if entries and "started_at" in entries[0] else None
 
@@ -76,8 +77,8 @@ def _spec(text: str) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
-def environments(facts: Facts) -> list[tuple[str, list[Row]]]:
-    """Attempts, in words, and where they ran; attempts in a row that ran in the same place share an entry."""
+def environments(facts: RunFacts) -> list[tuple[str, list[Row]]]:
+    """Returns attempts, in words, and where they ran; attempts in a row that ran in the same place share an entry."""
     found: list[tuple[list[str], list[Row]]] = []
     for entry in attempts_of(facts.manifest):
         rows, number = _environment(entry), as_words(entry.get("attempt"))
@@ -104,8 +105,8 @@ def _environment(entry: dict[str, Any]) -> list[Row]:
     return [(str(label), as_words(value)) for label, value in rows if value is not None]
 
 
-def attempts(facts: Facts) -> list[list[str]]:
-    """Number, start, end, how long, outcome, why: a row each."""
+def attempts(facts: RunFacts) -> list[list[str]]:
+    """Returns a row for each attempt: number, start, end, how long, outcome, why."""
     entries = facts.entries or [
         {**entry, "outcome": facts.state, "why": facts.why, "finished_at": facts.finished_at}
         for entry in attempts_of(facts.manifest)[-1:]
@@ -119,11 +120,12 @@ def attempts(facts: Facts) -> list[list[str]]:
 
 
 def moment(at: object) -> str:
-    """`2026-11-21 02:10:47 UTC`; nothing where it is not known."""
+    """Returns a time as `2026-11-21 02:10:47 UTC`; nothing where it is not known."""
     return re.sub(r"T([0-9:]+).*", r" \1 UTC", at) if isinstance(at, str) else ""
 
 
 def duration(begin: object, end: object) -> str:
+    """Returns the time between two moments in words; nothing where one is not known."""
     try:
         seconds = (datetime.fromisoformat(str(end)) - datetime.fromisoformat(str(begin))).total_seconds()
     except (ValueError, TypeError):
@@ -133,13 +135,15 @@ def duration(begin: object, end: object) -> str:
 
 @dataclass(frozen=True)
 class LogTail:
+    """The end of a log."""
+
     name: str
     lines: list[str]
     is_cut: bool  # whether there is more before them
 
 
 def log_tail(run: RunPaths) -> LogTail | None:
-    """The last lines of the latest attempt's log; None where there is none."""
+    """Returns the last lines of the latest attempt's log; None where there is none."""
     logs = run.logs()
     if not logs:
         return None
