@@ -56,7 +56,7 @@ class ComparedRun:
 
 
 def lower_is_better(tag: str) -> bool:
-    """Tells whether it is a loss or a time, by the words of its name. What is of a class, of any name, is an accuracy."""
+    """Tells whether it is a loss or a time, by the words of its name. A class may have any name: it has accuracies."""
     words = set(re.split("[^a-z]+", tag.rpartition("/")[2].lower()))
     return not tag.startswith(tags.class_accuracy("")) and bool(words & LOWER_IS_BETTER)
 

@@ -163,7 +163,7 @@ def _not_finite(name: str, points: Sequence[Point]) -> str:
 
 
 def thinned(points: Sequence[Point], limit: int = MAX_POINTS) -> list[tuple[int, float]]:
-    """Returns up to `limit` points that keep every peak: of each stretch the lowest and the highest. NaN leaves a gap."""
+    """Returns up to `limit` points that keep every peak: of each stretch the lowest and highest. NaN leaves a gap."""
     shown = [(point.step, point.value if math.isfinite(point.value) else math.nan) for point in points]
     if len(shown) <= limit:
         return shown
