@@ -20,7 +20,7 @@ from typing import Any
 import pytest
 from quick import EVERYTHING_SHOWN, quick_spec, wait_until
 
-from pipeline.board.process import TensorBoard
+from pipeline.board.tensorboard_process import TensorBoard
 from pipeline.home.paths import Home
 from pipeline.home.records import Progress
 from pipeline.queue.job_queue import Queue

@@ -10,15 +10,15 @@ from typing import Any
 Row = tuple[str, str]
 
 
-def conditions(spec: dict[str, Any], manifest: dict[str, Any]) -> list[Row]:
-    """What the figures of a run depend on. `seed` stands as it is: a grouped one could not be copied."""
-    train, data = part(spec, "train"), part(spec, "data")
+def describe_conditions(spec: dict[str, Any], manifest: dict[str, Any]) -> list[Row]:
+    """Returns what the figures of a run depend on. `seed` stands as it is: a grouped one could not be copied."""
+    train, data = object_at(spec, "train"), object_at(spec, "data")
     attempts = attempts_of(manifest)
-    computes = part(attempts[-1], "computes") if attempts else {}
+    computes = object_at(attempts[-1], "computes") if attempts else {}
     rows: list[tuple[str, object]] = [
         ("Model", spec.get("model")),
         ("Dataset", {k: v for k, v in data.items() if k not in ("batch_size", "augment", "image_size")} or None),
-        *_dataset(part(manifest, "dataset")),
+        *_dataset(object_at(manifest, "dataset")),
         ("Augmentation", data.get("augment")),
         ("Batch size", data.get("batch_size")),
         ("Batches in a step", train.get("accumulate")),
@@ -27,19 +27,19 @@ def conditions(spec: dict[str, Any], manifest: dict[str, Any]) -> list[Row]:
         ("Schedule", train.get("schedule")),
         ("Label smoothing", train.get("label_smoothing")),
         ("Gradient clipped to norm", train.get("clip_grad_norm")),
-        ("Device", _device(computes) or part(spec, "resources").get("device")),
+        ("Device", _device(computes) or object_at(spec, "resources").get("device")),
         ("Precision", computes.get("precision") or train.get("precision")),
         ("Deterministic", train.get("deterministic")),
         ("Seed", str(train["seed"]) if "seed" in train else None),
         ("Job file's SHA-256", manifest.get("spec_sha256")),
     ]
-    return [(label, words(value)) for label, value in rows if value not in (None, "", {})]
+    return [(label, as_words(value)) for label, value in rows if value not in (None, "", {})]
 
 
-def versions(manifest: dict[str, Any]) -> list[Row]:
-    """What the latest attempt ran on."""
+def describe_versions(manifest: dict[str, Any]) -> list[Row]:
+    """Returns what the latest attempt ran on."""
     entry = (attempts_of(manifest) or [{}])[-1]
-    code, packages = part(entry, "code"), part(entry, "packages")
+    code, packages = object_at(entry, "code"), object_at(entry, "packages")
     changes = " and changes" if code.get("dirty") else ""
     commit = f", commit {code['commit']}{changes}" if code.get("commit") else ""
     names = [f"python {entry.get('python')}", *(f"{name} {version}" for name, version in packages.items())]
@@ -67,18 +67,19 @@ def _device(computes: dict[str, Any]) -> str:
 
 
 def attempts_of(manifest: dict[str, Any]) -> list[dict[str, Any]]:
+    """Returns the entries of the attempts."""
     entries = manifest.get("attempts")
     return [entry for entry in entries if isinstance(entry, dict)] if isinstance(entries, list) else []
 
 
-def part(value: dict[str, Any], key: str) -> dict[str, Any]:
-    """The object under a key; an empty one where there is none."""
+def object_at(value: dict[str, Any], key: str) -> dict[str, Any]:
+    """Returns the object under a key; an empty one where there is none."""
     found = value.get(key)
     return found if isinstance(found, dict) else {}
 
 
-def words(value: object) -> str:
-    """A value of a job file or of a manifest, for people."""
+def as_words(value: object) -> str:
+    """Returns a value of a job file or of a manifest, for people."""
     if value is None:
         return "none"
     if isinstance(value, bool):
@@ -88,9 +89,9 @@ def words(value: object) -> str:
     if isinstance(value, float):
         return f"{value:g}"
     if isinstance(value, list):
-        return ", ".join(words(item) for item in value) or "none"
+        return ", ".join(as_words(item) for item in value) or "none"
     if isinstance(value, dict):
         name = str(value.get("name", ""))
-        options = ", ".join(f"{str(k).replace('_', ' ')} {words(v)}" for k, v in value.items() if k != "name")
+        options = ", ".join(f"{str(k).replace('_', ' ')} {as_words(v)}" for k, v in value.items() if k != "name")
         return (f"{name} ({options})" if options else name) if name else options
     return str(value)

@@ -21,7 +21,7 @@ AT_ONCE = 4_000_000  # probabilities that are counted together; each takes 40 by
 def add_pr_curves(
     board: Board, classes: Sequence[str], probabilities: torch.Tensor, labels: torch.Tensor, *, step: int
 ) -> None:
-    """probabilities: (N, classes). labels: int64 (N,). A class without images has no curve."""
+    """Writes a curve for each class that has images. probabilities: (N, classes). labels: int64 (N,)."""
     true_positives, false_positives = count(probabilities, labels)
     summaries = []
     for name, tp, fp in zip(classes, true_positives, false_positives, strict=True):
@@ -37,7 +37,7 @@ def add_pr_curves(
 
 
 def count(probabilities: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """True and false positives at each threshold, from 0 to 1: two float64 (classes, 127) on the CPU.
+    """Counts true and false positives at each threshold, from 0 to 1: two float64 (classes, 127) on the CPU.
 
     An image counts as positive at threshold k / 126 where its probability is at least that, as in TensorBoard.
     """
@@ -50,9 +50,9 @@ def count(probabilities: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tens
 
 
 def _count(probabilities: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-    """Images by class, whether they are of it, and the highest threshold that they reach: int64, flat."""
+    """Counts images by class, whether they are of it, and the highest threshold that they reach: int64, flat."""
     num_classes = probabilities.shape[1]
-    cells = (probabilities.double() * (NUM_THRESHOLDS - 1)).long().clamp_(0, NUM_THRESHOLDS - 1)
+    thresholds = (probabilities.double() * (NUM_THRESHOLDS - 1)).long().clamp_(0, NUM_THRESHOLDS - 1)
     is_positive = torch.nn.functional.one_hot(labels, num_classes)
-    place = (torch.arange(num_classes, device=labels.device) * 2 + is_positive) * NUM_THRESHOLDS + cells
-    return torch.bincount(place.flatten(), minlength=num_classes * 2 * NUM_THRESHOLDS)
+    bins = (torch.arange(num_classes, device=labels.device) * 2 + is_positive) * NUM_THRESHOLDS + thresholds
+    return torch.bincount(bins.flatten(), minlength=num_classes * 2 * NUM_THRESHOLDS)

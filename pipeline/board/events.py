@@ -30,6 +30,8 @@ BUFFER_BYTES = 1 << 20
 
 @dataclass(frozen=True, slots=True)
 class Point:
+    """A value of a curve."""
+
     step: int
     wall_time: float  # seconds since 1970
     value: float
@@ -40,7 +42,7 @@ def _say_nothing(line: str) -> None:
 
 
 def read_scalars(folder: Path, *, damaged: Callable[[str], object] = _say_nothing) -> dict[str, list[Point]]:
-    """Every scalar that a run's attempts have written, by tag, by ascending step.
+    """Returns every scalar that a run's attempts have written, by tag, by ascending step.
 
     An attempt that starts at step N takes back what earlier ones wrote at N and later. `damaged` is told, in a line,
     of what had to be left out; a last record that is cut short is normal, its writer was killed or is still at it.
@@ -53,9 +55,9 @@ def read_scalars(folder: Path, *, damaged: Callable[[str], object] = _say_nothin
 
 
 def shortest(value: float) -> float:
-    """The number of fewest digits that is the same float32, where `value` is one: 0.1 for 0.10000000149011612.
+    """Returns the number of fewest digits that is the same float32: 0.1 for 0.10000000149011612.
 
-    Event files hold float32. What this gives is as true, turns into the same float32 again, and can be read.
+    Event files hold float32. The result is as true, turns into the same float32 again, and can be read.
     """
     with np.errstate(over="ignore"):
         single = np.float32(value)
@@ -64,6 +66,8 @@ def shortest(value: float) -> float:
 
 @dataclass(frozen=True, slots=True)
 class _Record:
+    """A record of an event file, whose data may be damaged."""
+
     path: Path
     at: int  # byte
     data: bytes
@@ -74,33 +78,46 @@ class _Record:
 
 
 class _Reader:
+    """The curves that the files read so far give together."""
+
     def __init__(self, damaged: Callable[[str], object]) -> None:
         self.damaged = damaged
         self.curves: dict[str, dict[int, Point]] = {}
         self.tensor_tags: set[str] = set()  # only the first value of a tag says what it is
 
     def read(self, path: Path) -> None:
+        has_begun = _attempt_number(path) == 0  # files of other programs need not say from which step on they speak
+        has_damage = False
         for record in _records(path, self.damaged):
-            event = Event()
-            try:
-                event.ParseFromString(record.data)
-                values = list(self.scalars(event))
-            except (DecodeError, ValueError, TypeError):
-                self.leave_out(record)
+            parsed = self.parse(record)
+            if parsed is None:
+                has_damage = True
                 continue
-            starts = event.session_log.status == SessionLog.START
-            if not values and not starts:
-                continue
-            if not record.is_whole():
-                self.leave_out(record)
-                continue
-            if starts:
+            event, values = parsed
+            begins = event.session_log.status == SessionLog.START
+            if begins or (values and has_damage and not has_begun):  # its beginning is lost: it spoke from here on
                 self.take_back(event.step)
+            has_begun = has_begun or begins or bool(values)
             for tag, value in values:
                 self.curves.setdefault(tag, {})[event.step] = Point(event.step, event.wall_time, value)
 
+    def parse(self, record: _Record) -> tuple[Any, list[tuple[str, float]]] | None:
+        """Returns an event and its scalars; None where it is damaged, which is told. Checks only what is used."""
+        event = Event()
+        try:
+            event.ParseFromString(record.data)
+            values = list(self.scalars(event))
+            is_used = bool(values) or event.session_log.status == SessionLog.START
+        except (DecodeError, ValueError, TypeError):
+            is_whole = False
+        else:
+            is_whole = not is_used or record.is_whole()
+        if not is_whole:
+            self.damaged(f"{record.path}: damaged at byte {record.at:,}: a step's values are left out")
+        return (event, values) if is_whole else None
+
     def scalars(self, event: Any) -> Iterator[tuple[str, float]]:
-        """From the fields that TensorFlow 1 and PyTorch fill, and from TensorFlow 2's."""
+        """Yields tags and values, from the fields that TensorFlow 1 and PyTorch fill, and from TensorFlow 2's."""
         for value in event.summary.value:
             kind = value.WhichOneof("value")
             if kind == "simple_value":
@@ -112,15 +129,14 @@ class _Reader:
                     yield value.tag, float(make_ndarray(value.tensor).item())
 
     def take_back(self, first_step: int) -> None:
+        """Removes what earlier attempts wrote at a step and later."""
         for tag, points in self.curves.items():
             if any(step >= first_step for step in points):
                 self.curves[tag] = {step: point for step, point in points.items() if step < first_step}
 
-    def leave_out(self, record: _Record) -> None:
-        self.damaged(f"{record.path}: damaged at byte {record.at:,}: a step's values are left out")
-
 
 def _records(path: Path, damaged: Callable[[str], object]) -> Iterator[_Record]:
+    """Yields a file's records up to where it is cut short, or where the length of one is damaged, which is told."""
     try:
         with path.open("rb", buffering=BUFFER_BYTES) as file:
             at = 0
@@ -141,16 +157,21 @@ def _records(path: Path, damaged: Callable[[str], object]) -> Iterator[_Record]:
 
 
 def _by_attempt(paths: list[Path]) -> list[Path]:
-    """By the number at the end of their names; of files without one, by the time of the first event."""
-    times = {}
-    for path in paths:
-        record = next(_records(path, _say_nothing), None)
-        with contextlib.suppress(DecodeError):
-            times[path] = Event.FromString(record.data).wall_time if record else 0.0
-    return sorted(times, key=lambda path: (_place(path), times[path], path.name))
+    """Sorts files by the number at the end of their names, and those without one by the time of their first event."""
+    return sorted(paths, key=lambda path: (_attempt_number(path), _first_time(path), path.name))
 
 
-def _place(path: Path) -> int:
-    """As `Board` has written it. A name is `events.out.tfevents.<time>.<host>.<process>.<number><suffix>`."""
-    place = path.suffix.removeprefix(".")
-    return int(place) if place.isdecimal() else 0
+def _attempt_number(path: Path) -> int:
+    """Returns what `Board` has written into the name, `events.out.tfevents.<time>.<host>.<process>.<number><suffix>`;
+    0 where another program wrote the file."""
+    number = path.suffix.removeprefix(".")
+    return int(number) if number.isdecimal() else 0
+
+
+def _first_time(path: Path) -> float:
+    """Returns the time of the first event that is whole, in seconds since 1970; 0 where there is none."""
+    for record in _records(path, _say_nothing):
+        if record.is_whole():
+            with contextlib.suppress(DecodeError):
+                return float(Event.FromString(record.data).wall_time)
+    return 0.0

@@ -30,7 +30,7 @@ LONGEST = 12  # characters of a name
 
 
 @dataclass(frozen=True)
-class Verdict:
+class Prediction:
     """A held-out image and what it was taken for. image: uint8 (H, W, C)."""
 
     image: torch.Tensor
@@ -39,28 +39,28 @@ class Verdict:
     probability: float  # of what it was taken for
 
 
-def add_verdicts(board: Board, tag: str, verdicts: Sequence[Verdict], *, columns: int, step: int) -> None:
-    """As many figures of 100 as it takes; the first has the tag, the others a number behind it."""
-    for page, start in enumerate(range(0, len(verdicts), PAGE), start=1):
-        pixels = draw_verdicts(verdicts[start : start + PAGE], columns=columns)
+def add_predictions(board: Board, tag: str, predictions: Sequence[Prediction], *, columns: int, step: int) -> None:
+    """Writes as many figures of 100 images as it takes; the first has the tag, the others a number behind it."""
+    for page, start in enumerate(range(0, len(predictions), PAGE), start=1):
+        pixels = draw_predictions(predictions[start : start + PAGE], columns=columns)
         board.writer.add_image(tag if page == 1 else f"{tag}_{page}", pixels, step, dataformats="HWC")
 
 
-def draw_verdicts(verdicts: Sequence[Verdict], *, columns: int) -> NDArray[np.uint8]:
-    """uint8 (H, W, 3). Above each image its predicted class and probability, green or red, and its true label."""
+def draw_predictions(predictions: Sequence[Prediction], *, columns: int) -> NDArray[np.uint8]:
+    """Draws each image below its predicted class and probability, green or red, and its true label: uint8 (H, W, 3)."""
     from matplotlib.figure import Figure
 
-    columns = min(columns, len(verdicts))
-    rows = -(-len(verdicts) // columns)
+    columns = min(columns, len(predictions))
+    rows = -(-len(predictions) // columns)
     height, width = rows * CELL_HEIGHT, columns * CELL_WIDTH
     figure = Figure(figsize=(width / DPI, height / DPI), dpi=DPI)
-    figure.figimage(_mosaic([verdict.image for verdict in verdicts], columns))  # pixel by pixel
-    for number, verdict in enumerate(verdicts):
+    figure.figimage(_mosaic([prediction.image for prediction in predictions], columns))  # pixel by pixel
+    for number, prediction in enumerate(predictions):
         row, column = divmod(number, columns)
         middle, top = (column + 0.5) * CELL_WIDTH, height - row * CELL_HEIGHT
-        color = RIGHT if verdict.predicted == verdict.label else WRONG
-        title = f"{_short(verdict.predicted)} {100 * verdict.probability:.0f} %"
-        for below, text, ink in ((5, title, color), (20, f"label: {_short(verdict.label)}", "black")):
+        color = RIGHT if prediction.predicted == prediction.label else WRONG
+        title = f"{_short(prediction.predicted)} {100 * prediction.probability:.0f} %"
+        for below, text, ink in ((5, title, color), (20, f"label: {_short(prediction.label)}", "black")):
             figure.text(
                 middle,
                 top - below,
@@ -81,7 +81,7 @@ def _short(name: str) -> str:
 
 
 def _mosaic(images: Sequence[torch.Tensor], columns: int) -> NDArray[np.uint8]:
-    """The images, enlarged by a whole number, each in the middle of a white cell's part below the texts."""
+    """Returns the images, enlarged by a whole number, each in the middle of a white cell's part below the texts."""
     factor = max(1, IMAGE // images[0].shape[0])
     shown = in_rgb(shrunk(torch.stack(list(images)), IMAGE)).numpy()
     shown = shown.repeat(factor, 1).repeat(factor, 2)
@@ -97,7 +97,10 @@ def _mosaic(images: Sequence[torch.Tensor], columns: int) -> NDArray[np.uint8]:
 
 
 def draw_confusion(confusion: torch.Tensor, classes: Sequence[str]) -> NDArray[np.uint8]:
-    """uint8 (H, W, 3). confusion: int64 (classes, classes), rows are the true classes; shaded by the share of a row."""
+    """Draws a confusion matrix, each cell shaded by its share of the row: uint8 (H, W, 3).
+
+    confusion: int64 (classes, classes), rows are the true classes.
+    """
     from matplotlib.figure import Figure
 
     counts = confusion.numpy()

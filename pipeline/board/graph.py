@@ -14,7 +14,10 @@ from pipeline.board.writer import Board
 
 
 def add_graph(board: Board, model: nn.Module, *, channels: int, image_size: int) -> None:
-    """Raises whatever the tracer does of a network that it cannot follow. Neither model nor random state changes."""
+    """Writes the graph of a network. Neither model nor random state changes.
+
+    Raises whatever the tracer does of a network that it cannot follow.
+    """
     traced = copy.deepcopy(unwrapped(model)).to("cpu", torch.float32).eval()
     for parameter in traced.parameters():
         parameter.requires_grad_(False)
@@ -26,7 +29,7 @@ def add_graph(board: Board, model: nn.Module, *, channels: int, image_size: int)
 
 
 def unwrapped(model: nn.Module) -> nn.Module:
-    """The module inside `torch.compile`, `DataParallel` and `DistributedDataParallel`; the tracer refuses the first."""
+    """Returns the module inside `torch.compile`, which the tracer refuses, and inside data-parallel wrappers."""
     while True:
         inner = getattr(model, "_orig_mod", None)
         if inner is None and isinstance(model, (nn.DataParallel, nn.parallel.DistributedDataParallel)):

@@ -16,7 +16,7 @@ NUM_BINS = 64
 
 
 def add_parameters(board: Board, model: nn.Module, *, step: int) -> None:
-    """Of the parameters, and of the gradients that the latest step left."""
+    """Writes a histogram of each parameter, and of each gradient that the latest step left."""
     for name, parameter in model.named_parameters():
         add(board, tags.parameter(name), parameter.detach(), step=step)
         if parameter.grad is not None:
@@ -24,7 +24,7 @@ def add_parameters(board: Board, model: nn.Module, *, step: int) -> None:
 
 
 def add(board: Board, tag: str, values: torch.Tensor, *, step: int) -> None:
-    """Values that are not finite are left out; a tensor without a finite value leaves no histogram."""
+    """Writes a histogram of the finite values of a tensor; where there is none, nothing."""
     values = values.float().flatten()
     values = values[torch.isfinite(values)]
     if not values.numel():
@@ -32,8 +32,8 @@ def add(board: Board, tag: str, values: torch.Tensor, *, step: int) -> None:
     low, high = (float(limit) for limit in torch.aminmax(values))
     if low == high:
         low, high = low - 0.5, high + 0.5
-    places = ((values - low) * (NUM_BINS / (high - low))).long().clamp_(0, NUM_BINS - 1)
-    counts = torch.bincount(places, minlength=NUM_BINS)  # deterministic on a GPU, which torch.histc is not
+    bins = ((values - low) * (NUM_BINS / (high - low))).long().clamp_(0, NUM_BINS - 1)
+    counts = torch.bincount(bins, minlength=NUM_BINS)  # deterministic on a GPU, which torch.histc is not
     limits = torch.linspace(low, high, NUM_BINS + 1, dtype=torch.float64)[1:]
     board.writer.add_histogram_raw(
         tag,

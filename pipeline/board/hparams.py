@@ -21,18 +21,19 @@ SECTIONS = ("model", "data", "train")  # the others do not change what is learne
 
 
 def add_start(board: Board, spec: Spec) -> None:
+    """Writes the fields of the job file: the session has begun."""
     _, start, _ = hparams(dict(flatten(spec)), {})
     board.add(0, start)
 
 
 def add_end(board: Board, *, step: int) -> None:
-    """That the session has succeeded. To be written once: TensorBoard keeps the first."""
+    """Writes that the session has succeeded. This is to be done once: TensorBoard keeps the first."""
     _, _, end = hparams({}, {})
     board.add(step, end)
 
 
 def flatten(spec: Spec) -> Iterator[tuple[str, float | str]]:
-    """`train.optimizer.lr` and so on; fields that are None are left out."""
+    """Yields fields by dotted name, as `train.optimizer.lr`, without those that are None."""
     for name in SECTIONS:
         yield from _flatten(name, getattr(spec, name))
 
@@ -43,11 +44,11 @@ def _flatten(path: str, section: BaseModel) -> Iterator[tuple[str, float | str]]
         if isinstance(value, BaseModel):
             yield from _flatten(key, value)
         elif value is not None:
-            yield key, float(value) if _is_number(field.annotation) else _text(value)
+            yield key, float(value) if _is_number(field.annotation) else _as_text(value)
 
 
 def _is_number(annotation: object) -> bool:
-    """Whether all that a field may hold are numbers, or None."""
+    """Tells whether all that a field may hold are numbers, or None."""
     if typing.get_origin(annotation) in (typing.Union, types.UnionType):
         return all(_is_number(member) for member in typing.get_args(annotation) if member is not types.NoneType)
     if typing.get_origin(annotation) is typing.Annotated:
@@ -57,9 +58,9 @@ def _is_number(annotation: object) -> bool:
     return annotation in (int, float)
 
 
-def _text(value: object) -> str:
+def _as_text(value: object) -> str:
     if isinstance(value, tuple):
-        return " ".join(_text(member) for member in value) or "none"
+        return " ".join(_as_text(member) for member in value) or "none"
     if isinstance(value, BaseModel):
         fields = type(value).model_fields
         options = {key: o for key, o in value.model_dump().items() if key != "name" and o != fields[key].default}

@@ -15,7 +15,7 @@ THUMBNAIL = 96
 
 
 def grid(images: torch.Tensor, *, columns: int) -> torch.Tensor:
-    """uint8 (N, H, W, C) as rows of `columns`, a white line between them: uint8 (C, rows H', columns W').
+    """Puts uint8 (N, H, W, C) in rows of `columns`, a white line between them: uint8 (C, rows H', columns W').
 
     Small images are enlarged by a whole number, pixel by pixel; those above 224 pixels are shrunk.
     """
@@ -38,24 +38,24 @@ def denormalized(images: torch.Tensor, *, mean: Sequence[float], std: Sequence[f
 
 
 def in_rgb(images: torch.Tensor) -> torch.Tensor:
-    """uint8 (N, H, W, C) of one or three channels as (N, H, W, 3)."""
+    """Returns uint8 (N, H, W, C) of one or three channels as (N, H, W, 3)."""
     return images.expand(*images.shape[:3], 3)
 
 
 def shrunk(images: torch.Tensor, size: int) -> torch.Tensor:
-    """uint8 (N, H, W, C) with at most `size` pixels a side."""
+    """Shrinks uint8 (N, H, W, C) to at most `size` pixels a side."""
     if images.shape[1] <= size:
         return images
     small = images.new_empty(len(images), size, size, images.shape[3])
-    for place, image in enumerate(images):  # one by one: as floats, large images are gigabytes
+    for index, image in enumerate(images):  # one by one: as floats, large images are gigabytes
         pixels = image.permute(2, 0, 1)[None].float()
         pixels = F.interpolate(pixels, size=(size, size), mode="bilinear", antialias=True)
-        small[place] = pixels[0].round().clamp(0, 255).permute(1, 2, 0)
+        small[index] = pixels[0].round().clamp(0, 255).permute(1, 2, 0)
     return small
 
 
 def png(image: torch.Tensor) -> bytes:
-    """uint8 (H, W, 1 or 3) as a PNG file."""
+    """Returns uint8 (H, W, 1 or 3) as a PNG file."""
     from PIL import Image
 
     file = io.BytesIO()
@@ -64,14 +64,15 @@ def png(image: torch.Tensor) -> bytes:
 
 
 def thumbnail(image: torch.Tensor) -> str:
-    """A PNG file of at most 96 pixels a side, in base64. image: uint8 (H, W, C)."""
+    """Returns a PNG file of at most 96 pixels a side, in base64. image: uint8 (H, W, C)."""
     return base64.b64encode(png(shrunk(image[None], THUMBNAIL)[0])).decode()
 
 
 def spread(labels: torch.Tensor, count: int) -> list[int]:
-    """Up to `count` indices, evenly spread over each class, class after class.
+    """Returns up to `count` indices, evenly spread over each class, class after class.
 
-    As many of each class as of any other, where it has so many; of more than `count` classes, one each of some.
+    It takes as many of each class as of any other, where there are so many; of more than `count` classes, one each of
+    some.
     """
     classes, sizes = torch.unique(labels, return_counts=True)
     shown = _evenly(len(classes), count)
@@ -87,5 +88,5 @@ def spread(labels: torch.Tensor, count: int) -> list[int]:
 
 
 def _evenly(length: int, count: int) -> torch.Tensor:
-    """Up to `count` places in a row of `length`, the first and the last among them."""
+    """Returns up to `count` indices of a row of `length`, the first and the last among them."""
     return torch.linspace(0, length - 1, min(count, length), dtype=torch.float64).round().long()

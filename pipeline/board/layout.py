@@ -14,13 +14,15 @@ from pipeline.board.writer import Board
 
 
 def add_layout(board: Board) -> None:
+    """Writes which curves share a chart."""
+
     def chart(*names: str) -> list[object]:
         return ["Multiline", [f"^{re.escape(name)}$" for name in names]]
 
     layout = {
         "train and test": {
-            "loss": chart(tags.TRAIN_LOSS, tags.TEST_LOSS),
-            "accuracy": chart(tags.TRAIN_ACCURACY, tags.TEST_ACCURACY),
+            "loss": chart(tags.EPOCH_LOSS, tags.TEST_LOSS),  # a point an epoch both
+            "accuracy": chart(tags.EPOCH_ACCURACY, tags.TEST_ACCURACY),
         },
         "classes": {"test accuracy of each class": ["Multiline", [f"^{re.escape(tags.class_accuracy(''))}.*"]]},
         "training": {

@@ -1,4 +1,4 @@
-"""Some steps through PyTorch's profiler.
+"""A recording of some steps by PyTorch's profiler.
 
 It leaves `profile/steps-A-B.pt.trace.json.gz` in the run's folder, for ui.perfetto.dev or chrome://tracing, and the
 operators that took longest as text. TensorBoard's plugin for such files is no longer kept up, and not needed.
@@ -24,12 +24,12 @@ TOP = 20
 
 
 def is_recorded(board: Board) -> bool:
-    """Whether an earlier attempt has left a trace."""
+    """Tells whether an earlier attempt has left a trace."""
     return any((board.folder / "profile").glob("*.pt.trace.json.gz"))
 
 
 class Profile:
-    """Told of the edges, records what lies between."""
+    """Records the steps between its two edges."""
 
     def __init__(self, board: Board, *, first_step: int, num_steps: int, device: torch.device) -> None:
         """first_step: of this attempt, num_steps: of the whole run, both counted as steps taken so far."""
@@ -40,7 +40,7 @@ class Profile:
         self.profiler: Any = None
 
     def after(self, step: int) -> None:
-        """step: the number of steps taken so far."""
+        """Begins or ends the recording where this is an edge. step: the number of steps taken so far."""
         if step == self.before:
             os.environ.setdefault("KINETO_LOG_LEVEL", "6")  # else it prints of its own workings, and of a missing GPU
             activities = [ProfilerActivity.CPU]
@@ -54,7 +54,7 @@ class Profile:
             self._write(profiler)
 
     def close(self) -> None:
-        """Of an attempt that ends in between; what was recorded is lost."""
+        """Ends the recording of an attempt that ends in between; what was recorded is lost."""
         if self.profiler is not None:
             profiler, self.profiler = self.profiler, None
             profiler.stop()
@@ -77,7 +77,7 @@ class Profile:
         def own(event: Any) -> float:
             return float(event.self_device_time_total if on_device else event.self_cpu_time_total)
 
-        # Of a GPU's time, the kernels and annotations have entries of their own beside the operators that they are of.
+        # A GPU's kernels and annotations have entries of their own beside the operators that they belong to.
         operators = [event for event in profiler.key_averages() if event.device_type == DeviceType.CPU]
         events = sorted(operators, key=own, reverse=True)
         total = sum(map(own, events)) or 1.0

@@ -37,7 +37,10 @@ class Samples:
 
 
 def add_embeddings(folder: Path, samples: Samples, features: torch.Tensor | None, *, step: int) -> None:
-    """folder: the run's. features: float32 (N, values); None where the network has no last layer to look at."""
+    """Writes what the projector shows into the run's folder.
+
+    features: float32 (N, values); None where the network has no last layer to look at.
+    """
     projector = folder / "projector"
     durable.make_folder(projector)
     shown = shrunk(samples.images, PIXELS)
@@ -54,13 +57,13 @@ def add_embeddings(folder: Path, samples: Samples, features: torch.Tensor | None
 
 
 def remove_embeddings(folder: Path) -> None:
-    """Of an attempt that came to nothing; its images may be others."""
+    """Removes what an attempt that came to nothing has left; its images may be others."""
     shutil.rmtree(folder / "projector", ignore_errors=True)
     (folder / CONFIG).unlink(missing_ok=True)
 
 
 def _config(projector: Path, step: int, *, shown: torch.Tensor, width: int) -> bytes:
-    """All that lies there up to this step; what a killed attempt left of later ones is left out."""
+    """Lists all that lies there up to this step, without what a killed attempt left of later ones."""
     steps = sorted(int(path.stem.removeprefix("features-")) for path in projector.glob("features-*.tsv"))
     config = ProjectorConfig()
     for earlier in [s for s in reversed(steps) if s <= step]:
@@ -75,7 +78,7 @@ def _entry(name: str, file: str, step: int, shown: torch.Tensor, width: int) -> 
     info = EmbeddingInfo(
         tensor_name=name,
         tensor_path=f"projector/{file}",
-        tensor_shape=[len(shown), width],  # else TensorBoard reads all vectors to find out (server.py)
+        tensor_shape=[len(shown), width],  # else TensorBoard reads all vectors to find out (tensorboard_main.py)
         metadata_path=f"projector/labels-{step}.tsv",
     )
     info.sprite.image_path = "projector/sprite.png"
@@ -90,7 +93,7 @@ def _table(samples: Samples) -> bytes:
 
 
 def _sprite(images: torch.Tensor) -> bytes:
-    """A square of images, row by row, as the projector cuts it."""
+    """Returns a square of images, row by row, as the projector cuts it: a PNG file."""
     columns = -(-(len(images) ** 0.5) // 1)
     side = int(columns)
     size = images.shape[1]

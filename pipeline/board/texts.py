@@ -5,10 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 
-from pipeline.home.records import ClassScore
+from pipeline.home.evaluation_record import ClassScore
 
 
 def code(text: str, language: str = "") -> str:
+    """Returns a block of code that shows a text as it is."""
     fence = "~~~~"
     while fence in text:
         fence += "~"
@@ -16,6 +17,7 @@ def code(text: str, language: str = "") -> str:
 
 
 def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Returns a table; what is in a cell stands on one line."""
     lines = [list(header), ["---"] * len(header), *rows]
     return "\n".join("| " + " | ".join(_cell(text) for text in line) + " |" for line in lines)
 
@@ -25,6 +27,7 @@ def _cell(text: str) -> str:
 
 
 def class_report(scores: Sequence[ClassScore]) -> str:
+    """Returns a table of precision, recall and F1 of each class."""
     rows = [(s.name, f"{s.support:,}", _percent(s.precision), _percent(s.recall), _percent(s.f1)) for s in scores]
     return table(("class", "held-out images", "precision", "recall", "F1"), rows)
 

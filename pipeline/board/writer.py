@@ -1,4 +1,4 @@
-"""The one writer of a run's event files.
+"""The one writer of a run's event files, `events.out.tfevents.<time>.<host>.<process>.<number>.<attempt>`.
 
 Each attempt writes a file of its own and tells TensorBoard from which step on it speaks (`purge_step`), so that what a
 killed attempt wrote after its last checkpoint disappears from the curve.
@@ -24,29 +24,31 @@ FLUSH_S = 5  # how long a point may wait before TensorBoard can see it
 
 
 class Board:
+    """What is written for TensorBoard by one attempt."""
+
     def __init__(self, folder: Path, *, first_step: int) -> None:
         """`first_step`: the first step that this attempt may write; 0 for a new run."""
         self.folder = folder
-        place = f".{len(RunPaths(folder).events()) + 1}"  # among the attempts' files: a clock may go back
-        self.writer = SummaryWriter(str(folder), purge_step=first_step, flush_secs=FLUSH_S, filename_suffix=place)
+        suffix = f".{len(RunPaths(folder).events()) + 1}"  # the order of the attempts' files: a clock may go back
+        self.writer = SummaryWriter(str(folder), purge_step=first_step, flush_secs=FLUSH_S, filename_suffix=suffix)
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
-        """All values of a step in one event: it costs what a single one does."""
+        """Writes all values of a step in one event, which costs what a single one does."""
         self.add(step, Summary(value=[Summary.Value(tag=tag, simple_value=value) for tag, value in values.items()]))
 
     def add(self, step: int, *summaries: Summary) -> None:
-        """All of them in one event."""
+        """Writes summaries in one event."""
         together = Summary(value=[value for summary in summaries for value in summary.value])
         self.writer._get_file_writer().add_summary(together, step)
 
     def text(self, tag: str, markdown: str, step: int) -> None:
-        """`SummaryWriter.add_text` writes a list of one text, which TensorBoard frames twice, and lengthens the tag."""
+        """Writes a text. `SummaryWriter.add_text` writes a list of one, framed twice, and lengthens the tag."""
         tensor = TensorProto(dtype=DT_STRING, string_val=[markdown.encode("utf-8", "backslashreplace")])
         value = Summary.Value(tag=tag, metadata=text_metadata.create_summary_metadata(tag, ""), tensor=tensor)
         self.add(step, Summary(value=[value]))
 
     def flush(self) -> None:
-        """Put what was written onto stable storage: a checkpoint that is durable must not be ahead of its curve."""
+        """Puts what was written onto stable storage: a checkpoint that is durable must not be ahead of its curve."""
         self.writer.flush()
         for path in RunPaths(self.folder).events():
             fd = os.open(path, os.O_RDONLY)

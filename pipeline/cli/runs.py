@@ -51,13 +51,13 @@ def compare(
 ) -> None:
     """Show what differs between runs, in their job files and in their results, best first."""
     from pipeline.results import compare as comparing
+    from pipeline.results import output_file
     from pipeline.results import plot as plotting
-    from pipeline.results.export import check_name, write_whole
 
     home: Home = context.obj
     if plot:
         plotting.check_suffix(plot)
-        check_name(plot)
+        output_file.check(plot)
     found = runs.find_all(home, ids)
     comparison = comparing.compare(home, found, metric, say=message)
     labels = runs.short_ids(home, [run.id for run in comparison.runs])
@@ -67,7 +67,7 @@ def compare(
         width = shutil.get_terminal_size(fallback=(100, 24)).columns
         print_lines(comparing.lines(comparison, labels, width=width))
     if plot:
-        write_whole(plot, lambda file: plotting.draw(comparison, labels, plot, file))
+        output_file.write(plot, lambda file: plotting.draw(comparison, labels, plot, file))
         message(f"{plot}: {metric} over the steps")
 
 

@@ -33,7 +33,7 @@ def up(
     slots: Slots = 1,
 ) -> None:
     """Run the worker and TensorBoard together; Ctrl-C stops both."""
-    from pipeline.board.process import TensorBoard
+    from pipeline.board.tensorboard_process import TensorBoard
 
     queue = queue_of(context)
     queue.create()

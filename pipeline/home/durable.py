@@ -131,8 +131,11 @@ def to_json(value: Any) -> bytes:
 
 
 def replace_json(path: Path, value: Any, *, indent: int | None = None) -> None:
-    text = json.dumps(value, ensure_ascii=False, indent=indent, allow_nan=False) + "\n"
-    replace(path, lambda file: file.write(text.encode(errors=_ERRORS)))
+    """Writes a record. Raises ValueError where it is larger than `read_json` takes; then `path` is as it was."""
+    content = (json.dumps(value, ensure_ascii=False, indent=indent, allow_nan=False) + "\n").encode(errors=_ERRORS)
+    if len(content) > MAX_RECORD_BYTES:
+        raise ValueError(f"{path}: is not written: {len(content):,} bytes, and {MAX_RECORD_BYTES:,} can be read back")
+    replace(path, lambda file: file.write(content))
 
 
 def read_json(path: Path) -> dict[str, Any] | None:

@@ -2,7 +2,6 @@
 
 runs/<id>/result.json         Result    how an attempt ended as it saw it itself; by the child alone
 runs/<id>/progress.json       Progress  where the running attempt is; not durable, replaced every second or so
-runs/<id>/evaluation.json     Evaluated what the latest evaluation found, in full; by the child
 queue/jobs/<id>/attempts.json Attempts  one entry an attempt, with its verdict; by the holder of the job's lease
 queue/jobs/<id>/result.json   End       the job's one recorded end
 """
@@ -43,7 +42,9 @@ def now() -> str:
     return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds)) + f".{int(fraction * 1000):03d}Z"
 
 
-class _Record:
+class Record:
+    """A JSON object on disk, as a dataclass."""
+
     @classmethod
     def from_json(cls, value: dict[str, Any] | None) -> Self | None:
         """None where fields are missing or of the wrong kind; unknown fields are left out."""
@@ -74,7 +75,7 @@ def _finite(metrics: dict[str, float]) -> dict[str, float]:
 
 
 @dataclass(frozen=True)
-class Progress(_Record):
+class Progress(Record):
     attempt: int
     epoch: int = 0  # epochs finished
     epochs: int = 0
@@ -98,7 +99,7 @@ class Progress(_Record):
 
 
 @dataclass(frozen=True)
-class Result(_Record):
+class Result(Record):
     attempt: int
     outcome: Outcome
     why: str
@@ -137,69 +138,8 @@ class End(Result):
             raise ValueError(self.outcome)
 
 
-@dataclass(frozen=True)
-class Mistake:
-    """A held-out image that was taken for something else."""
-
-    index: int  # in the held-out set
-    label: int  # the true class
-    predicted: int
-    probability: float  # of the predicted class
-    png: str  # the image, at most 96 pixels a side: base64 of a PNG file
-
-
-@dataclass(frozen=True)
-class ClassScore:
-    """How well a class is told from the others; a share of nothing is NaN."""
-
-    name: str
-    support: int  # held-out images of the class
-    num_correct: int
-    num_predicted: int  # held-out images that were taken for it
-
-    @property
-    def precision(self) -> float:
-        """Of what was taken for the class, the share that is."""
-        return self.num_correct / self.num_predicted if self.num_predicted else math.nan
-
-    @property
-    def recall(self) -> float:
-        """Of the class, the share that was recognized: its accuracy."""
-        return self.num_correct / self.support if self.support else math.nan
-
-    @property
-    def f1(self) -> float:
-        """The harmonic mean of precision and recall, 2 tp / (2 tp + fp + fn)."""
-        total = self.support + self.num_predicted
-        return 2 * self.num_correct / total if total else math.nan
-
-
-@dataclass(frozen=True)
-class Evaluated(_Record):
-    """The latest evaluation. confusion: rows are the true classes, columns the predicted ones."""
-
-    epoch: int  # finished epochs, at this evaluation
-    step: int
-    loss: float
-    accuracy: float
-    classes: list[str]
-    confusion: list[list[int]]
-    mistakes: list[Mistake]  # the most confident first, up to 20
-
-    def to_json(self) -> dict[str, Any]:
-        return {**vars(self), "mistakes": [vars(mistake) for mistake in self.mistakes]}  # `asdict` copies each number
-
-    def class_scores(self) -> list[ClassScore]:
-        """Of each class, in order."""
-        predicted = [sum(column) for column in zip(*self.confusion, strict=True)]
-        return [
-            ClassScore(name, sum(row), row[index], predicted[index])
-            for index, (name, row) in enumerate(zip(self.classes, self.confusion, strict=True))
-        ]
-
-
 @dataclass
-class Attempts(_Record):
+class Attempts(Record):
     """`retries_used` counts what uses up `resources.retries`; an interrupted attempt does not."""
 
     entries: list[dict[str, Any]] = field(default_factory=list)

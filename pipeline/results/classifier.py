@@ -85,12 +85,12 @@ class Classifier:
 
     @torch.no_grad()
     def logits(self, images: torch.Tensor) -> torch.Tensor:
-        """images: float32 (N, C, H, W) in [0, 1]. Gives float32 (N, classes)."""
+        """Returns float32 (N, classes). images: float32 (N, C, H, W) in [0, 1]."""
         logits: torch.Tensor = self.model(images)
         return logits
 
     def classify(self, files: Iterable[Path], *, top: int) -> Iterator[tuple[Path, list[Guess] | DataError]]:
-        """Each file, in their order, with its `top` likeliest classes, best first, or why it cannot be read."""
+        """Yields each file, in their order, with its `top` likeliest classes, best first, or why it cannot be read."""
         for batch in _batches(files, evaluation_batch(self.input.image_size)):
             read = [self.read(file) for file in batch]
             images = [image for image in read if not isinstance(image, DataError)]
@@ -99,7 +99,7 @@ class Classifier:
                 yield file, image if isinstance(image, DataError) else next(guesses)
 
     def read(self, file: Path) -> torch.Tensor | DataError:
-        """An image as the model takes it: float32 (C, H, W) in [0, 1]; or why it cannot be read."""
+        """Reads an image as the model takes it: float32 (C, H, W) in [0, 1]; or why it cannot be read."""
         if not file.is_file():
             what = "is not a file" if file.exists() else "there is no such file"
             return DataError(f"{file}: {what}")
@@ -137,7 +137,7 @@ def load(run: RunPaths, which: Which = "best") -> Classifier:
 
 
 def find_images(paths: Sequence[Path]) -> tuple[list[Path], list[str], list[str]]:
-    """The files to classify, of a folder those named as images; what was left out of folders; what went wrong."""
+    """Returns files to classify, of a folder those named as images; what was left out of folders; what went wrong."""
     files, notes, problems = [], [], []
     for path in paths:
         if not path.is_dir():
@@ -159,7 +159,7 @@ def find_images(paths: Sequence[Path]) -> tuple[list[Path], list[str], list[str]
 
 @functools.cache
 def _suffixes() -> frozenset[str]:
-    """Of all that Pillow opens."""
+    """Returns those of all kinds of files that Pillow opens."""
     return frozenset(suffix for suffix, kind in Image.registered_extensions().items() if kind in Image.OPEN)
 
 
@@ -227,6 +227,6 @@ def _model_input(run: RunPaths) -> ModelInput:
 
 
 def _accuracy(state: dict[str, Any]) -> float | None:
-    """An epoch ends with an evaluation; within one, the last figure is of earlier weights."""
+    """Returns the test accuracy, but not within an epoch, where it is that of earlier weights."""
     accuracy: float | None = state.get("metrics", {}).get("test/accuracy")
     return None if state.get("position", {}).get("batch") else accuracy

@@ -4,77 +4,40 @@ from __future__ import annotations
 
 import json
 import math
-import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from typing import Any
 
-import yaml
-
 from pipeline.board import tags
-from pipeline.board.events import Point, read_scalars, shortest
-from pipeline.errors import PipelineError, UsageError
+from pipeline.board.events import Point, shortest
+from pipeline.errors import UsageError
 from pipeline.home.paths import Home, RunPaths
-from pipeline.home.records import Attempts, End, Progress, Result
-from pipeline.queue.tickets import Tickets
+from pipeline.results.compared_run import ComparedRun, Say, lower_is_better, read_run
 from pipeline.wording import in_words, nearest, table
 
 LABELS = ("name", "description")  # fields that change nothing in the training
-LOWER_IS_BETTER = {"loss", "error", "time", "seconds", "ms", "duration", "latency", "memory", "perplexity"}
 MAY_BE_COMMON = ("EPOCHS", "STATE")  # columns that say little where they are the same for all
 CELL_WIDTHS = (40, 24, 16, 12, 10)
 MISSING = "-"
 
 Columns = list[tuple[str, list[str]]]  # heading, and a cell a run
-Say = Callable[[str], object]
-
-
-@dataclass(frozen=True)
-class Compared:
-    """A run as it is compared."""
-
-    id: str
-    fields: dict[str, Any]  # of its job file, by dotted name; a list is one value
-    curves: dict[str, list[Point]]
-    state: str  # how it ended, or pending or running
-    epoch: int  # finished
-    epochs: int
-    steps: int  # of all epochs
-    seconds: float | None  # that its attempts took, so far as they have ended
-
-    def final(self, tag: str) -> float | None:
-        points = self.curves.get(tag)
-        return shortest(points[-1].value) if points else None
-
-    def best(self, tag: str) -> Point | None:
-        """The first of the best; a NaN or an infinity is none."""
-        points = [point for point in self.curves.get(tag, ()) if math.isfinite(point.value)]
-        sign = 1 if lower_is_better(tag) else -1
-        return min(points, key=lambda point: sign * point.value, default=None)
-
-    def epoch_at(self, step: int) -> float | None:
-        return step * self.epochs / self.steps if self.steps else None
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """runs: best first, those without the metric last. differing: dotted fields of the job files, in their order."""
+    """What a comparison has found.
+
+    runs: best first, those without the metric last. differing: dotted fields of the job files, in their order.
+    """
 
     metric: str
-    runs: list[Compared]
+    runs: list[ComparedRun]
     differing: list[str]
     same: dict[str, Any]
 
 
-def lower_is_better(tag: str) -> bool:
-    """Of a loss or a time, by the words of its name. A class may be called anything, and has an accuracy."""
-    words = set(re.split("[^a-z]+", tag.rpartition("/")[2].lower()))
-    return not tag.startswith(tags.class_accuracy("")) and bool(words & LOWER_IS_BETTER)
-
-
 def compare(home: Home, runs: Sequence[RunPaths], metric: str, *, say: Say) -> Comparison:
-    """Read the runs and put them in order. Raises UsageError where none has the metric, or there is only one run."""
+    """Reads the runs and puts them in order. Raises UsageError where none has the metric, or there is only one run."""
     if len(runs) < 2:
         raise UsageError(f"{runs[0].root.name}: that is one run, and it takes two; `pipeline show` shows one")
     read = [read_run(home, run, say=say) for run in runs]
@@ -87,51 +50,8 @@ def compare(home: Home, runs: Sequence[RunPaths], metric: str, *, say: Say) -> C
     return Comparison(metric, read, [name for name in differing if name not in LABELS] or differing, same)
 
 
-def read_run(home: Home, run: RunPaths, *, say: Say) -> Compared:
-    job_id = run.root.name
-    curves = read_scalars(run.root, damaged=lambda line: say(f"warning: {line}"))
-    result, progress = Result.read(run.result), Progress.read(run.progress) or Progress(0)
-    state = Tickets(home.queue).state(job_id)
-    if state not in ("pending", "running"):
-        end = End.read(home.queue.end(job_id)) or result
-        state = end.outcome if end else "no end yet"
-    fields = read_fields(run)
-    asked = fields.get("train.epochs")
-    return Compared(
-        job_id,
-        fields,
-        curves,
-        state,
-        progress.epoch,
-        progress.epochs or (asked if isinstance(asked, int) else 0),
-        progress.steps,
-        _seconds(Attempts.read(home.queue.attempts(job_id)), result),
-    )
-
-
-def read_fields(run: RunPaths) -> dict[str, Any]:
-    """The frozen job file, flat: `train.optimizer.lr`. Raises PipelineError where it is none.
-
-    It is not validated: a run of another version of the program can be compared too.
-    """
-    try:
-        spec = yaml.safe_load(run.spec.read_bytes())
-    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
-        raise PipelineError(f"{run.spec}: cannot be read: {' '.join(str(error).split())}") from None
-    if not isinstance(spec, dict):
-        raise PipelineError(f"{run.spec}: is no job file; compare the others without this run")
-    return flatten(spec)
-
-
-def flatten(tree: Mapping[str, Any], before: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in tree.items():
-        flat |= flatten(value, f"{before}{key}.") if isinstance(value, dict) and value else {f"{before}{key}": value}
-    return flat
-
-
 def as_text(value: Any) -> str:
-    """As one would write it in a job file; `...` stands for a field that is not there."""
+    """Returns a value as one would write it in a job file; `...` stands for a field that is not there."""
     if value is ...:
         return MISSING
     if value is None or isinstance(value, bool):
@@ -143,7 +63,7 @@ def as_text(value: Any) -> str:
     return str(value)
 
 
-def check_metric(metric: str, runs: Sequence[Compared], *, say: Say) -> None:
+def check_metric(metric: str, runs: Sequence[ComparedRun], *, say: Say) -> None:
     """Raises UsageError where no run has it; the one that nobody asked for may be missing before the first epoch."""
     without = [run.id for run in runs if metric not in run.curves]
     if len(without) < len(runs):
@@ -158,27 +78,15 @@ def check_metric(metric: str, runs: Sequence[Compared], *, say: Say) -> None:
     raise UsageError(f"{metric}: no run has such a metric{nearest(metric, near)}")
 
 
-def _rank(run: Compared, metric: str) -> tuple[bool, float]:
+def _rank(run: ComparedRun, metric: str) -> tuple[bool, float]:
     best = run.best(metric)
     if best is None:
         return True, 0.0
     return False, best.value if lower_is_better(metric) else -best.value
 
 
-def _seconds(attempts: Attempts | None, result: Result | None) -> float | None:
-    """Over all attempts that have ended; the result of one without the queue says it too."""
-    spans = [(entry.get("started_at"), entry.get("finished_at")) for entry in attempts.entries] if attempts else []
-    if not spans and result:
-        spans = [(result.started_at, result.finished_at)]
-    try:
-        ended = [datetime.fromisoformat(end) - datetime.fromisoformat(start) for start, end in spans if start and end]
-    except (ValueError, TypeError):  # not written by this program
-        return None
-    return sum(span.total_seconds() for span in ended) if ended else None
-
-
 def to_json(comparison: Comparison) -> dict[str, Any]:
-    """For programs; None stands for what is not a finite number, or not there."""
+    """Returns a comparison for programs; None stands for what is not a finite number, or not there."""
     metric = comparison.metric
     return {
         "metric": metric,
@@ -189,7 +97,7 @@ def to_json(comparison: Comparison) -> dict[str, Any]:
     }
 
 
-def _run_to_json(run: Compared, comparison: Comparison) -> dict[str, Any]:
+def _run_to_json(run: ComparedRun, comparison: Comparison) -> dict[str, Any]:
     best = run.best(comparison.metric)
     return {
         "id": run.id,
@@ -208,7 +116,7 @@ def _finite(value: float | None) -> float | None:
 
 
 def lines(comparison: Comparison, labels: Mapping[str, str], *, width: int) -> list[str]:
-    """Tables for people: a run a row where that fits, else a run a column, numbered where their names do not fit."""
+    """Returns tables for people: a run a row where that fits, else a run a column, numbered where names do not fit."""
     columns = [*result_columns(comparison), *field_columns(comparison)]
     common = [f"{head.lower()} {cells[0]}" for head, cells in columns if _is_common(head, cells)]
     shown = [(head, cells) for head, cells in columns if not _is_common(head, cells) and set(cells) != {MISSING}]
@@ -226,7 +134,7 @@ def _is_common(head: str, cells: list[str]) -> bool:
 
 
 def _numbered(names: list[str], columns: Columns, width: int) -> list[str]:
-    """A run a column, its cells cut as far as it takes; those that do not fit all the same come below the others."""
+    """Puts a run in a column, its cells cut as far as it takes; those that do not fit even so come below the others."""
     numbers = [f"#{number}" for number in range(1, len(names) + 1)]
     for limit in (*CELL_WIDTHS, CELL_WIDTHS[0]):
         rows = [["RUN", *numbers], *([head, *_cut_all(cells, limit)] for head, cells in columns)]
@@ -244,7 +152,7 @@ def _numbered(names: list[str], columns: Columns, width: int) -> list[str]:
 
 
 def _cut_all(cells: list[str], limit: int) -> list[str]:
-    """No longer than that, at the end or else at the beginning, so that what differs still does; else as they are."""
+    """Cuts cells at the end or else at the beginning, so that what differs still does; else leaves them as they are."""
     for head, tail in ((limit - 1, 0), (0, limit - 1)):
         short = [c if len(c) <= limit else f"{c[:head]}…{c[len(c) - tail :]}" for c in cells]
         if len(set(short)) == len(set(cells)):
@@ -260,12 +168,14 @@ def _width(rows: Sequence[Sequence[str]]) -> int:
 def result_columns(comparison: Comparison) -> Columns:
     metric, runs = comparison.metric, comparison.runs
     best = [run.best(metric) for run in runs]
-    others = [tag for tag in (tags.TEST_ACCURACY, tags.TEST_LOSS, tags.TRAIN_LOSS) if tag != metric]
+    others = [tag for tag in (tags.TEST_ACCURACY, tags.TEST_LOSS) if tag != metric]
+    train_loss = tags.EPOCH_LOSS if any(run.curves.get(tags.EPOCH_LOSS) for run in runs) else tags.TRAIN_LOSS
     return [
         (f"BEST {metric}", [number(metric, point.value if point else None) for point in best]),
         ("AT", [_where(run, point) for run, point in zip(runs, best, strict=True)]),
         ("FINAL", [number(metric, run.final(metric)) for run in runs]),
         *((tag, [number(tag, run.final(tag)) for run in runs]) for tag in others),
+        *([] if train_loss == metric else [(train_loss, [number(train_loss, run.final_train_loss) for run in runs])]),
         ("EPOCHS", [f"{run.epoch}/{run.epochs}" for run in runs]),
         ("TIME", [MISSING if run.seconds is None else in_words(run.seconds) for run in runs]),
         ("STATE", [run.state for run in runs]),
@@ -279,7 +189,7 @@ def field_columns(comparison: Comparison) -> Columns:
     ]
 
 
-def _where(run: Compared, point: Point | None) -> str:
+def _where(run: ComparedRun, point: Point | None) -> str:
     if point is None:
         return MISSING
     epoch = run.epoch_at(point.step)

@@ -19,8 +19,8 @@ from typing import Any, BinaryIO, Literal, NamedTuple, TextIO, get_args
 
 from pipeline.board.events import read_scalars, shortest
 from pipeline.errors import PipelineError, UsageError
-from pipeline.home import durable
 from pipeline.home.paths import RunPaths
+from pipeline.results import output_file
 
 Format = Literal["csv", "json", "parquet"]
 Say = Callable[[str], object]
@@ -37,7 +37,7 @@ class Row(NamedTuple):
 
 
 def choose_format(given: Format | None, out: Path | None) -> Format:
-    """What is asked for, else what the file's name says, else CSV. Raises UsageError where that is contradictory."""
+    """Returns what is asked for, else what the file's name says, else CSV. Raises UsageError where they disagree."""
     suffix = out.suffix.lower().removeprefix(".") if out else ""
     named: Format | None = next((known for known in get_args(Format) if known == suffix), None)
     if given and named and given != named:
@@ -50,7 +50,7 @@ def choose_format(given: Format | None, out: Path | None) -> Format:
 
 
 def export(runs: Sequence[RunPaths], kind: Format, out: Path | None, *, say: Say) -> None:
-    """Write the table to a file, or to stdout. `say` is told what a person should know.
+    """Writes the table to a file, or to stdout. `say` is told what a person should know.
 
     Raises PipelineError where the file cannot be written, or Parquet is wanted and pyarrow not installed.
     """
@@ -67,12 +67,12 @@ def export(runs: Sequence[RunPaths], kind: Format, out: Path | None, *, say: Say
         print_text(kind, rows())
         return
     writer = _parquet_writer() if kind == "parquet" else _text_writer(kind)
-    write_whole(out, lambda file: writer(file, rows()))
+    output_file.write(out, lambda file: writer(file, rows()))
     say(f"{out}: {num_rows:,} {'row' if num_rows == 1 else 'rows'} from {', '.join(run.root.name for run in runs)}")
 
 
 def rows_of(run: RunPaths, *, say: Say) -> Iterator[Row]:
-    """A run's points, by tag and step."""
+    """Yields a run's points, by tag and step."""
     curves = read_scalars(run.root, damaged=lambda line: say(f"warning: {line}"))
     if not curves:
         say(f"{run.root.name}: has no scalars yet")
@@ -92,7 +92,7 @@ def print_text(kind: Format, rows: Iterator[Row]) -> None:
 
 
 def write_text(stream: TextIO, kind: Format, rows: Iterator[Row]) -> None:
-    """Row by row, so that a reader has the first ones at once."""
+    """Writes row by row, so that a reader has the first ones at once."""
     if kind == "csv":
         writer = csv.writer(stream, lineterminator="\n")
         writer.writerow(Row._fields)
@@ -130,27 +130,3 @@ def _parquet_writer() -> Callable[[BinaryIO, Iterator[Row]], None]:
                 writer.write_table(pa.table(columns, schema=schema))
 
     return write
-
-
-def write_whole(out: Path, write: Callable[[BinaryIO], object]) -> None:
-    """Write the file, whole or not at all. Raises PipelineError where that cannot be done."""
-    check_name(out)
-    try:
-        durable.replace(out.resolve(), write)  # of a link, what it points to
-    except OSError as error:
-        raise PipelineError(f"{out}: cannot be written: {error.strerror or error}") from None
-
-
-def check_name(out: Path) -> None:
-    """Raises UsageError where it can be no file. Put in the place of a device, as /dev/null, one would replace it."""
-    try:
-        is_folder, is_other = out.is_dir(), out.exists() and not out.is_file()
-        has_folder = out.absolute().parent.is_dir()
-    except OSError as error:  # the name is too long, a folder is closed
-        raise UsageError(f"{out}: cannot be written: {error.strerror}") from None
-    if is_folder:
-        raise UsageError(f"{out}: is a folder; name a file in it")
-    if is_other:
-        raise UsageError(f"{out}: is not a regular file")
-    if not has_folder:
-        raise UsageError(f"{out}: cannot be written: there is no folder {out.absolute().parent}")

@@ -6,7 +6,6 @@ sample images. It is renamed if it answers as the checkpoint does, and else remo
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import torch
@@ -15,11 +14,12 @@ import torch.nn.functional as F
 from pipeline.errors import PipelineError, UsageError
 from pipeline.home import durable
 from pipeline.home.paths import RunPaths
+from pipeline.results import output_file
 from pipeline.results.classifier import Classifier
 from pipeline.results.model_formats import FORMATS, as_text, facts, first_line, quiet, require
 
 TOLERANCE = 1e-4
-"""Of a logit, as a share of the largest one.
+"""How far a logit may be off, as a share of the largest one.
 
 float32 carries seven digits. Another order of the same sums costs the last one or two of them over twenty layers (3e-7
 to 3e-6 was seen); a batch norm with its epsilon wrong, or a normalisation left out, is beyond this by far.
@@ -29,53 +29,39 @@ BATCHES = (1, 3, 4)  # images a time, as the size of a batch must be free
 
 
 def destination(run: RunPaths, format_: str, out: Path | None) -> Path:
-    """Where the file is to be, by default in the run. Raises UsageError where no such file can be."""
+    """Returns where the file is to be, by default in the run. Raises UsageError where no such file can be."""
     suffix = FORMATS[format_].suffix
     out = out or run.root / f"model{suffix}"
-    if out.is_dir():
-        raise UsageError(f"{out}: is a folder; name a file in it, as {out / f'model{suffix}'}")
-    if out.suffix != suffix:  # torch.export.load wants it so; and nobody overwrites an image or a checkpoint
+    if out.suffix != suffix and not out.is_dir():  # torch.export.load wants it so; and nobody overwrites a checkpoint
         raise UsageError(f"{out}: a file of the format {format_} has a name that ends in {suffix}")
-    try:
-        target = out.resolve()
-    except (OSError, RuntimeError):  # RuntimeError: until Python 3.12, of links in a circle
-        raise UsageError(f"{out}: leads nowhere, by way of a link; name another file") from None
-    if target.is_symlink() or (target.exists() and not target.is_file()):
-        raise UsageError(f"{out}: is there and is no regular file; name another one")
-    if not target.parent.is_dir():
-        raise UsageError(f"{out}: there is no folder {target.parent}; make it first")
-    if not os.access(target.parent, os.W_OK | os.X_OK):
-        raise UsageError(f"{out}: the folder {target.parent} cannot be written to; name another one with --out")
+    output_file.check(out, example=out / f"model{suffix}")
     return out
 
 
 def export(classifier: Classifier, format_: str, path: Path) -> str:
-    """Write the file and say what was checked. A link is followed.
+    """Writes the file and says what was checked. A link is followed.
 
     Raises PipelineError, and leaves what was at `path`, where it cannot be written or does not answer as the
     checkpoint does.
     """
-    kind, target = FORMATS[format_], path.resolve()
+    kind, target = FORMATS[format_], output_file.follow(path)
     require(format_)
     with quiet():
         content = kind.to_bytes(classifier)
-    try:
+    with output_file.saying_what_fails(path):
         temporary = durable.write_temporary(target.parent, target.name, lambda file: file.write(content))
-    except OSError as error:
-        raise PipelineError(f"{path}: cannot be written: {error.strerror}") from None
     try:
         checked = check(temporary, format_, classifier)
-        temporary.replace(target)
-        durable.fsync_folder(target.parent)
-    except OSError as error:
-        raise PipelineError(f"{path}: cannot be written: {error.strerror}") from None
+        with output_file.saying_what_fails(path):
+            temporary.replace(target)
+            durable.fsync_folder(target.parent)
     finally:
         temporary.unlink(missing_ok=True)
     return checked
 
 
 def check(path: Path, format_: str, classifier: Classifier) -> str:
-    """Compare what a file computes with what the checkpoint does, and say how close it is. Raises PipelineError."""
+    """Compares what a file computes with what the checkpoint does, and says how close it is. Raises PipelineError."""
     batches = sample_images(classifier.input.channels, classifier.input.image_size)
     expected = torch.cat([classifier.logits(images) for images in batches])
     try:
@@ -94,7 +80,7 @@ def check(path: Path, format_: str, classifier: Classifier) -> str:
 
 
 def sample_images(channels: int, image_size: int) -> list[torch.Tensor]:
-    """Random images, the same each time: from plain ones with coarse patches to pure noise.
+    """Makes random images, the same each time: from plain ones with coarse patches to pure noise.
 
     Noise alone looks all the same to a network that pools it.
     """

@@ -53,7 +53,7 @@ class Format:
 
 
 def facts(classifier: Classifier) -> dict[str, Any]:
-    """What one must know to use the model, as JSON has it."""
+    """Returns what one must know to use the model, as JSON has it."""
     expected = classifier.input
     return {
         "format_version": FORMAT_VERSION,
@@ -71,13 +71,13 @@ def facts(classifier: Classifier) -> dict[str, Any]:
 
 
 def as_text(facts: dict[str, Any]) -> dict[str, str]:
-    """For formats that keep texts only: what is none becomes JSON."""
+    """Returns the facts for formats that keep texts only: what is none becomes JSON."""
     return {key: value if isinstance(value, str) else json.dumps(value) for key, value in facts.items()}
 
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Without the libraries' warnings to their own developers."""
+    """Silences the libraries' warnings to their own developers."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)
         warnings.simplefilter("ignore", FutureWarning)

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import BinaryIO
 
 from pipeline.errors import UsageError
-from pipeline.results.compare import Compared, Comparison, as_text
+from pipeline.results.compare import Comparison, as_text
+from pipeline.results.compared_run import ComparedRun
 from pipeline.wording import cut
 
 # Okabe and Ito, "Color Universal Design", 2008, without the yellow, which is too light for a line.
@@ -27,7 +28,7 @@ def check_suffix(out: Path) -> None:
 
 
 def draw(comparison: Comparison, labels: Mapping[str, str], out: Path, file: BinaryIO) -> None:
-    """Write an image of the metric over the steps, a curve a run; `out` says as what. labels: short ids.
+    """Writes an image of the metric over the steps, a curve a run; `out` says as what. labels: short ids.
 
     Raises UsageError where no run has the metric.
     """
@@ -67,8 +68,8 @@ def draw(comparison: Comparison, labels: Mapping[str, str], out: Path, file: Bin
         figure.savefig(file, format=out.suffix.lower().removeprefix("."))
 
 
-def legend(comparison: Comparison, runs: list[Compared], labels: Mapping[str, str]) -> list[str]:
-    """A run's name and what is its own, `digits: train.optimizer.lr 0.01`; its id where that says too little."""
+def legend(comparison: Comparison, runs: list[ComparedRun], labels: Mapping[str, str]) -> list[str]:
+    """Names each run by what is its own, `digits: train.optimizer.lr 0.01`, or by its id where that says too little."""
     shown = comparison.differing[:NAMED_FIELDS]
     more = ", ..." if len(comparison.differing) > NAMED_FIELDS else ""
     names = []

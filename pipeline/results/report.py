@@ -2,7 +2,7 @@
 
     python -m pipeline.results.report HOME ID
 
-writes `runs/<id>/report.html`, at a low priority: so a worker does when a job has ended (reporting.py). Nothing here
+writes `runs/<id>/report.html`, at a low priority: so a worker has it done when a job has ended. Nothing here
 loads torch. What a run lacks, or what is damaged in it, the page says; no state of a run is an error.
 """
 
@@ -15,6 +15,7 @@ import os
 import re
 import statistics
 import sys
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -24,18 +25,19 @@ from markupsafe import Markup
 
 import pipeline
 from pipeline.board import events, tags
-from pipeline.board.conditions import conditions, part
-from pipeline.errors import PipelineError, UsageError
-from pipeline.home import durable
+from pipeline.board.conditions import describe_conditions, object_at
+from pipeline.errors import PipelineError
+from pipeline.home.evaluation_record import EvaluationRecord
 from pipeline.home.paths import Home, RunPaths
-from pipeline.home.records import Evaluated, now
-from pipeline.results import report_charts, report_classes, report_facts
+from pipeline.home.records import now
+from pipeline.results import output_file, report_charts, report_classes, report_facts, run_state
 from pipeline.results.report_charts import percent
-from pipeline.results.report_facts import Facts, duration, moment
+from pipeline.results.report_facts import RunFacts, duration, moment
 
 TEMPLATE = Path(__file__).with_suffix(".html.jinja")
 NICENESS = 5
 MAX_IMAGES_CHARS = 600_000
+OLD_TEMPORARY_S = 3600
 STATES = {
     "timed_out": "timed out",
     "lost": "lost: its process was killed too often",
@@ -43,6 +45,7 @@ STATES = {
     "interrupted": "interrupted",
     "pending": "waiting",
     "running": "still running",
+    run_state.NO_END: "still running",
 }
 LONG_NAME = 4  # letters that fit above a column of counts
 
@@ -65,26 +68,32 @@ def main() -> int:
 
 
 def write(home: Home, run: RunPaths, out: Path | None = None) -> Path:
-    """Write the page of a run, and give its path; by default it lies in the run.
+    """Writes the page of a run, and returns its path; by default it lies in the run.
 
-    Raises UsageError where `out` is no place for a file, PipelineError where it cannot be written.
+    Raises UsageError where `out` can be no file, PipelineError where it cannot be written.
     """
-    path = run.report if out is None else out.resolve()
-    if path.is_dir() or (path.exists() and not path.is_file()):
-        hint = "remove it" if out is None else "--out takes the name of an HTML file to write"
-        raise UsageError(f"{path}: is not a file; {hint}")
-    if not path.parent.is_dir():
-        raise UsageError(f"{path}: there is no folder {path.parent}; make it first")
+    path = run.report if out is None else output_file.follow(out)
+    output_file.check(path, remedy="remove it" if out is None else "")
     try:
         page = render(home, run)
     except OSError as error:
         raise PipelineError(f"{error.filename or run.root}: cannot be read: {error.strerror}") from None
+    if out is None:
+        remove_old_temporaries(path)
     try:
-        durable.replace(path, lambda file: file.write(page.encode(errors="backslashreplace")))
-    except OSError as error:
+        output_file.write(path, lambda file: file.write(page.encode(errors="backslashreplace")))
+    except PipelineError as error:
         hint = "; --out names another place" if out is None else ""
-        raise PipelineError(f"{path}: the report cannot be written: {error.strerror}{hint}") from None
+        raise PipelineError(f"{error}{hint}") from None
     return path
+
+
+def remove_old_temporaries(path: Path) -> None:
+    """Removes what writers of the page that were killed have left beside it."""
+    for temporary in path.parent.glob(f".{path.name}.*.tmp"):
+        with contextlib.suppress(OSError):  # a folder, or gone meanwhile
+            if time.time() - temporary.lstat().st_mtime > OLD_TEMPORARY_S:
+                temporary.unlink()
 
 
 def render(home: Home, run: RunPaths) -> str:
@@ -102,10 +111,10 @@ def render(home: Home, run: RunPaths) -> str:
         notes=notes,
         headline=headline(job, curves, evaluated),
         charts=report_charts.charts(curves, job.epoch_of),
-        is_smoothed=bool(part(job.spec, "train").get("label_smoothing")),
+        is_smoothed=bool(object_at(job.spec, "train").get("label_smoothing")),
         no_curves=_why_no_curves(job, run),
         no_evaluation=_why_no_evaluation(job),
-        conditions=conditions(job.spec, job.manifest),
+        conditions=describe_conditions(job.spec, job.manifest),
         environments=report_facts.environments(job),
         attempts=report_facts.attempts(job),
         log=report_facts.log_tail(run),
@@ -128,7 +137,7 @@ _TERMINAL_CODES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 
 
 def _printable(value: object) -> object:
-    """Class names, job files and logs may hold anything; what HTML cannot hold becomes a replacement character."""
+    """Replaces what HTML cannot hold: class names, job files and logs may have anything in them."""
     if isinstance(value, str) and not isinstance(value, Markup):
         return _UNPRINTABLE.sub("\N{REPLACEMENT CHARACTER}", _TERMINAL_CODES.sub("", value))
     return value
@@ -146,10 +155,10 @@ def _curves(run: RunPaths, notes: list[str]) -> Curves:
         return {}
 
 
-def _evaluated(run: RunPaths, notes: list[str]) -> Evaluated | None:
+def _evaluated(run: RunPaths, notes: list[str]) -> EvaluationRecord | None:
     evaluated = None
     with contextlib.suppress(OSError):
-        evaluated = Evaluated.read(run.evaluation)
+        evaluated = EvaluationRecord.read(run.evaluation)
     if evaluated is None:
         if os.path.lexists(run.evaluation):
             notes.append("evaluation.json is damaged, so the figures of the classes are missing.")
@@ -161,8 +170,8 @@ def _evaluated(run: RunPaths, notes: list[str]) -> Evaluated | None:
     return evaluated
 
 
-def headline(job: Facts, curves: Curves, evaluated: Evaluated | None) -> list[tuple[str, str, str]]:
-    """Label, figure, and what belongs to it: the figures that people look for first."""
+def headline(job: RunFacts, curves: Curves, evaluated: EvaluationRecord | None) -> list[tuple[str, str, str]]:
+    """Returns the figures that people look for first: a label, the figure, and what belongs to it."""
     metrics, rows = job.metrics, list[tuple[str, str, str]]()
     accuracy = metrics.get(tags.TEST_ACCURACY, evaluated.accuracy if evaluated else None)
     loss = metrics.get(tags.TEST_LOSS, evaluated.loss if evaluated else None)
@@ -176,6 +185,7 @@ def headline(job: Facts, curves: Curves, evaluated: Evaluated | None) -> list[tu
         rows.append(("Best test accuracy", percent(metrics[tags.BEST_ACCURACY]), ""))
     if loss is not None:
         rows.append(("Test loss", f"{loss:.4f}", "latest"))
+    rows += _training_headline(metrics)
     rows.append(("Epochs", f"{job.epoch:,}", f"of {job.epochs:,}" if job.epochs else ""))
     rows.append(("Steps", f"{job.step:,}", f"of {job.steps:,}" if job.steps else ""))
     rates = [point.value for point in curves.get(tags.IMAGES_PER_SECOND, []) if math.isfinite(point.value)]
@@ -184,7 +194,17 @@ def headline(job: Facts, curves: Curves, evaluated: Evaluated | None) -> list[tu
     return rows
 
 
-def _why_no_curves(job: Facts, run: RunPaths) -> str:
+def _training_headline(metrics: Mapping[str, float]) -> list[tuple[str, str, str]]:
+    """Returns loss and accuracy of the latest epoch as it was trained on; of a run of before, of its last steps."""
+    is_known = tags.EPOCH_LOSS in metrics
+    names = (tags.EPOCH_ACCURACY, tags.EPOCH_LOSS) if is_known else (tags.TRAIN_ACCURACY, tags.TRAIN_LOSS)
+    accuracy, loss = (metrics.get(name) for name in names)
+    what = "mean of the latest epoch" if is_known else "mean of the latest steps"
+    rows = [] if accuracy is None else [("Train accuracy", percent(accuracy), what)]
+    return rows if loss is None else [*rows, ("Train loss", f"{loss:.4f}", what)]
+
+
+def _why_no_curves(job: RunFacts, run: RunPaths) -> str:
     if run.events():
         return "nothing was logged before it ended" if job.finished_at else "nothing is logged yet"
     if job.step:
@@ -192,15 +212,15 @@ def _why_no_curves(job: Facts, run: RunPaths) -> str:
     return "it ended before its first step" if job.finished_at else "it has not taken a step yet"
 
 
-def _why_no_evaluation(job: Facts) -> str:
+def _why_no_evaluation(job: RunFacts) -> str:
     if job.epoch:
         return "The run has no evaluation.json: it was written by an earlier version, or the file was removed."
     ended = "it ended before that" if job.finished_at else "it is not there yet"
     return f"There is no evaluation: the first one comes at the end of the first epoch, and {ended}."
 
 
-def _classes(evaluated: Evaluated | None) -> dict[str, Any]:
-    """What the page says of the classes; nothing where nothing was evaluated."""
+def _classes(evaluated: EvaluationRecord | None) -> dict[str, Any]:
+    """Returns what the page says of the classes; nothing where nothing was evaluated."""
     if evaluated is None:
         return {"evaluated": None}
     rows, limit = evaluated.class_scores(), report_classes.PLAIN_ROWS

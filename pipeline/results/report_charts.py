@@ -10,7 +10,7 @@ import io
 import math
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import matplotlib as mpl
@@ -40,10 +40,13 @@ STYLES: dict[str, dict[str, Any]] = {
 
 
 @dataclass(frozen=True)
-class Kind:
+class ChartKind:
+    """What a chart shows, and how."""
+
     id: str
     title: str
     series: tuple[tuple[str, str], ...]  # tag, and name
+    epoch_means: Mapping[str, str] = field(default_factory=dict)  # of a name: the tag whose values are told of it
     best: Callable[[Sequence[Point]], Point] | None = None
     best_name: str = ""
     format: Callable[[float], str] = "{:.4g}".format
@@ -60,22 +63,39 @@ def _most(points: Sequence[Point]) -> Point:
 
 
 def percent(value: float) -> str:
+    """Returns a share as `12.34 %`."""
     return f"{100 * value:.2f} %"
 
 
 KINDS = (
-    Kind("loss", "Loss", ((tags.TRAIN_LOSS, "train"), (tags.TEST_LOSS, "test")), _least, "Lowest", may_be_log=True),
-    Kind(
+    ChartKind(
+        "loss",
+        "Loss",
+        ((tags.TRAIN_LOSS, "train"), (tags.TEST_LOSS, "test")),
+        {"train": tags.EPOCH_LOSS},
+        best=_least,
+        best_name="Lowest",
+        may_be_log=True,
+    ),
+    ChartKind(
         "accuracy",
         "Accuracy",
         ((tags.TRAIN_ACCURACY, "train"), (tags.TEST_ACCURACY, "test")),
-        _most,
-        "Highest",
-        percent,
+        {"train": tags.EPOCH_ACCURACY},
+        best=_most,
+        best_name="Highest",
+        format=percent,
         is_share=True,
     ),
-    Kind("learning-rate", "Learning rate", ((tags.LEARNING_RATE, "train"),), _most, "Highest"),
-    Kind("gradient-norm", "Gradient norm", ((tags.GRADIENT_NORM, "train"),), _most, "Highest", may_be_log=True),
+    ChartKind("learning-rate", "Learning rate", ((tags.LEARNING_RATE, "train"),), best=_most, best_name="Highest"),
+    ChartKind(
+        "gradient-norm",
+        "Gradient norm",
+        ((tags.GRADIENT_NORM, "train"),),
+        best=_most,
+        best_name="Highest",
+        may_be_log=True,
+    ),
 )
 
 
@@ -91,29 +111,44 @@ class Chart:
 
 
 def charts(curves: Mapping[str, Sequence[Point]], epoch_of: Callable[[int], str]) -> list[Chart]:
-    """Those that have points."""
+    """Returns those that have points. Of the training, all points are drawn, and the mean of each epoch is told."""
     found = []
     for kind in KINDS:
-        series = {name: curves[tag] for tag, name in kind.series if curves.get(tag)}
-        if series:
-            found.append(_chart(kind, series, epoch_of))
+        drawn, told = dict[str, Sequence[Point]](), dict[str, Sequence[Point]]()
+        for tag, name in kind.series:
+            points, means = curves.get(tag), curves.get(kind.epoch_means.get(name, ""))
+            if points or means:
+                drawn[name] = points or means or []
+                told[f"{name}, mean of each epoch" if means else name] = means or points or []
+        if drawn:
+            found.append(_chart(kind, drawn, told, epoch_of))
     return found
 
 
-def _chart(kind: Kind, series: dict[str, Sequence[Point]], epoch_of: Callable[[int], str]) -> Chart:
-    finite = {name: [point for point in points if math.isfinite(point.value)] for name, points in series.items()}
-    rows = [[name, *_key_values(kind, points, epoch_of)] for name, points in finite.items() if points]
+def _chart(
+    kind: ChartKind,
+    series: Mapping[str, Sequence[Point]],
+    told: Mapping[str, Sequence[Point]],
+    epoch_of: Callable[[int], str],
+) -> Chart:
+    """series: what is drawn, by name. told: what is told of it in words and numbers."""
+    rows = [[name, *_key_values(kind, _finite(points), epoch_of)] for name, points in told.items() if _finite(points)]
     steps = [point.step for points in series.values() for point in (points[0], points[-1])]
     summary = f"{kind.title} at each step from {min(steps):,} to {max(steps):,}. " + " ".join(
         f"{name}: {first} first, {kind.best_name.lower()} {best}, {last} at last." for name, first, best, last in rows
     )
     note = " ".join(_not_finite(name, points) for name, points in series.items()).strip()
-    svg = _draw(kind, series, [p.value for points in finite.values() for p in points], summary) if rows else None
+    values = [point.value for points in series.values() for point in _finite(points)]
+    svg = _draw(kind, series, values, summary) if values else None
     return Chart(kind.id, kind.title, summary, svg, kind.best_name, rows, note)
 
 
-def _key_values(kind: Kind, points: Sequence[Point], epoch_of: Callable[[int], str]) -> list[str]:
-    """First, best and last, in words."""
+def _finite(points: Sequence[Point]) -> list[Point]:
+    return [point for point in points if math.isfinite(point.value)]
+
+
+def _key_values(kind: ChartKind, points: Sequence[Point], epoch_of: Callable[[int], str]) -> list[str]:
+    """Returns the first, best and last value, in words."""
     best = kind.best(points) if kind.best else points[-1]
     where = f" at step {best.step:,}{epoch_of(best.step)}"
     return [kind.format(points[0].value), kind.format(best.value) + where, kind.format(points[-1].value)]
@@ -128,7 +163,7 @@ def _not_finite(name: str, points: Sequence[Point]) -> str:
 
 
 def thinned(points: Sequence[Point], limit: int = MAX_POINTS) -> list[tuple[int, float]]:
-    """At most `limit` points that keep every peak: of each stretch the lowest and the highest. NaN leaves a gap."""
+    """Returns up to `limit` points that keep every peak: of each stretch the lowest and highest. NaN leaves a gap."""
     shown = [(point.step, point.value if math.isfinite(point.value) else math.nan) for point in points]
     if len(shown) <= limit:
         return shown
@@ -144,7 +179,7 @@ def thinned(points: Sequence[Point], limit: int = MAX_POINTS) -> list[tuple[int,
     return kept
 
 
-def _draw(kind: Kind, series: dict[str, Sequence[Point]], finite: list[float], summary: str) -> Markup:
+def _draw(kind: ChartKind, series: Mapping[str, Sequence[Point]], finite: list[float], summary: str) -> Markup:
     settings: dict[Any, Any] = {
         "svg.fonttype": "none",
         "svg.hashsalt": kind.id,
@@ -179,8 +214,8 @@ def _draw(kind: Kind, series: dict[str, Sequence[Point]], finite: list[float], s
     return _for_the_page(file.getvalue(), kind, summary)
 
 
-def _for_the_page(svg: str, kind: Kind, summary: str) -> Markup:
-    """Without what a file of its own needs; with ids that no other chart has, and a title and text to be read out."""
+def _for_the_page(svg: str, kind: ChartKind, summary: str) -> Markup:
+    """Takes off what a file of its own needs; gives ids that no other chart has, a title, and text to be read out."""
     head, body = svg[svg.index("<svg") :].split(">", 1)
     box = re.search(r'viewBox="[^"]*"', head)
     body = re.sub(r"<metadata>.*?</metadata>|<style .*?</style>", "", body, flags=re.DOTALL)

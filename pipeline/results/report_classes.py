@@ -3,24 +3,24 @@
 from __future__ import annotations
 
 import base64
-import binascii
 import heapq
+import io
 import math
-from collections.abc import Iterable, Iterator
+import warnings
+from collections.abc import Iterable
 from dataclasses import dataclass
 
-from pipeline.home.records import ClassScore, Evaluated, Mistake
+from pipeline.home.evaluation_record import ClassScore, EvaluationRecord, Mistake
 from pipeline.results.report_charts import percent
 
 MATRIX_CLASSES = 25  # more do not fit a screen, and become a list
 FREQUENT = 20
 PLAIN_ROWS = 50  # classes that are shown at once; the others unfold
-PNG = b"\x89PNG\r\n\x1a\n"
 
 
 @dataclass(frozen=True)
 class Mean:
-    """Over the classes that have images, each counting the same; a share of nothing counts as 0."""
+    """The means over the classes that have images, each counting the same; a share of nothing counts as 0."""
 
     support: int  # of all classes together
     precision: float
@@ -30,6 +30,8 @@ class Mean:
 
 @dataclass(frozen=True)
 class Cell:
+    """A cell of the confusion matrix, as a page shows it."""
+
     count: int
     shade: int  # 0 to 9, by its share of the row
     is_right: bool
@@ -37,6 +39,8 @@ class Cell:
 
 @dataclass(frozen=True)
 class Confused:
+    """A class that was taken for another."""
+
     label: str
     predicted: str
     count: int
@@ -45,7 +49,7 @@ class Confused:
 
 @dataclass(frozen=True)
 class ShownMistake:
-    """A mistake; `png` is empty where its image is none."""
+    """A mistake, as a page shows it; `png` is empty where its image is none."""
 
     png: str
     width: int
@@ -57,17 +61,26 @@ class ShownMistake:
     index: str
 
 
-def problem(found: Evaluated) -> str:
-    """Why an evaluation cannot be shown; nothing where it can."""
+def problem(found: EvaluationRecord) -> str:
+    """Says why an evaluation cannot be shown; nothing where it can."""
     num_classes = len(found.classes)
-    if len(found.confusion) != num_classes or any(len(row) != num_classes for row in found.confusion):
-        return f"its confusion matrix does not fit its {num_classes:,} classes"
-    if any(min(row) < 0 for row in found.confusion):
-        return "its confusion matrix has a negative count"
-    return ""
+    misfit = f"its confusion matrix does not fit its {num_classes:,} classes"
+    if not len(found.supports) == len(found.num_predicted) == num_classes:
+        return misfit
+    of_label, of_predicted = [0] * num_classes, [0] * num_classes
+    for label, predicted, count in found.cells:
+        if count < 0:
+            return "its confusion matrix has a negative count"
+        if not (0 <= label < num_classes and 0 <= predicted < num_classes):
+            return misfit
+        of_label[label] += count
+        of_predicted[predicted] += count
+    sums = (*zip(of_label, found.supports, strict=True), *zip(of_predicted, found.num_predicted, strict=True))
+    return misfit if any(cells > total for cells, total in sums) else ""
 
 
 def mean(scores: list[ClassScore]) -> Mean | None:
+    """Returns the mean of the classes; None where none has images."""
     with_images = [score for score in scores if score.support]
     if not with_images:
         return None
@@ -84,34 +97,33 @@ def mean(scores: list[ClassScore]) -> Mean | None:
 
 
 def hardest_first(scores: list[ClassScore]) -> list[ClassScore]:
+    """Sorts classes by their F1, those without images last."""
     return sorted(scores, key=lambda score: score.f1 if score.support else math.inf)
 
 
-def matrix(found: Evaluated) -> list[tuple[str, list[Cell]]]:
-    """A row a true class: its name, and a cell a predicted class."""
-    lines = []
-    for index, (name, row) in enumerate(zip(found.classes, found.confusion, strict=True)):
-        total = sum(row) or 1
-        cells = [Cell(n, -(-9 * n // total), column == index) for column, n in enumerate(row)]
-        lines.append((name, cells))
-    return lines
+def matrix(found: EvaluationRecord) -> list[tuple[str, list[Cell]]]:
+    """Returns a row for each true class: its name, and a cell for each predicted class."""
+    counts: dict[tuple[int, int], int] = {(label, predicted): count for label, predicted, count in found.cells}
+    numbers = range(len(found.classes))
+    rows = []
+    for label, name in enumerate(found.classes):
+        total = found.supports[label] or 1
+        of_label = [counts.get((label, predicted), 0) for predicted in numbers]
+        rows.append((name, [Cell(n, -(-9 * n // total), predicted == label) for predicted, n in enumerate(of_label)]))
+    return rows
 
 
-def most_confused(found: Evaluated) -> list[Confused]:
-    """What is taken for what most often."""
-
-    def pairs() -> Iterator[tuple[int, int, int]]:
-        for label, row in enumerate(found.confusion):
-            yield from ((n, -label, -predicted) for predicted, n in enumerate(row) if n and predicted != label)
-
+def most_confused(found: EvaluationRecord) -> list[Confused]:
+    """Returns what is taken for what most often."""
+    pairs = ((count, -label, -predicted) for label, predicted, count in found.cells if count and predicted != label)
     return [
-        Confused(found.classes[-label], found.classes[-predicted], n, n / sum(found.confusion[-label]))
-        for n, label, predicted in heapq.nlargest(FREQUENT, pairs())
+        Confused(found.classes[-label], found.classes[-predicted], count, count / found.supports[-label])
+        for count, label, predicted in heapq.nlargest(FREQUENT, pairs)
     ]
 
 
-def shown_mistakes(found: Evaluated, *, max_chars: int) -> list[ShownMistake]:
-    """The worst ones, as many as together take so much room."""
+def shown_mistakes(found: EvaluationRecord, *, max_chars: int) -> list[ShownMistake]:
+    """Returns the worst ones, as many as together take so much room."""
     chosen, used = [], 0
     for mistake in found.mistakes:
         used += len(mistake.png)
@@ -134,11 +146,15 @@ def _shown(mistake: Mistake, classes: list[str]) -> ShownMistake:
 
 
 def _size(png: str) -> tuple[int, int]:
-    """Width and height in pixels, from a PNG file's header; zeros where it is none."""
-    try:
-        data = base64.b64decode(png, validate=True)
-    except (binascii.Error, ValueError):
-        return 0, 0
-    if data[:8] != PNG or data[12:16] != b"IHDR":
-        return 0, 0
-    return int.from_bytes(data[16:20], "big"), int.from_bytes(data[20:24], "big")
+    """Returns an image's width and height in pixels; zeros where it is no PNG file that a page should show."""
+    from PIL import Image  # matplotlib, which draws the charts, has loaded it already
+
+    bombs = (Image.DecompressionBombError, Image.DecompressionBombWarning)  # of so many pixels that a browser suffers
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # of oddities in a file that is read nonetheless
+        warnings.simplefilter("error", Image.DecompressionBombWarning)
+        try:
+            with Image.open(io.BytesIO(base64.b64decode(png, validate=True)), formats=["PNG"]) as image:
+                return image.size
+        except (OSError, SyntaxError, ValueError, *bombs):  # what is no base64, and Pillow's of damaged files
+            return 0, 0

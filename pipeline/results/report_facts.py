@@ -7,19 +7,18 @@ from __future__ import annotations
 
 import os
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from pipeline.board.conditions import Row, attempts_of, part, words
+from pipeline.board.conditions import Row, as_words, attempts_of, object_at
 from pipeline.errors import SpecError
 from pipeline.home import durable
 from pipeline.home.ids import name_of
 from pipeline.home.paths import Home, RunPaths
-from pipeline.home.records import Progress, Result
 from pipeline.jobfile import yamltree
-from pipeline.queue import views
-from pipeline.queue.job_queue import Queue
+from pipeline.results import run_state
+from pipeline.results.run_state import RunState
 from pipeline.wording import in_words
 
 LOG_LINES = 40
@@ -28,24 +27,14 @@ MAX_LINE = 500
 MAX_SPEC_BYTES = 256 * 1024
 
 
-@dataclass
-class Facts:
+@dataclass(frozen=True)
+class RunFacts(RunState):
     """What is known of a job and its run, as the files hold it."""
 
     id: str
-    state: str  # the outcome where there is one, else pending or running
-    why: str
-    started_at: str | None
-    finished_at: str | None
-    epoch: int
-    epochs: int
-    step: int
-    steps: int
-    metrics: dict[str, float]
-    entries: list[dict[str, Any]]  # of attempts.json; none where the job never was in the queue
-    spec_text: str = ""
-    spec: dict[str, Any] = field(default_factory=dict)
-    manifest: dict[str, Any] = field(default_factory=dict)
+    spec_text: str
+    spec: dict[str, Any]
+    manifest: dict[str, Any]
 
     @property
     def name(self) -> str:
@@ -56,65 +45,19 @@ class Facts:
         return self.steps / self.epochs if self.steps and self.epochs else None
 
     def epoch_of(self, step: int) -> str:
-        """` (epoch 3)`, or nothing where that is not known."""
+        """Returns ` (epoch 3)`, or nothing where that is not known."""
         per_epoch = self.steps_per_epoch
         return f" (epoch {max(1, -(-step // per_epoch)):,.0f})" if per_epoch else ""
 
 
-def read(home: Home, run: RunPaths) -> Facts:
-    queue, job_id = Queue(home), run.root.name
-    state = queue.tickets.state(job_id) if queue.paths.root.is_dir() else None
-    view = (views.job(queue, job_id, state) if state else None) or _without_ticket(run)
-    progress = Progress.read(run.progress) or Progress(0)
-    manifest, spec_text = durable.read_json(run.manifest) or {}, _spec_text(run)
-    return Facts(
-        job_id,
-        view.outcome or view.state,
-        view.why,
-        view.started_at or _first(manifest),
-        view.finished_at,
-        max(view.epoch, progress.epoch),
-        view.epochs or progress.epochs,
-        max(view.step, progress.step),
-        progress.steps,
-        {**progress.metrics, **view.metrics},
-        queue.attempts(job_id).entries,
-        spec_text,
-        _spec(spec_text),
-        manifest,
-    )
+def read(home: Home, run: RunPaths) -> RunFacts:
+    """Reads all that is known of a run but its curves and its evaluation. Raises OSError."""
+    state, manifest, spec_text = run_state.read(home, run), durable.read_json(run.manifest) or {}, _spec_text(run)
+    known = {**vars(state), "started_at": state.started_at or _first_start(manifest)}
+    return RunFacts(**known, id=run.root.name, spec_text=spec_text, spec=_spec(spec_text), manifest=manifest)
 
 
-def _without_ticket(run: RunPaths) -> views.JobView:
-    """Of a run in the foreground, or one whose ticket was removed."""
-    progress, result = Progress.read(run.progress), Result.read(run.result)
-    job_id = run.root.name
-    common: dict[str, Any] = {
-        "id": job_id,
-        "name": name_of(job_id),
-        "priority": 0,
-        "submitted_at": "",
-        "run_dir": str(run.root),
-    }
-    if result is not None and (progress is None or progress.attempt <= result.attempt):
-        return views.JobView(**common, state="ended", **vars(result))
-    progress = progress or Progress(0)
-    return views.JobView(
-        **common,
-        state="running",
-        attempt=progress.attempt,
-        outcome=None,
-        started_at=None,
-        finished_at=None,
-        epoch=progress.epoch,
-        epochs=progress.epochs,
-        step=progress.step,
-        metrics=progress.metrics,
-        why=progress.note or "it has no recorded end: it still runs, or it was killed",
-    )
-
-
-def _first(manifest: dict[str, Any]) -> str | None:
+def _first_start(manifest: dict[str, Any]) -> str | None:
     entries = attempts_of(manifest)
     return str(entries[0]["started_at"]) if entries and "started_at" in entries[0] else None
 
@@ -134,11 +77,11 @@ def _spec(text: str) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
-def environments(facts: Facts) -> list[tuple[str, list[Row]]]:
-    """Attempts, in words, and where they ran; attempts in a row that ran in the same place share an entry."""
+def environments(facts: RunFacts) -> list[tuple[str, list[Row]]]:
+    """Returns attempts, in words, and where they ran; attempts in a row that ran in the same place share an entry."""
     found: list[tuple[list[str], list[Row]]] = []
     for entry in attempts_of(facts.manifest):
-        rows, number = _environment(entry), words(entry.get("attempt"))
+        rows, number = _environment(entry), as_words(entry.get("attempt"))
         if found and found[-1][1] == rows:
             found[-1][0].append(number)
         else:
@@ -147,23 +90,23 @@ def environments(facts: Facts) -> list[tuple[str, list[Row]]]:
 
 
 def _environment(entry: dict[str, Any]) -> list[Row]:
-    code = part(entry, "code")
+    code = object_at(entry, "code")
     changes = {"True": ", with uncommitted changes", "False": ", unchanged"}.get(str(code.get("dirty")), "")
     rows: list[tuple[str, object]] = [
         ("pipeline", code.get("version")),
         ("Commit", f"{code['commit']}{changes}" if code.get("commit") else "not known: not run from a git checkout"),
         ("Python", entry.get("python")),
         ("Platform", entry.get("platform")),
-        *part(entry, "packages").items(),
+        *object_at(entry, "packages").items(),
         ("CUDA", entry.get("cuda")),
         ("Image digest", entry.get("image_digest")),
-        *((str(key).replace("_", " ").capitalize(), value) for key, value in part(entry, "computes").items()),
+        *((str(key).replace("_", " ").capitalize(), value) for key, value in object_at(entry, "computes").items()),
     ]
-    return [(str(label), words(value)) for label, value in rows if value is not None]
+    return [(str(label), as_words(value)) for label, value in rows if value is not None]
 
 
-def attempts(facts: Facts) -> list[list[str]]:
-    """Number, start, end, how long, outcome, why: a row each."""
+def attempts(facts: RunFacts) -> list[list[str]]:
+    """Returns a row for each attempt: number, start, end, how long, outcome, why."""
     entries = facts.entries or [
         {**entry, "outcome": facts.state, "why": facts.why, "finished_at": facts.finished_at}
         for entry in attempts_of(facts.manifest)[-1:]
@@ -177,11 +120,12 @@ def attempts(facts: Facts) -> list[list[str]]:
 
 
 def moment(at: object) -> str:
-    """`2026-11-21 02:10:47 UTC`; nothing where it is not known."""
+    """Returns a time as `2026-11-21 02:10:47 UTC`; nothing where it is not known."""
     return re.sub(r"T([0-9:]+).*", r" \1 UTC", at) if isinstance(at, str) else ""
 
 
 def duration(begin: object, end: object) -> str:
+    """Returns the time between two moments in words; nothing where one is not known."""
     try:
         seconds = (datetime.fromisoformat(str(end)) - datetime.fromisoformat(str(begin))).total_seconds()
     except (ValueError, TypeError):
@@ -191,13 +135,15 @@ def duration(begin: object, end: object) -> str:
 
 @dataclass(frozen=True)
 class LogTail:
+    """The end of a log."""
+
     name: str
     lines: list[str]
     is_cut: bool  # whether there is more before them
 
 
 def log_tail(run: RunPaths) -> LogTail | None:
-    """The last lines of the latest attempt's log; None where there is none."""
+    """Returns the last lines of the latest attempt's log; None where there is none."""
     logs = run.logs()
     if not logs:
         return None

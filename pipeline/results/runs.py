@@ -17,7 +17,7 @@ SHOWN = 5  # ids in a message
 
 
 def find(home: Home, prefix: str) -> RunPaths:
-    """The run whose id begins so; `latest` is the newest. Raises UsageError where there is none, or more than one."""
+    """Returns the run whose id begins so; `latest` is the newest. Raises UsageError where there is not exactly one."""
     names = _folders(home)
     if prefix in names and home.run(prefix).spec.is_file():
         return home.run(prefix)
@@ -33,13 +33,13 @@ def find(home: Home, prefix: str) -> RunPaths:
 
 
 def find_all(home: Home, prefixes: list[str]) -> list[RunPaths]:
-    """In the order given, each run once."""
+    """Returns the runs in the order given, each once."""
     return list({run.root: run for run in (find(home, prefix) for prefix in prefixes)}.values())
 
 
 def short_ids(home: Home, ids: list[str]) -> dict[str, str]:
-    """Beginnings that a person can read and type: the name, the day and the second, as far as it takes to be the only
-    one of the home's runs that begins so."""
+    """Returns beginnings that a person can read and type: the name, the day and the second, as far as it takes to be
+    the only one of the home's runs that begins so."""
     names = _folders(home)
     return {job_id: _shortest(job_id, [name for name in names if name != job_id]) for job_id in ids}
 
@@ -52,13 +52,13 @@ def _shortest(job_id: str, others: list[str]) -> str:
 
 
 def _in_common(first: str, second: str) -> int:
-    """How many characters they have in common at their beginning."""
+    """Counts the characters that they have in common at their beginning."""
     pairs = enumerate(zip(first, second, strict=False))
-    return next((place for place, (a, b) in pairs if a != b), min(len(first), len(second)))
+    return next((length for length, (a, b) in pairs if a != b), min(len(first), len(second)))
 
 
 def _folders(home: Home) -> list[str]:
-    """The names in HOME/runs, oldest first."""
+    """Returns the names in HOME/runs, oldest first."""
     try:
         return sorted(os.listdir(home.runs), key=lambda name: (age_key(name), name))  # noqa: PTH208 - as in tickets.py
     except (FileNotFoundError, NotADirectoryError):
@@ -69,7 +69,10 @@ def _folders(home: Home) -> list[str]:
 
 def _why_none(home: Home, prefix: str, names: list[str]) -> str:
     tickets = Tickets(home.queue)
-    jobs = [(job_id, state) for state in STATES for job_id in tickets.ids(state)]
+    try:
+        jobs = [(job_id, state) for state in STATES for job_id in tickets.ids(state)]
+    except OSError as error:
+        raise UsageError(f"{error.filename or home.queue.root}: cannot be read: {error.strerror}") from None
     begin_so = sorted((age_key(j), j, s) for j, s in jobs if prefix == "latest" or j.startswith(prefix))
     runs = [name for name in names if home.run(name).spec.is_file()]
     if begin_so:

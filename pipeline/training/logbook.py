@@ -18,15 +18,15 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from pipeline.board import curves, figures, graph, histograms, hparams, layout, projector, tags, texts
-from pipeline.board.conditions import conditions, versions
+from pipeline.board.conditions import describe_conditions, describe_versions
 from pipeline.board.images import denormalized, grid, spread, thumbnail
 from pipeline.board.profile import Profile, is_recorded
 from pipeline.board.writer import Board
 from pipeline.data.source import FileSplit, Split
 from pipeline.errors import PipelineError
 from pipeline.home import durable
+from pipeline.home.evaluation_record import EvaluationRecord, Mistake
 from pipeline.home.paths import RunPaths
-from pipeline.home.records import Evaluated, Mistake
 from pipeline.jobfile.spec import is_due
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from pipeline.training.metrics import Evaluation
 
 GRID = 64  # images
-MAX_VERDICTS = 20  # images in the figure of predictions, unless there are more classes
+MAX_PREDICTIONS = 20  # images in the figure of predictions, unless there are more classes
 MAX_MISTAKES = 20
 COLUMNS = 4  # TensorBoard shows an image 350 pixels wide; of more columns the texts could not be read
 MANY = 40  # images, from which a figure of four columns would be too high
@@ -141,7 +141,7 @@ class Logbook:
         projector.remove_embeddings(self.board.folder)
         with self.showing("texts"):
             spec = engine.spec.model_dump(mode="json")
-            rows = [*conditions(spec, self.manifest), *versions(self.manifest)]
+            rows = [*describe_conditions(spec, self.manifest), *describe_versions(self.manifest)]
             self.board.text(tags.JOB_FILE, texts.code(self.job_file, "yaml"), 0)
             self.board.text(tags.CONDITIONS, texts.table(("condition", "value"), rows), 0)
         with self.showing("hparams"):
@@ -181,7 +181,7 @@ class Logbook:
         """Everything but scalars that this epoch, which was just evaluated, is due. Before `engine.epoch` moves on."""
         step, findings = self.engine.step, Findings(self.engine, evaluation)
         with self.showing("evaluation"):
-            durable.replace_json(RunPaths(self.board.folder).evaluation, findings.evaluated.to_json())
+            findings.evaluated.write(RunPaths(self.board.folder).evaluation)
         if self.is_due("histograms"):
             with self.showing("histograms"):
                 histograms.add_parameters(self.board, self.engine.model, step=step)
@@ -219,12 +219,12 @@ class Logbook:
 
     def _add_figures(self, findings: Findings) -> None:
         step, num_classes = self.engine.step, len(self.classes)
-        shown = spread(findings.evaluation.labels.cpu(), max(MAX_VERDICTS, num_classes))
+        shown = spread(findings.evaluation.labels.cpu(), max(MAX_PREDICTIONS, num_classes))
         columns = COLUMNS if len(shown) <= MANY else 10
-        figures.add_verdicts(self.board, tags.PREDICTIONS, findings.verdicts(shown), columns=columns, step=step)
+        figures.add_predictions(self.board, tags.PREDICTIONS, findings.predictions(shown), columns=columns, step=step)
         if findings.mistakes:
-            verdicts = findings.verdicts(findings.mistakes)
-            figures.add_verdicts(self.board, tags.MISTAKES, verdicts, columns=COLUMNS, step=step)
+            predictions = findings.predictions(findings.mistakes)
+            figures.add_predictions(self.board, tags.MISTAKES, predictions, columns=COLUMNS, step=step)
         pixels = figures.draw_confusion(findings.evaluation.confusion, self.classes)
         self.board.writer.add_image(tags.CONFUSION, pixels, step, dataformats="HWC")
 
@@ -261,10 +261,10 @@ class Findings:
         wrong = (self.predicted != self.labels).nonzero().flatten()
         return wrong[self.confidence[wrong].argsort(descending=True, stable=True)[:MAX_MISTAKES]].tolist()
 
-    def verdicts(self, indices: list[int]) -> list[figures.Verdict]:
+    def predictions(self, indices: list[int]) -> list[figures.Prediction]:
         images = self.split.read(indices)
         return [
-            figures.Verdict(
+            figures.Prediction(
                 image,
                 self.classes[self.labels[index]],
                 self.classes[self.predicted[index]],
@@ -278,7 +278,7 @@ class Findings:
         return projector.Samples(indices, images, self.labels[indices], self.predicted[indices], self.classes)
 
     @cached_property
-    def evaluated(self) -> Evaluated:
+    def evaluated(self) -> EvaluationRecord:
         images = self.split.read(self.mistakes) if self.mistakes else ()
         mistakes = [
             Mistake(
@@ -290,12 +290,13 @@ class Findings:
             )
             for index, image in zip(self.mistakes, images, strict=True)
         ]
-        return Evaluated(
+        confusion = self.evaluation.confusion.to_sparse()
+        return EvaluationRecord.of(
+            zip(*confusion.indices().tolist(), confusion.values().tolist(), strict=True),
             epoch=self.engine.epoch + 1,
             step=self.engine.step,
             loss=self.evaluation.loss,
             accuracy=self.evaluation.accuracy,
             classes=list(self.classes),
-            confusion=self.evaluation.confusion.tolist(),
             mistakes=mistakes,
         )

@@ -177,11 +177,19 @@ def test_the_layout_puts_train_and_test_on_one_chart(tmp_path: Path) -> None:
         layout.add_layout(board)
     found = Layout.FromString(read(tmp_path).Tensors("custom_scalars__config__")[0].tensor_proto.string_val[0])
     charts = {chart.title: list(chart.multiline.tag) for category in found.category for chart in category.chart}
-    everything = [*tags.TRAINING, tags.TEST_LOSS, tags.TEST_ACCURACY, tags.BEST_ACCURACY, tags.class_accuracy("a b")]
+    everything = [
+        *tags.TRAINING,
+        tags.EPOCH_LOSS,
+        tags.EPOCH_ACCURACY,
+        tags.TEST_LOSS,
+        tags.TEST_ACCURACY,
+        tags.BEST_ACCURACY,
+        tags.class_accuracy("a b"),
+    ]
 
     def drawn(title: str) -> set[str]:
         return {tag for tag in everything if any(re.search(pattern, tag) for pattern in charts[title])}
 
-    assert drawn("loss") == {tags.TRAIN_LOSS, tags.TEST_LOSS}
-    assert drawn("accuracy") == {tags.TRAIN_ACCURACY, tags.TEST_ACCURACY}
+    assert drawn("loss") == {tags.EPOCH_LOSS, tags.TEST_LOSS}
+    assert drawn("accuracy") == {tags.EPOCH_ACCURACY, tags.TEST_ACCURACY}
     assert drawn("test accuracy of each class") == {tags.class_accuracy("a b")}

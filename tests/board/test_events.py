@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import math
 import os
+import shutil
 import struct
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -180,6 +183,69 @@ def test_where_a_record_has_no_true_length_the_rest_of_the_file_is_left_out_and_
     assert [point.step for point in read["a"]] == [0, 1]
     assert len(read["b"]) == 2
     assert damage == [f"{path}: damaged at byte {third}: what follows there is left out"]
+
+
+@pytest.mark.parametrize("damaged", [[0], [1], [2], [0, 1, 2]], ids=str)
+def test_a_file_whose_first_records_are_damaged_keeps_its_rest_and_its_order(
+    tmp_path: Path, damaged: list[int]
+) -> None:
+    """Two are versions, the third says from which step on the attempt speaks."""
+    write(tmp_path, "a", range(10))
+    second = write(tmp_path, "a", range(5, 8), first_step=5, plus=0.5)
+    write(tmp_path, "a", range(9, 10), first_step=9, plus=0.25)
+    begins = [records(second.read_bytes())[number] for number in damaged]
+    for begin in begins:
+        spoil(second, begin + 12)  # what it begins with, so that it is no event any more
+    told: list[str] = []
+    read = [(point.step, point.value) for point in read_scalars(tmp_path, damaged=told.append)["a"]]
+    assert read == [*((step, step) for step in range(5)), (5, 5.5), (6, 6.5), (7, 7.5), (9, 9.25)]
+    assert told == [f"{second}: damaged at byte {begin}: a step's values are left out" for begin in begins]
+
+
+def test_a_file_of_another_program_keeps_its_order_where_its_first_record_is_damaged(tmp_path: Path) -> None:
+    """It has no number in its name; the first event that is whole says when it was written."""
+    first, second = (write(tmp_path, "a", range(4, 8), first_step=4, plus=plus) for plus in (0.0, 0.5))
+    first = first.rename(tmp_path / "events.out.tfevents.9.host")
+    second = second.rename(tmp_path / "events.out.tfevents.1.host")
+    for path in (first, second):
+        spoil(path, 12)
+    told: list[str] = []
+    read = read_scalars(tmp_path, damaged=told.append)["a"]
+    assert [point.value for point in read] == [4.5, 5.5, 6.5, 7.5]
+    assert len(told) == 2
+
+
+def test_a_file_whose_header_is_damaged_is_told_and_the_others_are_read(tmp_path: Path) -> None:
+    write(tmp_path, "a", range(5))
+    path = write(tmp_path, "a", range(3, 9), first_step=3, plus=0.5)
+    write(tmp_path, "a", range(5, 7), first_step=5, plus=0.25)
+    spoil(path, 0)
+    told: list[str] = []
+    read = [(point.step, point.value) for point in read_scalars(tmp_path, damaged=told.append)["a"]]
+    assert read == [*((step, step) for step in range(5)), (5, 5.25), (6, 6.25)]
+    assert told == [f"{path}: damaged at byte 0: what follows there is left out"]
+
+
+@pytest.mark.parametrize("name", ["events.out.tfevents.1.host.1.0.2", "events.out.tfevents.1.host"])
+def test_an_empty_file_among_others_is_no_damage(tmp_path: Path, name: str) -> None:
+    write(tmp_path, "a", range(3))
+    (tmp_path / name).touch()
+    assert len(points(tmp_path, "a")) == 3
+
+
+def test_a_file_that_this_user_may_not_read_is_named(tmp_path: Path) -> None:
+    """It could be read with the right permission, so no table without it is made."""
+    write(tmp_path, "a", range(3))
+    path = write(tmp_path, "a", range(3, 5), first_step=3)
+    path.chmod(0)
+    read = "import sys; from pathlib import Path; from pipeline.board.events import *; read_scalars(Path(sys.argv[1]))"
+    command = [sys.executable, "-c", read, str(tmp_path)]
+    if os.geteuid() == 0:  # root may read everything, unless it gives up that right
+        if shutil.which("setpriv") is None:
+            pytest.skip("there is no setpriv to give up root's rights with")
+        command = ["setpriv", "--bounding-set=-dac_override,-dac_read_search", *command]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert done.stderr.splitlines()[-1] == f"pipeline.errors.PipelineError: {path}: cannot be read: Permission denied"
 
 
 def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:

@@ -23,7 +23,7 @@ from quick import NOTHING_SHOWN
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from pipeline.board import figures, images, tags
-from pipeline.board.figures import Verdict
+from pipeline.board.figures import Prediction
 from pipeline.board.writer import Board
 from pipeline.data.source import Source, Split
 
@@ -98,20 +98,20 @@ def test_the_first_batch_is_not_the_untouched_images(shown: tuple[Path, dict[str
 def test_the_untouched_images_are_the_dataset_s_with_every_class(
     shown: tuple[Path, dict[str, Pixels]], digits: Source
 ) -> None:
-    _, images = shown
+    _, written = shown
     indices = images.spread(digits.train.labels, 64)
     assert sorted(set(digits.train.labels[indices].tolist())) == list(range(10))
     for number, index in enumerate(indices):
         expected = digits.train.images[index, ..., 0].numpy()
-        np.testing.assert_array_equal(tile(images[tags.SAMPLES][..., 0], number, side=8, factor=8), expected)
+        np.testing.assert_array_equal(tile(written[tags.SAMPLES][..., 0], number, side=8, factor=8), expected)
 
 
 def test_a_grid_keeps_colours_and_fills_up_with_white() -> None:
-    images = torch.randint(256, (11, 100, 100, 3), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
-    grid = images.grid(images, columns=8).permute(1, 2, 0).numpy()
+    colored = torch.randint(256, (11, 100, 100, 3), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+    grid = images.grid(colored, columns=8).permute(1, 2, 0).numpy()
     assert grid.shape == (204, 816, 3)
     for number in range(11):
-        np.testing.assert_array_equal(tile(grid, number, side=100), images[number].numpy())
+        np.testing.assert_array_equal(tile(grid, number, side=100), colored[number].numpy())
     assert (grid[102:, 3 * 102 :] == 255).all()
 
 
@@ -175,8 +175,8 @@ def cell(pixels: Pixels, number: int, columns: int) -> Pixels:
 def test_a_title_is_green_where_it_is_right_and_red_where_it_is_wrong_above_its_image() -> None:
     generator = torch.Generator().manual_seed(0)
     images = torch.randint(256, (7, 8, 8, 1), generator=generator, dtype=torch.uint8)
-    verdicts = [Verdict(p, "cat", "cat" if i % 3 else "dog", 0.9) for i, p in enumerate(images)]
-    pixels = figures.draw_verdicts(verdicts, columns=4)
+    predictions = [Prediction(p, "cat", "cat" if i % 3 else "dog", 0.9) for i, p in enumerate(images)]
+    pixels = figures.draw_predictions(predictions, columns=4)
     assert pixels.shape == (2 * figures.CELL_HEIGHT, 4 * figures.CELL_WIDTH, 3)
     for number, image in enumerate(images):
         found = cell(pixels, number, 4)
@@ -188,7 +188,7 @@ def test_a_title_is_green_where_it_is_right_and_red_where_it_is_wrong_above_its_
 def test_figures_go_on_on_further_pages(tmp_path: Path) -> None:
     image = torch.zeros(4, 4, 3, dtype=torch.uint8)
     with Board(tmp_path, first_step=0) as board:
-        figures.add_verdicts(board, "f", [Verdict(image, "a", "b", 0.5)] * 205, columns=10, step=1)
+        figures.add_predictions(board, "f", [Prediction(image, "a", "b", 0.5)] * 205, columns=10, step=1)
     shapes = {tag: pixels.shape[0] // figures.CELL_HEIGHT for tag, pixels in read(tmp_path).items()}
     assert shapes == {"f": 10, "f_2": 10, "f_3": 1}
 
@@ -210,7 +210,7 @@ def test_every_class_is_among_the_predictions_however_many_there_are(digits: Sou
 def test_any_class_name_can_be_drawn(name: str) -> None:
     """Without a warning, as all warnings are errors here."""
     image = torch.zeros(8, 8, 1, dtype=torch.uint8)
-    figures.draw_verdicts([Verdict(image, name, name, 0.5)], columns=10)
+    figures.draw_predictions([Prediction(image, name, name, 0.5)], columns=10)
     figures.draw_confusion(torch.ones(2, 2, dtype=torch.int64), [name, "b"])
 
 

@@ -9,6 +9,7 @@ import warnings
 
 import pytest
 import torch
+from evaluations import evaluation
 from in_process import (  # noqa: F401 - digits and ordinary_kernels are fixtures
     digits,
     make_spec,
@@ -22,8 +23,8 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from pipeline.board import tags, texts
 from pipeline.data.source import Source
+from pipeline.home.evaluation_record import EvaluationRecord
 from pipeline.home.paths import RunPaths
-from pipeline.home.records import Evaluated
 
 
 def shown(markdown: str) -> str:
@@ -108,9 +109,9 @@ def test_the_conditions_are_all_there(finished: tuple[RunPaths, dict[str, str]],
 
 def test_the_class_report_is_scikit_learn_s(finished: tuple[RunPaths, dict[str, str]], digits: Source) -> None:
     run, found = finished
-    evaluated = Evaluated.read(run.evaluation)
+    evaluated = EvaluationRecord.read(run.evaluation)
     assert evaluated is not None
-    pairs = [(i, j) for i, row in enumerate(evaluated.confusion) for j, number in enumerate(row) for _ in range(number)]
+    pairs = [(label, predicted) for label, predicted, number in evaluated.cells for _ in range(number)]
     scores = precision_recall_fscore_support(*zip(*pairs, strict=True), labels=range(10), zero_division=0)
     expected = [
         [name, str(support), *(f"{100 * share:.2f} %" for share in (precision, recall, f1))]
@@ -122,8 +123,8 @@ def test_the_class_report_is_scikit_learn_s(finished: tuple[RunPaths, dict[str, 
 
 
 def test_a_class_that_nothing_is_known_of_has_empty_cells() -> None:
-    evaluated = Evaluated(1, 1, 0.5, 1.0, ["a", "b", "c"], [[2, 1, 0], [0, 0, 0], [0, 0, 0]], [])
-    _, *rows = cells(texts.class_report(evaluated.class_scores()))
+    found = evaluation([(0, 0, 2), (0, 1, 1)], ["a", "b", "c"])
+    _, *rows = cells(texts.class_report(found.class_scores()))
     assert rows == [
         ["a", "3", "100.00 %", "66.67 %", "80.00 %"],
         ["b", "0", "0.00 %", "", "0.00 %"],

@@ -40,7 +40,7 @@ def test_time_series(page: Page, board: Board) -> None:
     page.goto(board.url)
     page.get_by_role("combobox", name="Filter tags").fill("accuracy$")
     page.keyboard.press("Escape")  # the list of tags that lies over the first cards
-    for tag in (tags.TEST_ACCURACY, tags.BEST_ACCURACY, tags.TRAIN_ACCURACY):
+    for tag in (tags.TEST_ACCURACY, tags.BEST_ACCURACY, tags.TRAIN_ACCURACY, tags.EPOCH_ACCURACY):
         chart = page.locator("scalar-card").filter(has_text=tag).locator("line-chart").first
         wait_for(chart)
         wait_until(lambda chart=chart: is_drawn(chart.screenshot(), is_colored), f"lines in {tag}")  # type: ignore[misc]
@@ -61,7 +61,7 @@ def test_custom_scalars(page: Page, board: Board) -> None:
     cards = page.locator("tf-custom-scalar-multi-line-chart-card")
     for title in ("loss", "accuracy"):
         lines = cards.filter(has=page.get_by_text(title, exact=True)).locator("path.line[d*=L]")
-        wait_for(lines, 4)  # train and test, of two runs
+        wait_for(lines, 4)  # the means of the epochs in training, and those of the test, of two runs
         assert len(colors(lines)) == 2
 
 

@@ -146,3 +146,13 @@ def test_temporaries_of_the_dead_are_removed_and_nothing_else(tmp_path: Path) ->
     durable.remove_temporaries(tmp_path)
     assert sorted(tmp_path.iterdir()) == sorted([*kept, tmp_path / ".folder.tmp"])
     durable.remove_temporaries(tmp_path / "absent")
+
+
+def test_a_record_that_could_not_be_read_back_is_refused_and_the_old_one_stays(tmp_path: Path) -> None:
+    durable.replace_json(tmp_path / "file", {"text": "x" * (durable.MAX_RECORD_BYTES - 13)})
+    largest = durable.read_json(tmp_path / "file")
+    assert largest is not None
+    with pytest.raises(ValueError, match=r"file: is not written: 16,777,217 bytes, and 16,777,216 can be read back"):
+        durable.replace_json(tmp_path / "file", {"text": "x" * (durable.MAX_RECORD_BYTES - 12)})
+    assert durable.read_json(tmp_path / "file") == largest
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]

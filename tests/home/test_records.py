@@ -11,20 +11,15 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from sklearn.metrics import classification_report
 
-from pipeline.home import durable
-from pipeline.home.records import FOLDER_OF, Attempts, End, Evaluated, Mistake, Progress, Result, now
+from pipeline.home.records import FOLDER_OF, Attempts, End, Progress, Result, now
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
     max_leaves=8,
 )
-EVALUATED = set(Evaluated.__dataclass_fields__)
-FIELDS = sorted(
-    {*Result.__dataclass_fields__, *End.__dataclass_fields__, *Progress.__dataclass_fields__, "entries"} | EVALUATED
-)
+FIELDS = sorted({*Result.__dataclass_fields__, *End.__dataclass_fields__, *Progress.__dataclass_fields__, "entries"})
 
 
 def test_a_result_reads_back_as_it_was_written(tmp_path: Path) -> None:
@@ -75,7 +70,7 @@ def test_attempts_that_are_not_a_list_of_entries_read_as_none(entries: Any) -> N
 
 @given(st.dictionaries(st.sampled_from(FIELDS), JSON))
 def test_no_json_breaks_a_reader(value: dict[str, Any]) -> None:
-    for record in (Result, End, Progress, Attempts, Evaluated):
+    for record in (Result, End, Progress, Attempts):
         found = record.from_json(value)
         assert found is None or isinstance(found, record)
 
@@ -97,44 +92,3 @@ def test_times_are_utc_with_milliseconds_and_sort_as_text() -> None:
     times = [now() for _ in range(1000)]
     assert all(re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", time) for time in times)
     assert times == sorted(times)
-
-
-CONFUSION = [[5, 1, 0, 2], [0, 7, 0, 0], [3, 0, 0, 1], [0, 0, 0, 0]]  # nothing is of the last class
-
-
-def evaluated() -> Evaluated:
-    mistakes = [Mistake(9, label=0, predicted=3, probability=0.75, png="iVBOR"), Mistake(2, 2, 0, 0.5, "")]
-    return Evaluated(3, 69, 0.25, 12 / 19, ["a", "b", "ünï", "$\n"], CONFUSION, mistakes)
-
-
-def test_an_evaluation_reads_back_as_it_was_written(tmp_path: Path) -> None:
-    durable.replace_json(tmp_path / "evaluation.json", evaluated().to_json())
-    assert Evaluated.read(tmp_path / "evaluation.json") == evaluated()
-
-
-def test_scores_of_classes_are_those_of_scikit_learn() -> None:
-    pairs = [(i, j) for i, row in enumerate(CONFUSION) for j, number in enumerate(row) for _ in range(number)]
-    labels, predicted = zip(*pairs, strict=True)
-    names = evaluated().classes
-    expected = classification_report(
-        labels, predicted, labels=range(4), target_names=names, output_dict=True, zero_division=math.nan
-    )
-    for score in evaluated().class_scores():
-        theirs = expected[score.name]
-        assert score.support == theirs["support"]
-        assert score.precision == pytest.approx(theirs["precision"], nan_ok=True)
-        assert score.recall == pytest.approx(theirs["recall"], nan_ok=True)
-        if score.support:
-            assert score.f1 == pytest.approx(theirs["f1-score"])
-
-
-def test_a_share_of_nothing_is_no_number() -> None:
-    a, _, never_predicted, without_images = evaluated().class_scores()
-    assert (a.support, a.num_correct, a.num_predicted) == (8, 5, 8)
-    assert (a.precision, a.recall, a.f1) == (5 / 8, 5 / 8, 5 / 8)
-    assert math.isnan(never_predicted.precision)
-    assert (never_predicted.recall, never_predicted.f1) == (0, 0)
-    assert math.isnan(without_images.recall)
-    assert (without_images.precision, without_images.f1) == (0, 0)
-    alone = Evaluated(1, 1, 0.0, 1.0, ["a", "b"], [[1, 0], [0, 0]], []).class_scores()[1]
-    assert all(map(math.isnan, (alone.precision, alone.recall, alone.f1)))

@@ -166,7 +166,9 @@ def test_tensorboard_s_port_is_free_when_down_returns(queue: Queue, start: Start
 
 def tensorboard_of(up: subprocess.Popen[bytes]) -> int:
     children = Path(f"/proc/{up.pid}/task/{up.pid}/children").read_text().split()
-    (found,) = (pid for pid in children if b"pipeline.board.server" in Path(f"/proc/{pid}/cmdline").read_bytes())
+    (found,) = (
+        pid for pid in children if b"pipeline.board.tensorboard_main" in Path(f"/proc/{pid}/cmdline").read_bytes()
+    )
     return int(found)
 
 

@@ -21,7 +21,8 @@ from pipeline.home.paths import Home
 from pipeline.home.records import Progress, Result
 from pipeline.jobfile import frozen
 from pipeline.queue.job_queue import Queue
-from pipeline.results.compare import as_text, compare, flatten, lower_is_better, number, to_json
+from pipeline.results.compare import as_text, compare, number, to_json
+from pipeline.results.compared_run import flatten, lower_is_better
 from pipeline.results.runs import find_all
 from pipeline.training.attempt import write_progress
 
@@ -66,6 +67,22 @@ def test_a_table_says_what_differs_and_ranks_by_the_best_value(home: Home, pipel
     ]
     last = done.stdout.splitlines()[-1]
     assert re.fullmatch(r"the same in all: epochs 3/3, state succeeded, \d+ fields of their job files", last)
+
+
+def test_the_train_loss_is_that_of_the_epoch_and_in_runs_of_before_that_of_the_last_steps(
+    home: Home, pipeline: Pipeline
+) -> None:
+    last_window = {"train/loss": [0.9, 0.8, 0.01]}
+    make_run(home, "now", {"test/accuracy": [0.9], **last_window, "train/epoch_loss": [0.7, 0.6, 0.5]})
+    make_run(home, "then", {"test/accuracy": [0.8], "train/loss": [0.9, 0.8, 0.02]})
+    make_run(home, "still", {"test/accuracy": [0.7], "train/loss": [0.9, 0.8, 0.03]})
+    found = [re.split(" {2,}", line) for line in pipeline("compare", "now", "then", env=WIDE).stdout.splitlines()[:3]]
+    assert [row[found[0].index("train/epoch_loss")] for row in found] == ["train/epoch_loss", "0.5", "0.02"]
+    assert "train/loss" not in found[0]
+    found = [re.split(" {2,}", line) for line in pipeline("compare", "then", "still", env=WIDE).stdout.splitlines()[:3]]
+    assert [row[found[0].index("train/loss")] for row in found] == ["train/loss", "0.02", "0.03"]
+    final = in_json(home, "now", "then")["runs"][0]["final"]
+    assert (final["train/epoch_loss"], final["train/loss"]) == (0.5, 0.01)
 
 
 def test_a_run_is_a_column_where_rows_do_not_fit(home: Home, pipeline: Pipeline) -> None:

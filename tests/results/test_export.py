@@ -20,7 +20,7 @@ import pytest
 from pyarrow import parquet
 from quick import quick_spec, wait_until
 
-from pipeline.board.process import TensorBoard
+from pipeline.board.tensorboard_process import TensorBoard
 from pipeline.board.writer import Board
 from pipeline.home.paths import Home
 from pipeline.home.records import Progress
@@ -152,9 +152,13 @@ def test_a_job_that_was_killed_and_went_on_has_each_step_once(home: Home, pipeli
     assert len(run.events()) == 2, "it was killed in the midst of it"
 
     found = rows(pipeline("export", job_id).stdout)
-    of_tag = {tag: [int(row["step"]) for row in found if row["tag"] == tag] for tag in ("train/loss", "test/loss")}
-    assert of_tag["test/loss"] == [23 * epoch for epoch in range(1, 13)]
-    assert of_tag["train/loss"] == [*range(10, 271, 10), 276]
+    expected = {
+        "test/loss": range(23, 277, 23),
+        "train/epoch_loss": range(23, 277, 23),
+        "train/loss": range(10, 277, 10),
+    }
+    for tag, steps in expected.items():
+        assert [int(row["step"]) for row in found if row["tag"] == tag] == list(steps)
 
 
 def test_a_reader_that_leaves_early_gets_no_traceback(home: Home) -> None:
@@ -180,6 +184,7 @@ def test_a_reader_that_leaves_early_gets_no_traceback(home: Home) -> None:
         (["--out", "none/a.csv"], "none/a.csv: cannot be written: there is no folder"),
         (["--out", "folder", "--format", "csv"], "folder: is a folder"),
         (["--out", "pipe.csv"], "pipe.csv: is not a regular file"),
+        (["--out", "circle.csv"], "circle.csv: leads nowhere, by way of a link; name another file"),
         (["--out", f"{'a' * 300}.csv"], f"{'a' * 300}.csv: cannot be written: File name too long"),
     ],
 )
@@ -189,11 +194,12 @@ def test_a_file_that_cannot_be_meant_is_refused(
     make_run(home, ONE, {5: 0.1})
     (tmp_path / "folder").mkdir()
     os.mkfifo(tmp_path / "pipe.csv")
+    (tmp_path / "circle.csv").symlink_to("circle.csv")
     done = pipeline("export", "one", *arguments, cwd=tmp_path)
     assert done.returncode == 2
     assert done.stdout == ""
     assert done.stderr.startswith(f"error: {message}")
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["folder", "home", "pipe.csv"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["circle.csv", "folder", "home", "pipe.csv"]
 
 
 def test_a_suffix_of_its_own_goes_with_a_format(home: Home, pipeline: Pipeline, tmp_path: Path) -> None:

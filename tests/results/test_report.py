@@ -3,105 +3,38 @@
 from __future__ import annotations
 
 import base64
-import itertools
+import dataclasses
 import json
-import math
+import os
 import re
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
+from evaluations import evaluation
+from html_page import Page, check_can_be_read_out, check_is_whole_in_itself
 from quick import NOTHING_SHOWN, quick_spec
 
-from pipeline.board.events import Point
 from pipeline.errors import PipelineError, UsageError
 from pipeline.home import durable
+from pipeline.home.evaluation_record import EvaluationRecord, Mistake
 from pipeline.home.paths import Home, RunPaths
-from pipeline.home.records import End, Evaluated, Mistake, Progress, Result
+from pipeline.home.records import End, Progress, Result
 from pipeline.jobfile import frozen
 from pipeline.queue.job_queue import Queue
-from pipeline.results import report_charts, report_classes
-from pipeline.results.report import render, write
+from pipeline.results import report_classes
+from pipeline.results.report import OLD_TEMPORARY_S, render, write
 
-VOID = {"meta", "br", "img", "link", "input", "hr"}
-HEADINGS = ("h1", "h2", "h3", "h4", "h5", "h6")
 PIXEL = base64.b64encode(
     bytes.fromhex(
         "89504e470d0a1a0a0000000d494844520000000100000001080000000"
         "03a7e9b550000000a49444154789c63600000000200014827 14e00000000049454e44ae426082".replace(" ", "")
     )
 ).decode()
-
-
-@dataclass
-class Element:
-    tag: str
-    attributes: dict[str, str]
-    text: str = ""
-    inside: tuple[str, ...] = ()
-
-
-@dataclass
-class Page(HTMLParser):
-    """What a browser would find: elements in their order, each with all text in it."""
-
-    source: str
-    elements: list[Element] = field(default_factory=list)
-
-    def __post_init__(self) -> None:
-        super().__init__()
-        self.open: list[Element] = []
-        self.feed(self.source)
-        self.close()
-        assert self.open == [], "every element is closed"
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        element = Element(tag, {k: v or "" for k, v in attrs}, inside=tuple(e.tag for e in self.open))
-        self.elements.append(element)
-        if tag not in VOID:
-            self.open.append(element)
-
-    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.handle_starttag(tag, attrs)
-        if tag not in VOID:
-            self.open.pop()
-
-    def handle_endtag(self, tag: str) -> None:
-        assert self.open.pop().tag == tag
-
-    def handle_data(self, data: str) -> None:
-        for element in self.open:
-            element.text += data
-
-    def all(self, *tags: str) -> list[Element]:
-        return [element for element in self.elements if element.tag in tags]
-
-    def texts(self, tag: str) -> list[str]:
-        return [" ".join(element.text.split()) for element in self.all(tag)]
-
-    def table(self, beginning: str) -> list[list[str]]:
-        """The rows of the table whose caption begins so."""
-        [start] = [
-            i for i, e in enumerate(self.elements) if e.tag == "caption" and e.text.strip().startswith(beginning)
-        ]
-        rows: list[list[str]] = []
-        for element in self.elements[start:]:
-            if element.tag == "table":
-                break
-            if element.tag == "tr":
-                rows.append([])
-            elif element.tag in ("th", "td"):
-                rows[-1].append(" ".join(element.text.split()))
-        return rows
-
-    @property
-    def text(self) -> str:
-        return " ".join(self.all("body")[0].text.split())
 
 
 @pytest.fixture(scope="module")
@@ -121,26 +54,22 @@ def run(ran: tuple[Home, RunPaths], home: Home) -> RunPaths:
     return RunPaths(shutil.copytree(ran[1].root, home.run(ran[1].root.name).root))
 
 
-def evaluated(classes: list[str], *, per_class: int = 20, mistakes: int = 3) -> Evaluated:
+def evaluated(classes: list[str], *, per_class: int = 20, mistakes: int = 3) -> EvaluationRecord:
     """Each class is taken for the next one a few times."""
     count, wrong = len(classes), per_class // 5 if len(classes) > 1 else 0
-    rows = [[0] * count for _ in range(count)]
-    for index in range(count):
-        rows[index][index], rows[index][(index + 1) % count] = per_class - wrong, wrong
-    if count == 1:
-        rows = [[per_class]]
+    cells = [(n, n, per_class - wrong) for n in range(count)] + [(n, (n + 1) % count, wrong) for n in range(count)]
     found = [Mistake(n, n % count, (n + 1) % count, 0.998, PIXEL) for n in range(mistakes)]
-    return Evaluated(3, 69, 0.5, (per_class - wrong) / per_class, classes, rows, found)
+    return evaluation(cells, classes, found)
 
 
-def leave(run: RunPaths, found: Evaluated) -> None:
-    durable.replace_json(run.evaluation, found.to_json())
+def leave(run: RunPaths, found: EvaluationRecord) -> None:
+    found.write(run.evaluation)
 
 
 def test_the_page_that_a_worker_leaves_says_what_the_run_holds(ran: tuple[Home, RunPaths]) -> None:
     home, run = ran
     page, end = Page(run.report.read_text()), End.read(home.queue.end(run.root.name))
-    found = Evaluated.read(run.evaluation)
+    found = EvaluationRecord.read(run.evaluation)
     assert end is not None
     assert found is not None
     assert page.texts("h1") == ["quick"]
@@ -155,9 +84,12 @@ def test_the_page_that_a_worker_leaves_says_what_the_run_holds(ran: tuple[Home, 
     ]
     header, *rows = page.table("Held-out images by true class")
     assert header[1:] == found.classes
-    assert [[int(cell) for cell in row[1:]] for row in rows] == found.confusion
+    counts = {(label, predicted): n for label, predicted, n in found.cells}
+    assert [[int(cell) for cell in row[1:]] for row in rows] == [
+        [counts.get((label, predicted), 0) for predicted in range(10)] for label in range(10)
+    ]
     assert [row[:2] for row in page.table("Support:")[1:]] == [
-        *([name, str(sum(row))] for name, row in zip(found.classes, found.confusion, strict=True)),
+        *([name, str(support)] for name, support in zip(found.classes, found.supports, strict=True)),
         ["mean of the classes", "360"],
     ]
     assert [image.attributes["src"] for image in page.all("img")] == [
@@ -175,47 +107,35 @@ def test_the_page_that_a_worker_leaves_says_what_the_run_holds(ran: tuple[Home, 
     assert log.strip().splitlines() == run.log(1).read_text().strip().splitlines()
 
 
-def check_is_whole_in_itself(source: str) -> Page:
-    """Nothing is fetched and nothing is run."""
-    page = Page(source)
-    for element in page.elements:
-        for name in ("src", "href", "xlink:href", "data", "poster", "srcset", "action"):
-            value = element.attributes.get(name, "#")
-            assert value.startswith(("data:image/png;base64,", "#")), (element.tag, name, value)
-            if value.startswith("#") and len(value) > 1:
-                assert value[1:] in {e.attributes.get("id") for e in page.elements}
-        assert [name for name in element.attributes if name.startswith("on")] == []
-    assert page.all("script", "link", "iframe", "object", "embed", "base", "foreignobject") == []
-    tags = re.findall(r"<style.*?</style>|<[a-z][^>]*>", source, re.DOTALL)  # not what a log says of an address
-    assert re.findall(r"@import|url\((?!#)|https?:", "".join(tags)) == []
-    return page
-
-
-def check_can_be_read_out(page: Page) -> None:
-    """By what WCAG asks of headings, landmarks, tables and images."""
-    assert page.all("html")[0].attributes["lang"] == "en"
-    levels = [HEADINGS.index(element.tag) for element in page.all(*HEADINGS)]
-    assert levels[0] == 0
-    assert levels.count(0) == 1
-    assert all(after <= before + 1 for before, after in itertools.pairwise(levels))
-    assert {len(page.all(tag)) for tag in ("header", "main", "footer", "nav")} == {1}
-    ids = [element.attributes["id"] for element in page.elements if "id" in element.attributes]
-    assert len(ids) == len(set(ids))
-    assert len(page.all("caption")) == len(page.all("table"))
-    assert all(element.attributes["scope"] in ("row", "col") for element in page.all("th"))
-    assert all(element.attributes["alt"] for element in page.all("img"))
-    for element in page.all("svg"):
-        assert element.attributes["role"] == "img"
-        assert {element.attributes[f"aria-{name}"] for name in ("labelledby", "describedby")} <= set(ids)
-    for element in page.elements:
-        if "tabindex" in element.attributes:
-            assert element.attributes["aria-label"]
-
-
 def test_the_page_needs_nothing_but_itself_and_can_be_read_out(ran: tuple[Home, RunPaths]) -> None:
     source = ran[1].report.read_text()
     check_can_be_read_out(check_is_whole_in_itself(source))
     assert len(source) < 200_000
+
+
+@pytest.mark.parametrize(
+    ("metrics", "accuracy", "loss"),
+    [
+        (
+            {"train/epoch_accuracy": 0.5, "train/epoch_loss": 1.25, "train/accuracy": 1.0, "train/loss": 0.01},
+            "50.00 % mean of the latest epoch",
+            "1.2500 mean of the latest epoch",
+        ),
+        ({"train/accuracy": 1.0, "train/loss": 0.01}, "100.00 % mean of the latest steps", "0.0100 mean of the latest"),
+        ({}, None, None),
+    ],
+    ids=["now", "before", "none"],
+)
+def test_the_figures_of_training_are_those_of_an_epoch(
+    run: RunPaths, home: Home, metrics: dict[str, float], accuracy: str | None, loss: str | None
+) -> None:
+    for path in (run.result, run.progress):
+        durable.replace_json(path, {**(durable.read_json(path) or {}), "metrics": metrics})
+    page = Page(render(home, run))
+    figures = dict(zip(page.texts("dt"), page.texts("dd"), strict=True))
+    assert figures.get("Train accuracy") == accuracy
+    assert (figures.get("Train loss") or "").startswith(loss or "")
+    assert ("Train loss" in figures) == (loss is not None)
 
 
 def test_a_mistake_is_told_in_words(run: RunPaths, home: Home) -> None:
@@ -270,8 +190,10 @@ def fill(name: str, text: str) -> Callable[[RunPaths], object]:
     return lambda run: [path.write_text(text) for path in run.root.glob(name)]
 
 
-def odd_confusion(run: RunPaths) -> None:
-    leave(run, Evaluated(3, 69, 0.5, 0.5, ["a", "b"], [[1, 2]], []))
+def change_evaluation(**fields: object) -> Callable[[RunPaths], object]:
+    """As somebody might who edits the file by hand."""
+    value = {**evaluation([(0, 0, 3), (0, 1, 1), (1, 1, 2)], ["a", "b"]).to_json(), **fields}
+    return lambda run: durable.replace_json(run.evaluation, value)
 
 
 STATES: list[tuple[str, Callable[[RunPaths], object], str]] = [
@@ -280,7 +202,14 @@ STATES: list[tuple[str, Callable[[RunPaths], object], str]] = [
     ("odd_manifest", fill("manifest.json", '{"attempts": [1, {"packages": 3, "code": {"dirty": []}}]}'), "not known"),
     ("no_evaluation", remove("evaluation.json"), "The run has no evaluation.json"),
     ("damaged_evaluation", fill("evaluation.json", '{"epoch": 3'), "evaluation.json is damaged"),
-    ("odd_evaluation", odd_confusion, "its confusion matrix does not fit its 2 classes"),
+    ("odd_confusion", change_evaluation(confusion=[[1, 2]]), "its confusion matrix does not fit its 2 classes"),
+    ("negative_confusion", change_evaluation(confusion=[[1, -1], [0, 1]]), "its confusion matrix has a negative count"),
+    ("ragged_confusion", change_evaluation(confusion=[[1], [2, 3]]), "evaluation.json is damaged"),
+    ("odd_cells", change_evaluation(cells=[[0, 2, 1]]), "its confusion matrix does not fit its 2 classes"),
+    ("too_many_images", change_evaluation(cells=[[0, 1, 5]]), "its confusion matrix does not fit its 2 classes"),
+    ("negative_cells", change_evaluation(cells=[[0, 0, 1], [0, 1, -1]]), "its confusion matrix has a negative count"),
+    ("odd_supports", change_evaluation(supports=[4]), "its confusion matrix does not fit its 2 classes"),
+    ("negative_supports", change_evaluation(supports=[-4, 2]), "its confusion matrix does not fit its 2 classes"),
     ("no_events", remove("events.*"), "There are no curves: the run has no event files any more"),
     ("no_spec", remove("spec.yaml"), "It is missing: spec.yaml cannot be read"),
     ("damaged_spec", fill("spec.yaml", "a: [\n&b *c"), "spec.yaml is damaged"),
@@ -361,74 +290,18 @@ def test_any_number_of_classes_fits(count: int, run: RunPaths, home: Home) -> No
         assert len(page.table("The other classes")) == 1 + count - report_classes.PLAIN_ROWS
 
 
-def test_the_mean_counts_each_class_that_has_images_once_and_a_share_of_nothing_as_0() -> None:
-    found = Evaluated(1, 1, 0.0, 0.6, ["a", "b", "never seen", "never said"], [], [])
-    found.confusion[:] = [[3, 1, 0, 0], [1, 2, 0, 0], [0, 0, 0, 0], [2, 0, 0, 0]]
-    mean = report_classes.mean(found.class_scores())
-    assert mean == report_classes.Mean(9, (3 / 6 + 2 / 3 + 0) / 3, (3 / 4 + 2 / 3 + 0) / 3, (6 / 10 + 4 / 6 + 0) / 3)
-    assert report_classes.mean([]) is None
-    names = [score.name for score in report_classes.hardest_first(found.class_scores())]
-    assert names == ["never said", "a", "b", "never seen"]
+def test_confusions_that_were_not_recorded_are_told(run: RunPaths, home: Home) -> None:
+    """Of thousands of classes the rarest ones are left out, and the figures of each class count them all the same."""
+    found = evaluated([f"class {number}" for number in range(2400)])
+    page = Page(render(home, leave_out_some(run, found, 1234)))
+    assert "The 1,234 rarest confusions were not recorded." in page.text
+    assert len(page.table("Of 2,400 classes")) == report_classes.FREQUENT + 1
+    assert page.table("Support:")[-1][:2] == ["mean of the classes", "48,000"]
 
 
-def test_what_is_taken_for_what_most_often_comes_first() -> None:
-    found = Evaluated(1, 1, 0.0, 0.6, ["a", "b", "never seen", "never said"], [], [])
-    found.confusion[:] = [[3, 1, 0, 0], [1, 2, 0, 0], [0, 0, 0, 0], [2, 0, 0, 0]]
-    assert [(c.label, c.predicted, c.count) for c in report_classes.most_confused(found)] == [
-        ("never said", "a", 2),
-        ("a", "b", 1),
-        ("b", "a", 1),
-    ]
-
-
-def test_a_mistake_without_a_image_or_a_known_class_is_listed_all_the_same() -> None:
-    mistakes = [Mistake(7, 99, 0, math.nan, "no base64!"), Mistake(8, 0, 0, 1.0, base64.b64encode(b"GIF89a").decode())]
-    found = Evaluated(1, 1, 0.0, 0.0, ["a"], [[1]], mistakes)
-    first, second = report_classes.shown_mistakes(found, max_chars=1000)
-    assert (first.text, first.png) == ("held-out image 7: class 99, taken for a with probability not known", "")
-    assert second.png == ""
-    assert report_classes.shown_mistakes(found, max_chars=10) == [first]
-
-
-def curve(values: list[float]) -> list[Point]:
-    return [Point(step, 0.0, value) for step, value in enumerate(values, 1)]
-
-
-def test_a_long_curve_is_thinned_and_keeps_its_peaks() -> None:
-    values = [math.sin(step / 1000) for step in range(100_000)]
-    values[12_345], values[54_321] = 50.0, -50.0
-    thinned = report_charts.thinned(curve(values))
-    assert len(thinned) <= report_charts.MAX_POINTS
-    assert [step for step, _ in thinned] == sorted({step for step, _ in thinned})
-    assert (12_346, 50.0) in thinned
-    assert (54_322, -50.0) in thinned
-    charts = report_charts.charts({"train/loss": curve(values), "test/loss": curve(values)}, lambda _: "")
-    assert charts[0].rows[0][2] == "-50 at step 54,322"
-    assert len(str(charts[0].svg)) < 100_000
-
-
-def test_values_that_are_no_numbers_leave_a_gap_and_are_said() -> None:
-    values = [1.0, 2.0, math.nan, math.inf, 4.0]
-    [chart] = report_charts.charts({"train/loss": curve(values)}, lambda _: "")
-    assert chart.note == "train: 2 values are no finite number, first at step 3, and left out."
-    assert chart.rows == [["train", "1", "1 at step 1", "4"]]
-    assert math.isnan(report_charts.thinned(curve([math.nan] * 5000))[0][1])
-    [chart] = report_charts.charts({"train/loss": curve([math.nan])}, lambda _: "")
-    assert (chart.svg, chart.rows) == (None, [])
-
-
-@pytest.mark.parametrize("values", [[0.0], [1e38, -1e38], [5.0] * 3, [1e-30, 1.0], [0.0, 0.0]])
-def test_any_values_can_be_drawn(values: list[float]) -> None:
-    tags = ("train/loss", "train/accuracy", "test/accuracy", "train/learning_rate", "train/gradient_norm")
-    charts = report_charts.charts({tag: curve(values) for tag in tags}, lambda _: "")
-    assert [chart.svg is not None for chart in charts] == [True] * 4
-
-
-def test_two_charts_share_no_id() -> None:
-    charts = report_charts.charts({"train/loss": curve([1, 2]), "test/accuracy": curve([1, 2])}, lambda _: "")
-    found = [re.findall(r'\bid="([^"]+)"', str(chart.svg)) for chart in charts]
-    assert set(found[0]).isdisjoint(found[1])
-    assert all(found)
+def leave_out_some(run: RunPaths, found: EvaluationRecord, count: int) -> RunPaths:
+    leave(run, dataclasses.replace(found, num_left_out=count))
+    return run
 
 
 # The command
@@ -457,9 +330,9 @@ def test_the_command_refuses_what_it_cannot_do(pipeline: Run, home: Home, tmp_pa
 
     assert "there are no runs here yet" in pipeline("report", "latest", home=Home(tmp_path / "empty")).stderr
     assert "no run's id begins so" in said("nobody")
-    assert "is not a file; --out takes the name" in said("latest", "--out", tmp_path)
+    assert "is a folder; name a file in it" in said("latest", "--out", tmp_path)
     assert "there is no folder" in said("latest", "--out", tmp_path / "absent" / "page.html")
-    assert "is not a file" in said("latest", "--out", "/dev/null")
+    assert "is not a regular file" in said("latest", "--out", "/dev/null")
     assert "has not started yet" in said(Queue(home).submit(quick_spec("waits")))
 
 
@@ -467,7 +340,7 @@ def test_a_page_that_cannot_be_written_leaves_the_old_one(run: RunPaths, home: H
     out = small_disk / "page.html"
     out.write_text("old")
     (small_disk / "ballast").write_bytes(bytes(200_000))
-    with pytest.raises(PipelineError, match="the report cannot be written: No space left on device"):
+    with pytest.raises(PipelineError, match=r"page\.html: cannot be written: No space left on device$"):
         write(home, run, out)
     assert out.read_text() == "old"
     assert sorted(path.name for path in small_disk.iterdir()) == ["ballast", "page.html"]
@@ -476,8 +349,19 @@ def test_a_page_that_cannot_be_written_leaves_the_old_one(run: RunPaths, home: H
 def test_a_folder_in_the_place_of_the_page_is_left_alone(run: RunPaths, home: Home) -> None:
     run.report.unlink()
     run.report.mkdir()
-    with pytest.raises(UsageError, match="is not a file"):
+    with pytest.raises(UsageError, match=r"report\.html: is a folder; remove it"):
         write(home, run)
+
+
+def test_what_killed_writers_have_left_beside_the_page_is_removed(run: RunPaths, home: Home) -> None:
+    """Not what one that is still at it writes, nor what another program has left."""
+    old, fresh, other = (run.root / name for name in (".report.html.7.ab.tmp", ".report.html.8.cd.tmp", ".x.tmp"))
+    for path in (old, fresh, other):
+        path.write_text("half")
+    for path in (old, other):
+        os.utime(path, (0, time.time() - OLD_TEMPORARY_S - 1))
+    write(home, run)
+    assert [path.exists() for path in (old, fresh, other)] == [False, True, True]
 
 
 # In a browser

@@ -36,8 +36,8 @@ from pipeline.board import tags
 from pipeline.board.writer import Board
 from pipeline.data.source import Source, Split
 from pipeline.errors import Interrupted
+from pipeline.home.evaluation_record import EvaluationRecord
 from pipeline.home.paths import RunPaths
-from pipeline.home.records import Evaluated
 from pipeline.jobfile.spec import Spec
 from pipeline.stop import Stop
 from pipeline.training.loop import Loop, Trainer
@@ -302,10 +302,13 @@ def test_an_attempt_that_fails_does_not_say_that_it_succeeded(digits: Source, tm
 
 
 def test_the_record_of_an_evaluation_is_that_evaluation(everything: Finished, digits: Source) -> None:
-    evaluated = Evaluated.read(RunPaths(everything.folder).evaluation)
+    evaluated = EvaluationRecord.read(RunPaths(everything.folder).evaluation)
     assert evaluated is not None
     again = everything.trainer.evaluate(Stop())
-    assert evaluated.confusion == again.confusion.tolist()
+    confusion = torch.zeros_like(again.confusion)
+    for label, predicted, count in evaluated.cells:
+        confusion[label, predicted] = count
+    assert torch.equal(confusion, again.confusion)
     assert (evaluated.loss, evaluated.accuracy) == (again.loss, again.accuracy)
     assert (evaluated.epoch, evaluated.step, evaluated.classes) == (3, 3 * EPOCH, list(digits.classes))
 
@@ -323,7 +326,7 @@ def test_precision_recall_curves_are_of_true_labels(everything: Finished, digits
 
 
 def test_mistakes_are_the_most_confident_wrong_ones_in_order(everything: Finished, digits: Source) -> None:
-    evaluated = Evaluated.read(RunPaths(everything.folder).evaluation)
+    evaluated = EvaluationRecord.read(RunPaths(everything.folder).evaluation)
     assert evaluated is not None
     confidence, predicted = everything.trainer.evaluate(Stop()).logits.softmax(1).max(1)
     wrong = [i for i in range(len(predicted)) if predicted[i] != digits.test.labels[i]]
@@ -356,7 +359,7 @@ def test_where_nothing_is_wrong_there_is_no_figure_of_mistakes(digits: Source, t
     found = shown(tmp_path)
     assert tags.MISTAKES not in found
     assert {tags.PREDICTIONS, tags.CONFUSION} <= found.keys()
-    evaluated = Evaluated.read(RunPaths(tmp_path).evaluation)
+    evaluated = EvaluationRecord.read(RunPaths(tmp_path).evaluation)
     assert evaluated is not None
     assert (evaluated.accuracy, evaluated.mistakes) == (1.0, [])
 

@@ -1,7 +1,12 @@
-"""TensorBoard as a child process on a home's runs."""
+"""TensorBoard as a child process: started on a home's runs, started again where it has died, and stopped.
+
+What it prints goes to HOME/tensorboard.log, each start below the earlier ones. What runs in the child process is
+`tensorboard_main.py`.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import errno
 import signal
@@ -12,18 +17,21 @@ import time
 import urllib.error
 import urllib.request
 from pathlib import Path
+from typing import BinaryIO
 
 from pipeline.errors import PipelineError
+from pipeline.home.records import now
 
 RELOAD_S = 5  # between two looks at the event files; the default of 30 does not feel live
 START_S = 60
 RESTART_S = 60.0
+MAX_LOG_BYTES = 1 << 20  # of a log that a further start is added to; a longer one is put aside, as tensorboard.log.1
 _open_directly = urllib.request.build_opener(urllib.request.ProxyHandler({})).open  # it is on this machine
 _PR_SET_PDEATHSIG = 1  # prctl.h
 
 
 class TensorBoard:
-    """Started, answering, and stopped with the process that started it."""
+    """A running TensorBoard, which stops with the process that started it."""
 
     def __init__(self, logdir: Path, *, port: int, host: str = "127.0.0.1") -> None:
         """Raises PipelineError where the port is taken or TensorBoard does not come up."""
@@ -33,20 +41,10 @@ class TensorBoard:
         self.process = self._start()
 
     def _start(self) -> subprocess.Popen[bytes]:
-        command = [
-            sys.executable,
-            "-P",
-            "-m",
-            "pipeline.board.server",
-            "--logdir",
-            str(self.logdir),
-            "--host",
-            self.host,
-        ]
-        command += ["--port", str(self.port), "--reload_interval", str(RELOAD_S)]
-        self.log = self.logdir.parent / "tensorboard.log"
+        command = [sys.executable, "-P", "-m", "pipeline.board.tensorboard_main", "--logdir", str(self.logdir)]
+        command += ["--host", self.host, "--port", str(self.port), "--reload_interval", str(RELOAD_S)]
         self.started_at = time.monotonic()
-        with self.log.open("wb") as log:
+        with self._open_log() as log:
             return subprocess.Popen(
                 command,
                 stdin=subprocess.DEVNULL,
@@ -55,6 +53,17 @@ class TensorBoard:
                 start_new_session=True,
                 preexec_fn=_die_with_parent if sys.platform == "linux" else None,
             )
+
+    def _open_log(self) -> BinaryIO:
+        """Opens the log at its end, below a line with the time."""
+        self.log = self.logdir.parent / "tensorboard.log"
+        with contextlib.suppress(OSError):
+            if self.log.stat().st_size > MAX_LOG_BYTES:
+                self.log.replace(self.log.with_name("tensorboard.log.1"))
+        log = self.log.open("ab", buffering=0)
+        with contextlib.suppress(OSError):  # a full disk, where TensorBoard itself may well run
+            log.write(f"{now()}  TensorBoard starts at {self.host}:{self.port}\n".encode())
+        return log
 
     def wait_until_it_answers(self) -> None:
         deadline = time.monotonic() + START_S
@@ -67,7 +76,7 @@ class TensorBoard:
         raise PipelineError(f"TensorBoard does not answer; {self.log} says why")
 
     def keep_alive(self) -> None:
-        """Start it again if it has died; not more often than once a minute."""
+        """Starts it again if it has died, but not more often than once a minute."""
         if self.process.poll() is not None and time.monotonic() > self.started_at + RESTART_S:
             self.process = self._start()
 
@@ -95,5 +104,5 @@ def _check_is_free(host: str, port: int) -> None:
 
 
 def _die_with_parent() -> None:
-    """Linux: be sent SIGTERM when the parent is gone, however it went."""
+    """Asks Linux for a SIGTERM when the parent is gone, however it went."""
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)

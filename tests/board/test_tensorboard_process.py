@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 
-from pipeline.board.process import RESTART_S, TensorBoard
+from pipeline.board.tensorboard_process import MAX_LOG_BYTES, RESTART_S, TensorBoard
 from pipeline.errors import PipelineError
 from pipeline.home.paths import Home
 from pipeline.jobfile.spec import Spec
@@ -81,6 +81,8 @@ def test_up_trains_what_is_queued_shows_it_and_stops_both_at_ctrl_c(home: Home) 
         expected = {
             "train/loss",
             "train/accuracy",
+            "train/epoch_loss",
+            "train/epoch_accuracy",
             "train/learning_rate",
             "train/images_per_second",
             "test/loss",
@@ -115,6 +117,8 @@ def test_a_tensorboard_that_dies_is_started_again(tmp_path: Path) -> None:
     board = TensorBoard(tmp_path / "runs", port=free_port())
     try:
         board.wait_until_it_answers()
+        with board.log.open("ab") as log:
+            log.write(b"why it died\n")
         board.process.kill()
         board.process.wait()
         board.keep_alive()
@@ -124,6 +128,18 @@ def test_a_tensorboard_that_dies_is_started_again(tmp_path: Path) -> None:
         board.wait_until_it_answers()
     finally:
         board.stop()
+    lines = board.log.read_text().splitlines()
+    starts = [number for number, line in enumerate(lines) if f"TensorBoard starts at 127.0.0.1:{board.port}" in line]
+    assert len(starts) == 2, "what the first one said is not erased"
+    assert "why it died" in lines[starts[0] : starts[1]]
+
+
+def test_a_log_that_has_become_long_is_put_aside(tmp_path: Path) -> None:
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "tensorboard.log").write_bytes(b"x" * (MAX_LOG_BYTES + 1))
+    TensorBoard(tmp_path / "runs", port=free_port()).stop()
+    assert (tmp_path / "tensorboard.log").stat().st_size < MAX_LOG_BYTES
+    assert (tmp_path / "tensorboard.log.1").stat().st_size == MAX_LOG_BYTES + 1
 
 
 def test_a_port_in_use_is_named_with_what_to_do(tmp_path: Path) -> None:

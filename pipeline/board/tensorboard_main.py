@@ -1,6 +1,6 @@
-"""TensorBoard with a projector that sees what is written while it runs.
+"""What runs in TensorBoard's process: TensorBoard with a projector that sees what is written while it runs.
 
-    python -m pipeline.board.server --logdir RUNS ...
+    python -m pipeline.board.tensorboard_main --logdir RUNS ...
 
 takes TensorBoard's own options. TensorBoard's projector looks for embeddings only when a run appears, so that those of
 a job which ends later are not shown before the next start; and it reads the vectors of all runs to name the first.
@@ -20,6 +20,8 @@ from tensorboard.plugins.projector.projector_plugin import LRUCache, ProjectorPl
 
 
 class FreshProjector(ProjectorPlugin):  # type: ignore[misc] # it has no types
+    """The projector, which looks for embeddings again whenever one is asked for."""
+
     _seen: dict[str, int] | None = None  # when each run's config was written
 
     def _update_configs(self) -> None:

@@ -1,0 +1,115 @@
+"""A run as `compare` takes it: the fields of its frozen job file, its curves, and how it ended."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+import yaml
+
+from pipeline.board import tags
+from pipeline.board.events import Point, read_scalars, shortest
+from pipeline.errors import PipelineError
+from pipeline.home.paths import Home, RunPaths
+from pipeline.results import run_state
+from pipeline.results.run_state import RunState
+
+LOWER_IS_BETTER = {"loss", "error", "time", "seconds", "ms", "duration", "latency", "memory", "perplexity"}
+
+Say = Callable[[str], object]
+
+
+@dataclass(frozen=True)
+class ComparedRun:
+    """What `compare` knows of a run."""
+
+    id: str
+    fields: dict[str, Any]  # of its job file, by dotted name; a list is one value
+    curves: dict[str, list[Point]]
+    state: str  # how it ended, or pending or running
+    epoch: int  # finished
+    epochs: int
+    steps: int  # of all epochs
+    seconds: float | None  # that its attempts took, so far as they have ended
+
+    def final(self, tag: str) -> float | None:
+        points = self.curves.get(tag)
+        return shortest(points[-1].value) if points else None
+
+    @property
+    def final_train_loss(self) -> float | None:
+        """Returns the mean over the latest epoch; of a run of before, which has none, that over its last steps."""
+        return self.final(tags.EPOCH_LOSS if self.curves.get(tags.EPOCH_LOSS) else tags.TRAIN_LOSS)
+
+    def best(self, tag: str) -> Point | None:
+        """Returns the first of the best points; a NaN or an infinity is none."""
+        points = [point for point in self.curves.get(tag, ()) if math.isfinite(point.value)]
+        sign = 1 if lower_is_better(tag) else -1
+        return min(points, key=lambda point: sign * point.value, default=None)
+
+    def epoch_at(self, step: int) -> float | None:
+        return step * self.epochs / self.steps if self.steps else None
+
+
+def lower_is_better(tag: str) -> bool:
+    """Tells whether it is a loss or a time, by the words of its name. A class may have any name: it has accuracies."""
+    words = set(re.split("[^a-z]+", tag.rpartition("/")[2].lower()))
+    return not tag.startswith(tags.class_accuracy("")) and bool(words & LOWER_IS_BETTER)
+
+
+def read_run(home: Home, run: RunPaths, *, say: Say) -> ComparedRun:
+    """Raises PipelineError where what is needed of it cannot be read."""
+    curves = read_scalars(run.root, damaged=lambda line: say(f"warning: {line}"))
+    try:
+        state = run_state.read(home, run)
+    except OSError as error:
+        raise PipelineError(f"{error.filename or run.root}: cannot be read: {error.strerror}") from None
+    fields = read_fields(run)
+    asked = fields.get("train.epochs")
+    return ComparedRun(
+        run.root.name,
+        fields,
+        curves,
+        state.state,
+        state.epoch,
+        state.epochs or (asked if isinstance(asked, int) else 0),
+        state.steps,
+        _seconds(state),
+    )
+
+
+def read_fields(run: RunPaths) -> dict[str, Any]:
+    """Returns the frozen job file, flat: `train.optimizer.lr`. Raises PipelineError where it is none.
+
+    It is not validated: a run of another version of the program can be compared too.
+    """
+    try:
+        spec = yaml.safe_load(run.spec.read_bytes())
+    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
+        raise PipelineError(f"{run.spec}: cannot be read: {' '.join(str(error).split())}") from None
+    if not isinstance(spec, dict):
+        raise PipelineError(f"{run.spec}: is no job file; compare the others without this run")
+    return flatten(spec)
+
+
+def flatten(tree: Mapping[str, Any], before: str = "") -> dict[str, Any]:
+    """Returns the values of a tree by dotted name."""
+    flat: dict[str, Any] = {}
+    for key, value in tree.items():
+        flat |= flatten(value, f"{before}{key}.") if isinstance(value, dict) and value else {f"{before}{key}": value}
+    return flat
+
+
+def _seconds(state: RunState) -> float | None:
+    """Adds up all attempts that have ended; a run in the foreground is one."""
+    spans = [(entry.get("started_at"), entry.get("finished_at")) for entry in state.entries]
+    spans = spans or [(state.started_at, state.finished_at)]
+    try:
+        ended = [datetime.fromisoformat(end) - datetime.fromisoformat(start) for start, end in spans if start and end]
+    except (ValueError, TypeError):  # not written by this program
+        return None
+    return sum(span.total_seconds() for span in ended) if ended else None
