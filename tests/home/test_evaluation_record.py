@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from pipeline.home import durable
@@ -65,6 +65,7 @@ def test_a_file_of_before_whose_matrix_is_none_reads_as_none(confusion: Any) -> 
     assert EvaluationRecord.from_json({**EVALUATION.to_json(), "confusion": confusion}) is None
 
 
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])  # the machine may be busy
 @given(st.dictionaries(st.sampled_from(FIELDS), JSON, max_size=2))
 def test_no_json_breaks_the_reader(changed: dict[str, Any]) -> None:
     found = EvaluationRecord.from_json({**EVALUATION.to_json(), **changed})

@@ -10,7 +10,7 @@ from zlib import crc32
 
 import pytest
 from evaluations import evaluation
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from pipeline.home.evaluation_record import Mistake
@@ -94,6 +94,7 @@ def test_an_image_has_its_size_and_oddities_in_it_are_no_warning() -> None:
         assert (shown.png, shown.width, shown.height) == (mistake.png, 5, 7)
 
 
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])  # the machine may be busy
 @given(st.binary(max_size=60), st.integers(0, 60))
 def test_no_bytes_in_a_png_raise_anything(data: bytes, at: int) -> None:
     whole = png(5, 7)
