@@ -21,7 +21,7 @@ from pipeline.home.records import now
 from pipeline.jobfile.spec import Spec
 from pipeline.training.device import Setting
 
-PACKAGES = ("torch", "torchvision", "tensorboard", "numpy", "pillow", "pydantic", "scikit-learn")
+PACKAGES = ("torch", "torchvision", "tensorboard", "numpy", "pillow", "pydantic")
 VISIBLE_GPUS = "CUDA_VISIBLE_DEVICES"  # environment variable, as the worker or the user has set it
 IMAGE_DIGEST = "PIPELINE_IMAGE_DIGEST"  # environment variables, set in a container
 REVISION = "PIPELINE_REVISION"  # the commit that the image was built from; with "-dirty" if files differed from it
