@@ -47,7 +47,7 @@ class Model(Entry):
 
 @dataclass(frozen=True)
 class Dataset(Entry):
-    """Called with the datasets' folder and its options; gives a `pipeline.data.source.Found`."""
+    """Called with the datasets' folder and its options; gives a `pipeline.data.dataset.Found`."""
 
     num_classes: int | None = None  # None: known when the images are read
     channels: int = 3

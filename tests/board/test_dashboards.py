@@ -37,7 +37,7 @@ from pipeline.board import hparams, tags
 from pipeline.board.curves import NUM_THRESHOLDS
 from pipeline.board.projector import NUM_IMAGES, Samples, add_embeddings
 from pipeline.board.writer import Board as Writer
-from pipeline.data.source import Source, Split
+from pipeline.data.dataset import Dataset, Split
 from pipeline.home.records import Result
 
 SCALARS = {*tags.TRAINING, tags.TEST_LOSS, tags.TEST_ACCURACY, tags.BEST_ACCURACY}
@@ -345,7 +345,7 @@ def test_runs_can_be_sorted_by_a_metric(board: Board, runs: Runs) -> None:
 
 
 def test_a_class_without_held_out_images_has_no_value_and_no_curve_and_breaks_nothing(
-    tmp_path: Path, digits: Source
+    tmp_path: Path, digits: Dataset
 ) -> None:
     seen = (digits.test.labels != 9).nonzero().flatten()
     source = dataclasses.replace(digits, test=Split(digits.test.read(seen.tolist()), digits.test.labels[seen]))

@@ -25,7 +25,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from pipeline.board import figures, images, tags
 from pipeline.board.figures import Verdict
 from pipeline.board.writer import Board
-from pipeline.data.source import Source, Split
+from pipeline.data.dataset import Dataset, Split
 
 Pixels = NDArray[np.uint8]
 HOSTILE = [
@@ -65,7 +65,7 @@ def tile(grid: Pixels, number: int, *, side: int, factor: int = 1) -> Pixels:
 
 
 @pytest.fixture(scope="module")
-def shown(digits: Source, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Pixels]]:
+def shown(digits: Dataset, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Pixels]]:
     folder = tmp_path_factory.mktemp("run")
     data = {"augment": [{"name": "crop", "padding": 2}, {"name": "cutout", "size": 3}]}
     spec = make_spec(data=data, train={"epochs": 1, "precision": "fp32"}, log={**NOTHING_SHOWN, "images": True})
@@ -76,7 +76,7 @@ def shown(digits: Source, tmp_path_factory: pytest.TempPathFactory) -> tuple[Pat
     return folder, read(folder)
 
 
-def test_the_first_batch_is_what_the_network_sees(shown: tuple[Path, dict[str, Pixels]], digits: Source) -> None:
+def test_the_first_batch_is_what_the_network_sees(shown: tuple[Path, dict[str, Pixels]], digits: Dataset) -> None:
     """Augmented, in the order of the loader, in grey levels again."""
     folder, images = shown
     batch = torch.load(folder / "batch.pt")
@@ -88,7 +88,7 @@ def test_the_first_batch_is_what_the_network_sees(shown: tuple[Path, dict[str, P
         )
 
 
-def test_the_first_batch_is_not_the_untouched_images(shown: tuple[Path, dict[str, Pixels]], digits: Source) -> None:
+def test_the_first_batch_is_not_the_untouched_images(shown: tuple[Path, dict[str, Pixels]], digits: Dataset) -> None:
     _, images = shown
     untouched = {image.tobytes() for image in digits.train.images.numpy()[..., 0]}
     seen = [tile(images[tags.FIRST_BATCH][..., 0], number, side=8, factor=8).tobytes() for number in range(64)]
@@ -96,7 +96,7 @@ def test_the_first_batch_is_not_the_untouched_images(shown: tuple[Path, dict[str
 
 
 def test_the_untouched_images_are_the_dataset_s_with_every_class(
-    shown: tuple[Path, dict[str, Pixels]], digits: Source
+    shown: tuple[Path, dict[str, Pixels]], digits: Dataset
 ) -> None:
     _, images = shown
     indices = images.spread(digits.train.labels, 64)
@@ -193,7 +193,7 @@ def test_figures_go_on_on_further_pages(tmp_path: Path) -> None:
     assert shapes == {"f": 10, "f_2": 10, "f_3": 1}
 
 
-def test_every_class_is_among_the_predictions_however_many_there_are(digits: Source, tmp_path: Path) -> None:
+def test_every_class_is_among_the_predictions_however_many_there_are(digits: Dataset, tmp_path: Path) -> None:
     """Their images are black, so that those that are shown can be counted."""
     train, test = (Split(torch.zeros(num, 8, 8, 3, dtype=torch.uint8), torch.arange(num) % 120) for num in (240, 360))
     names = tuple(f"class {number}" for number in range(120))

@@ -26,7 +26,7 @@ from torch.autograd import DeviceType
 
 from pipeline.board import tags
 from pipeline.board.profile import Profile
-from pipeline.data.source import Source
+from pipeline.data.dataset import Dataset
 from pipeline.errors import Interrupted
 from pipeline.home.paths import Home
 from pipeline.jobfile.spec import Spec
@@ -65,7 +65,7 @@ def count(operators: list[dict[str, Any]], name: str) -> int:
     ids=lambda value: str(value) if isinstance(value, int) else "",
 )
 def test_the_steps_that_were_promised_are_recorded(
-    spec: Spec, steps: int, file: str, digits: Source, tmp_path: Path
+    spec: Spec, steps: int, file: str, digits: Dataset, tmp_path: Path
 ) -> None:
     trainer = trainer_of(spec, digits)
     run(trainer, tmp_path)
@@ -89,7 +89,7 @@ def table(folder: Path) -> tuple[int, list[list[str]]]:
     return text.step, rows
 
 
-def test_the_operators_that_took_longest_come_first(digits: Source, tmp_path: Path) -> None:
+def test_the_operators_that_took_longest_come_first(digits: Dataset, tmp_path: Path) -> None:
     run(trainer_of(profiled(batch_size=64), digits), tmp_path)
     step, (header, _, *rows) = table(tmp_path)
     assert (step, header) == (15, ["operator", "calls", "own CPU time, ms", "share"])
@@ -103,7 +103,7 @@ def test_the_operators_that_took_longest_come_first(digits: Source, tmp_path: Pa
     assert calls["aten::mkldnn_convolution"] == count(operators, "aten::mkldnn_convolution") >= 5
 
 
-def test_an_attempt_that_is_stopped_while_it_records_leaves_no_trouble(digits: Source, tmp_path: Path) -> None:
+def test_an_attempt_that_is_stopped_while_it_records_leaves_no_trouble(digits: Dataset, tmp_path: Path) -> None:
     """The one after it records some of its own steps, and the one after that no more."""
     spec = profiled(batch_size=64)
     saved: list[tuple[dict[str, Any], bool]] = []

@@ -27,10 +27,10 @@ from torch import nn
 
 from pipeline.board import images, projector
 from pipeline.board.writer import Board
+from pipeline.data import dataset as datasets
 from pipeline.data import image_folder
-from pipeline.data import source as datasets
+from pipeline.data.dataset import Dataset, FileSplit, Split
 from pipeline.data.loader import Loader
-from pipeline.data.source import FileSplit, Source, Split
 from pipeline.stop import Stop
 from pipeline.training.features import LastFeatures
 from pipeline.training.loop import Loop, Trainer
@@ -50,7 +50,7 @@ def config_of(folder: Path) -> ProjectorConfig:
 
 
 @pytest.fixture(scope="module")
-def shown(digits: Source, tmp_path_factory: pytest.TempPathFactory) -> tuple[Trainer, Path]:
+def shown(digits: Dataset, tmp_path_factory: pytest.TempPathFactory) -> tuple[Trainer, Path]:
     folder = tmp_path_factory.mktemp("run")
     spec = make_spec(train={"accumulate": 3, "precision": "bf16"}, log={**NOTHING_SHOWN, "embeddings": True})
     trainer = trainer_of(spec, digits)
@@ -63,7 +63,7 @@ def rows_of(folder: Path, step: int) -> list[int]:
 
 
 def test_at_least_a_hundred_images_are_shown_evenly_over_the_classes(
-    shown: tuple[Trainer, Path], digits: Source
+    shown: tuple[Trainer, Path], digits: Dataset
 ) -> None:
     trainer, folder = shown
     rows = rows_of(folder, trainer.step)
@@ -72,14 +72,14 @@ def test_at_least_a_hundred_images_are_shown_evenly_over_the_classes(
     assert set(Counter(digits.test.labels[rows].tolist()).values()) == {25}
 
 
-def test_pixels_are_the_images(shown: tuple[Trainer, Path], digits: Source) -> None:
+def test_pixels_are_the_images(shown: tuple[Trainer, Path], digits: Dataset) -> None:
     trainer, folder = shown
     images = digits.test.read(rows_of(folder, trainer.step))
     pixels = numbers(folder / "projector" / "pixels.tsv")
     torch.testing.assert_close(pixels, images.flatten(1) / 255, rtol=0, atol=1e-4)
 
 
-def test_labels_are_true_and_predicted_classes(shown: tuple[Trainer, Path], digits: Source) -> None:
+def test_labels_are_true_and_predicted_classes(shown: tuple[Trainer, Path], digits: Dataset) -> None:
     trainer, folder = shown
     predicted = trainer.evaluate(Stop()).logits.argmax(1)
     header, *rows = table(folder / "projector" / f"labels-{trainer.step}.tsv")
@@ -88,7 +88,7 @@ def test_labels_are_true_and_predicted_classes(shown: tuple[Trainer, Path], digi
     assert [row[1] for row in rows] == [digits.classes[predicted[int(row[2])]] for row in rows]
 
 
-def test_a_thumbnail_lies_where_the_projector_cuts_it(shown: tuple[Trainer, Path], digits: Source) -> None:
+def test_a_thumbnail_lies_where_the_projector_cuts_it(shown: tuple[Trainer, Path], digits: Dataset) -> None:
     trainer, folder = shown
     rows = rows_of(folder, trainer.step)
     with Image.open(folder / "projector" / "sprite.png") as file:
@@ -119,7 +119,7 @@ MODELS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
 
 
 @pytest.mark.parametrize(("model", "train"), MODELS.values(), ids=MODELS)
-def test_features_are_what_the_last_layer_is_given(model: Any, train: Any, digits: Source) -> None:
+def test_features_are_what_the_last_layer_is_given(model: Any, train: Any, digits: Dataset) -> None:
     trainer = trainer_of(make_spec(model, train=train), digits)
     indices = [0, 3, 7, 100, 359]
     features = trainer.evaluate(Stop(), features_of=indices).features
@@ -205,7 +205,7 @@ def test_a_step_shown_twice_is_listed_once_and_later_ones_of_a_killed_attempt_ar
     assert names == ["features at step 20", "features at step 10", "pixels"]
 
 
-def test_features_too_many_for_a_browser_are_left_out_and_that_is_said(digits: Source, tmp_path: Path) -> None:
+def test_features_too_many_for_a_browser_are_left_out_and_that_is_said(digits: Dataset, tmp_path: Path) -> None:
     spec = make_spec(train={"epochs": 1}, log={**NOTHING_SHOWN, "embeddings": True})
     trainer = trainer_of(spec, digits)
     trainer.model = trainer.network = nn.Sequential(nn.Upsample(scale_factor=12), nn.Flatten(), nn.Linear(96 * 96, 10))

@@ -21,7 +21,7 @@ from quick import NOTHING_SHOWN
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from pipeline.board import tags, texts
-from pipeline.data.source import Source
+from pipeline.data.dataset import Dataset
 from pipeline.home.paths import RunPaths
 from pipeline.home.records import Evaluated
 
@@ -60,7 +60,7 @@ def test_a_job_file_is_shown_as_it_is(text: str) -> None:
 
 
 @pytest.fixture(scope="module")
-def finished(digits: Source, tmp_path_factory: pytest.TempPathFactory) -> tuple[RunPaths, dict[str, str]]:
+def finished(digits: Dataset, tmp_path_factory: pytest.TempPathFactory) -> tuple[RunPaths, dict[str, str]]:
     """A run, and its texts by tag."""
     folder = tmp_path_factory.mktemp("run")
     data = {"augment": ["flip", {"name": "crop", "padding": 1}]}
@@ -76,7 +76,7 @@ def finished(digits: Source, tmp_path_factory: pytest.TempPathFactory) -> tuple[
     return RunPaths(folder), found
 
 
-def test_the_conditions_are_all_there(finished: tuple[RunPaths, dict[str, str]], digits: Source) -> None:
+def test_the_conditions_are_all_there(finished: tuple[RunPaths, dict[str, str]], digits: Dataset) -> None:
     run, found = finished
     rows = {name: value for name, value in cells(found[tags.CONDITIONS])[1:]}  # noqa: C416 - pairs, checked
     manifest = json.loads(run.manifest.read_text())
@@ -107,7 +107,7 @@ def test_the_conditions_are_all_there(finished: tuple[RunPaths, dict[str, str]],
 
 
 def test_the_class_report_is_that_of_counting_image_by_image(
-    finished: tuple[RunPaths, dict[str, str]], digits: Source
+    finished: tuple[RunPaths, dict[str, str]], digits: Dataset
 ) -> None:
     run, found = finished
     evaluated = Evaluated.read(run.evaluation)

@@ -17,9 +17,9 @@ import pytest
 import torch
 from PIL import Image
 
-from pipeline.data import downloads, source
+from pipeline.data import dataset, downloads
+from pipeline.data.dataset import Dataset, FileSplit, Split
 from pipeline.data.image_folder import resolve
-from pipeline.data.source import FileSplit, Source, Split
 from pipeline.errors import DataError
 from pipeline.home.paths import find_data
 from pipeline.jobfile import catalog
@@ -37,12 +37,12 @@ class Home:
         self.datasets = datasets
         self.said: list[str] = []
 
-    def load(self, name: str, image_size: int | None = None, **options: object) -> Source:
+    def load(self, name: str, image_size: int | None = None, **options: object) -> Dataset:
         self.said.clear()
         reader = catalog.DATASETS[name].load()
-        return source.load(name, reader, options, image_size=image_size, datasets=self.datasets, log=self.said.append)
+        return dataset.load(name, reader, options, image_size=image_size, datasets=self.datasets, log=self.said.append)
 
-    def folder(self, path: Path | str, image_size: int | None = None, **options: object) -> Source:
+    def folder(self, path: Path | str, image_size: int | None = None, **options: object) -> Dataset:
         chosen = {"path": str(path), "on_corrupt": "fail", "in_memory": "auto", **options}
         return self.load("image_folder", image_size, **chosen)
 
@@ -230,12 +230,12 @@ def test_a_cache_that_cannot_be_written_does_not_stop_the_job(home: Home) -> Non
 LOAD = """
 import sys
 from pathlib import Path
-from pipeline.data import downloads, source
+from pipeline.data import dataset, downloads
 from pipeline.jobfile import catalog
 def load(name, **options):
     say = lambda line: print(line, flush=True)
     reader = catalog.DATASETS[name].load()
-    return source.load(name, reader, options, image_size=None, datasets=Path(sys.argv[1]), log=say)
+    return dataset.load(name, reader, options, image_size=None, datasets=Path(sys.argv[1]), log=say)
 """
 
 

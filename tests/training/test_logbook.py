@@ -34,7 +34,7 @@ from torch import nn
 
 from pipeline.board import tags
 from pipeline.board.writer import Board
-from pipeline.data.source import Source, Split
+from pipeline.data.dataset import Dataset, Split
 from pipeline.errors import Interrupted
 from pipeline.home.paths import RunPaths
 from pipeline.home.records import Evaluated
@@ -102,7 +102,7 @@ class Finished:
 
 
 @pytest.fixture(scope="module")
-def everything(digits: Source, tmp_path_factory: pytest.TempPathFactory) -> Finished:
+def everything(digits: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Finished:
     spec = make_spec(train={"epochs": 3, "clip_grad_norm": 0.5}, log=EVERYTHING_SHOWN)
     trainer, folder = trainer_of(spec, digits), tmp_path_factory.mktemp("everything")
     return Finished(spec, trainer, folder, *train(trainer, folder))
@@ -124,7 +124,7 @@ def log_section(spec: Spec, section: dict[str, Any]) -> Spec:
 
 
 @pytest.mark.parametrize("spec", SAME.values(), ids=SAME)
-def test_showing_everything_changes_no_weight_and_no_loss(spec: Spec, digits: Source, tmp_path: Path) -> None:
+def test_showing_everything_changes_no_weight_and_no_loss(spec: Spec, digits: Dataset, tmp_path: Path) -> None:
     """Not of a job that is stopped and resumed either."""
     silent = trainer_of(log_section(spec, NOTHING_SHOWN), digits)
     told = run(silent, tmp_path / "silent")
@@ -142,7 +142,7 @@ def test_showing_everything_changes_no_weight_and_no_loss(spec: Spec, digits: So
     assert losses[0] == losses[1]
 
 
-def test_everything_has_its_tags_at_its_steps(everything: Finished, digits: Source) -> None:
+def test_everything_has_its_tags_at_its_steps(everything: Finished, digits: Dataset) -> None:
     epochs = [EPOCH, 2 * EPOCH, 3 * EPOCH]
     names = [name for name, _ in everything.trainer.model.named_parameters()]
     beginning = {JOB_FILE, CONDITIONS, LAYOUT, SESSION_START, tags.FIRST_BATCH, tags.SAMPLES}
@@ -159,7 +159,7 @@ def test_everything_has_its_tags_at_its_steps(everything: Finished, digits: Sour
     assert everything.lines == []
 
 
-def test_every_scalar_has_its_points(everything: Finished, digits: Source) -> None:
+def test_every_scalar_has_its_points(everything: Finished, digits: Dataset) -> None:
     found = steps(everything.folder)
     points = [5 * i for i in range(1, 14)] + [3 * EPOCH]
     for tag in tags.TRAINING:
@@ -170,7 +170,7 @@ def test_every_scalar_has_its_points(everything: Finished, digits: Source) -> No
     assert all(point.tensor_proto.float_val[0] > 10 for point in memory)
 
 
-def test_nothing_shown_leaves_scalars_and_texts(digits: Source, tmp_path: Path) -> None:
+def test_nothing_shown_leaves_scalars_and_texts(digits: Dataset, tmp_path: Path) -> None:
     run(trainer_of(make_spec(log=NOTHING_SHOWN), digits), tmp_path)
     assert set(shown(tmp_path)) == {JOB_FILE, CONDITIONS, CLASS_REPORT, LAYOUT, SESSION_START, SESSION_END}
     assert not read(tmp_path).Tags()["graph"]
@@ -183,7 +183,7 @@ def test_nothing_shown_leaves_scalars_and_texts(digits: Source, tmp_path: Path) 
     [(True, [1, 2, 3, 4, 5]), (2, [2, 4, 5]), ("auto", [1, 2, 4, 5]), ("end", [5]), (False, [])],
 )
 def test_a_kind_is_shown_after_the_epochs_that_were_asked_for(
-    when: Any, epochs: list[int], digits: Source, tmp_path: Path
+    when: Any, epochs: list[int], digits: Dataset, tmp_path: Path
 ) -> None:
     kinds = dict.fromkeys(("histograms", "figures", "pr_curves", "embeddings"), when)
     spec = make_spec(
@@ -196,7 +196,7 @@ def test_a_kind_is_shown_after_the_epochs_that_were_asked_for(
     assert {path.name for path in tmp_path.glob("projector/features-*")} == {f"features-{step}.tsv" for step in points}
 
 
-def test_an_attempt_is_one_file_and_only_the_first_shows_the_beginning(digits: Source, tmp_path: Path) -> None:
+def test_an_attempt_is_one_file_and_only_the_first_shows_the_beginning(digits: Dataset, tmp_path: Path) -> None:
     spec = make_spec(log=EVERYTHING_SHOWN)
     saved: list[tuple[dict[str, Any], bool]] = []
     with pytest.raises(Interrupted):
@@ -214,7 +214,7 @@ def test_an_attempt_is_one_file_and_only_the_first_shows_the_beginning(digits: S
     assert all(len(set(points)) == len(points) for points in steps(tmp_path).values())
 
 
-def test_an_attempt_that_starts_anew_shows_the_beginning_again(digits: Source, tmp_path: Path) -> None:
+def test_an_attempt_that_starts_anew_shows_the_beginning_again(digits: Dataset, tmp_path: Path) -> None:
     spec = make_spec(train={"epochs": 1}, log=EVERYTHING_SHOWN)
     for _ in range(2):
         run(trainer_of(spec, digits), tmp_path)
@@ -229,7 +229,7 @@ def test_an_attempt_that_starts_anew_shows_the_beginning_again(digits: Source, t
     assert found[tags.CONFUSION] == [EPOCH]
 
 
-def test_a_kill_between_what_is_shown_and_its_checkpoint_repeats_nothing(digits: Source, tmp_path: Path) -> None:
+def test_a_kill_between_what_is_shown_and_its_checkpoint_repeats_nothing(digits: Dataset, tmp_path: Path) -> None:
     spec = make_spec(log={**EVERYTHING_SHOWN, "every": EPOCH})
     run_killed_before_a_checkpoint(spec, digits, tmp_path, step=EPOCH)
     assert len(RunPaths(tmp_path).events()) == 3
@@ -255,7 +255,7 @@ class OfOne(nn.Module):
         return logits
 
 
-def test_a_network_that_cannot_be_traced_is_said_once_and_all_else_is_there(digits: Source, tmp_path: Path) -> None:
+def test_a_network_that_cannot_be_traced_is_said_once_and_all_else_is_there(digits: Dataset, tmp_path: Path) -> None:
     trainer = trainer_of(make_spec(train={"epochs": 1}, log=EVERYTHING_SHOWN), digits)
     trainer.model = trainer.network = OfOne(trainer.model)
     _, lines = train(trainer, tmp_path)
@@ -272,7 +272,7 @@ class Unreadable(Split):
         raise RuntimeError("no images today")
 
 
-def test_what_cannot_be_shown_silences_its_own_kind_alone_and_is_said_once(digits: Source, tmp_path: Path) -> None:
+def test_what_cannot_be_shown_silences_its_own_kind_alone_and_is_said_once(digits: Dataset, tmp_path: Path) -> None:
     source = dataclasses.replace(digits, test=Unreadable(digits.test.images, digits.test.labels))
     trainer = trainer_of(make_spec(train={"epochs": 3}, log=EVERYTHING_SHOWN), source)
     _, lines = train(trainer, tmp_path)
@@ -286,14 +286,14 @@ def test_what_cannot_be_shown_silences_its_own_kind_alone_and_is_said_once(digit
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")  # of TensorBoard's writer, too
-def test_a_full_disk_is_the_job_s_end(digits: Source, small_disk: Path) -> None:
+def test_a_full_disk_is_the_job_s_end(digits: Dataset, small_disk: Path) -> None:
     trainer = trainer_of(make_spec(log=EVERYTHING_SHOWN), digits)
     with pytest.raises(OSError, match="No space left") as caught:
         train(trainer, small_disk)
     assert caught.value.errno == errno.ENOSPC
 
 
-def test_an_attempt_that_fails_does_not_say_that_it_succeeded(digits: Source, tmp_path: Path) -> None:
+def test_an_attempt_that_fails_does_not_say_that_it_succeeded(digits: Dataset, tmp_path: Path) -> None:
     with pytest.raises(Interrupted):
         run(trainer_of(make_spec(log=EVERYTHING_SHOWN), digits), tmp_path, stop_at=EPOCH + 1)
     found = shown(tmp_path)
@@ -301,7 +301,7 @@ def test_an_attempt_that_fails_does_not_say_that_it_succeeded(digits: Source, tm
     assert SESSION_END not in found
 
 
-def test_the_record_of_an_evaluation_is_that_evaluation(everything: Finished, digits: Source) -> None:
+def test_the_record_of_an_evaluation_is_that_evaluation(everything: Finished, digits: Dataset) -> None:
     evaluated = Evaluated.read(RunPaths(everything.folder).evaluation)
     assert evaluated is not None
     again = everything.trainer.evaluate(Stop())
@@ -310,7 +310,7 @@ def test_the_record_of_an_evaluation_is_that_evaluation(everything: Finished, di
     assert (evaluated.epoch, evaluated.step, evaluated.classes) == (3, 3 * EPOCH, list(digits.classes))
 
 
-def test_precision_recall_curves_are_of_true_labels(everything: Finished, digits: Source) -> None:
+def test_precision_recall_curves_are_of_true_labels(everything: Finished, digits: Dataset) -> None:
     """At the lowest threshold all images are taken for the class, and as many are right as are of it."""
     reader = read(everything.folder)
     supports = torch.bincount(digits.test.labels).tolist()
@@ -322,7 +322,7 @@ def test_precision_recall_curves_are_of_true_labels(everything: Finished, digits
         assert (true_positives[0], false_positives[0]) == (support, len(digits.test) - support)
 
 
-def test_mistakes_are_the_most_confident_wrong_ones_in_order(everything: Finished, digits: Source) -> None:
+def test_mistakes_are_the_most_confident_wrong_ones_in_order(everything: Finished, digits: Dataset) -> None:
     evaluated = Evaluated.read(RunPaths(everything.folder).evaluation)
     assert evaluated is not None
     confidence, predicted = everything.trainer.evaluate(Stop()).logits.softmax(1).max(1)
@@ -337,7 +337,7 @@ def test_mistakes_are_the_most_confident_wrong_ones_in_order(everything: Finishe
 class Oracle(nn.Module):
     """Knows every held-out digit; a layer besides, so that something can be trained."""
 
-    def __init__(self, digits: Source, inner: nn.Module) -> None:
+    def __init__(self, digits: Dataset, inner: nn.Module) -> None:
         super().__init__()
         self.inner, self.digits = inner, digits
 
@@ -348,7 +348,7 @@ class Oracle(nn.Module):
         return logits
 
 
-def test_where_nothing_is_wrong_there_is_no_figure_of_mistakes(digits: Source, tmp_path: Path) -> None:
+def test_where_nothing_is_wrong_there_is_no_figure_of_mistakes(digits: Dataset, tmp_path: Path) -> None:
     trainer = trainer_of(make_spec(train={"epochs": 1}, log=EVERYTHING_SHOWN), digits)
     trainer.model = trainer.network = Oracle(digits, trainer.model)
     _, lines = train(trainer, tmp_path)
@@ -367,7 +367,7 @@ def norm(trainer: Trainer) -> float:
 
 
 @pytest.mark.parametrize(("precision", "tolerance"), [("fp32", 1e-5), ("bf16", 0.05), ("fp16", 0.05)])
-def test_the_gradient_norm_is_that_of_all_gradients(precision: str, tolerance: float, digits: Source) -> None:
+def test_the_gradient_norm_is_that_of_all_gradients(precision: str, tolerance: float, digits: Dataset) -> None:
     """Not of what a scaler has made of them: of the first step, it is the same in each precision."""
     exact = trainer_of(make_spec(train={"precision": "fp32", "accumulate": 2}), digits)
     trainer = trainer_of(make_spec(train={"precision": precision, "accumulate": 2}), digits)
@@ -376,7 +376,7 @@ def test_the_gradient_norm_is_that_of_all_gradients(precision: str, tolerance: f
     assert trainer.gradient_norm() == pytest.approx(norm(exact), rel=tolerance)
 
 
-def test_the_gradient_norm_is_that_before_clipping(digits: Source) -> None:
+def test_the_gradient_norm_is_that_before_clipping(digits: Dataset) -> None:
     plain = trainer_of(make_spec(train={"precision": "fp32"}), digits)
     clipped = trainer_of(make_spec(train={"precision": "fp32", "clip_grad_norm": 0.01}), digits)
     for trainer in (plain, clipped):
