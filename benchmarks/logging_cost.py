@@ -5,8 +5,8 @@
 DIR is as for `throughput.py`. `cnn_bn` is trained on all images at batch 128, with crops and flips, three times in
 one process: without anything but scalars, with a job file's defaults, and with everything after every epoch. They take
 turns, an epoch each, with its evaluation and everything that is written at its end. A kind's time is taken around its
-code in `pipeline/training/logbook.py`; *beside* is what the whole epoch took longer than the one without, so that what the
-writer's thread takes, and what a profiled step does, is in it. The larger of the two counts. What comes before the
+code in `pipeline/training/logbook.py`; *beside* is what the whole epoch took longer than the one without, so that what
+the writer's thread takes, and what a profiled step does, is in it. The larger of the two counts. What comes before the
 first step is a part of the first epoch.
 
 The defaults are those of a job of so many epochs: figures after epochs 1, 2, 4, ..., embeddings at the end. A longer

@@ -109,7 +109,7 @@ def loop_of(
     )
 
 
-def train(
+def train_engine(
     engine: Engine,
     folder: Path,
     *,
@@ -163,10 +163,10 @@ def train_killed_before_a_checkpoint(spec: Spec, dataset: Dataset, folder: Path,
     """Train to the end in three attempts: stopped after `step`, killed before its first checkpoint, and whole."""
     saved: Saved = []
     with pytest.raises(Interrupted):
-        train(engine_of(spec, dataset), folder, stop_at=step, saved=saved)
+        train_engine(engine_of(spec, dataset), folder, stop_at=step, saved=saved)
     state, _ = saved[-1]
     for into in (FullList(), []):
         resumed = engine_of(spec, dataset)
         resumed.load_state_dict(state)
         with pytest.raises(Killed) if isinstance(into, FullList) else contextlib.nullcontext():
-            train(resumed, folder, saved=into, metrics=dict(state["metrics"]))
+            train_engine(resumed, folder, saved=into, metrics=dict(state["metrics"]))

@@ -350,7 +350,7 @@ def test_a_class_without_held_out_images_has_no_value_and_no_curve_and_breaks_no
     seen = (digits.test.labels != 9).nonzero().flatten()
     source = dataclasses.replace(digits, test=Split(digits.test.read(seen.tolist()), digits.test.labels[seen]))
     spec = in_process.make_spec(train={"epochs": 1}, log=EVERYTHING_SHOWN)
-    in_process.run(in_process.trainer_of(spec, source), tmp_path / "runs" / "gap")
+    in_process.train_engine(in_process.engine_of(spec, source), tmp_path / "runs" / "gap")
     with serving(tmp_path / "runs") as board:
         wait_until(lambda: tags.CLASS_REPORT in board.get("text/tags").get("gap", []), "the run")
         assert all(map(math.isnan, scalar(board, "gap", tags.class_accuracy("9")).values()))

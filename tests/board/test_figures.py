@@ -12,10 +12,10 @@ import pytest
 import torch
 from in_process import (  # noqa: F401 - digits and ordinary_kernels are fixtures
     digits,
+    engine_of,
     make_spec,
     ordinary_kernels,
-    run,
-    trainer_of,
+    train_engine,
 )
 from numpy.typing import NDArray
 from PIL import Image
@@ -69,10 +69,10 @@ def shown(digits: Dataset, tmp_path_factory: pytest.TempPathFactory) -> tuple[Pa
     folder = tmp_path_factory.mktemp("run")
     data = {"augment": [{"name": "crop", "padding": 2}, {"name": "cutout", "size": 3}]}
     spec = make_spec(data=data, train={"epochs": 1, "precision": "fp32"}, log={**NOTHING_SHOWN, "images": True})
-    trainer = trainer_of(spec, digits)
-    batch, _ = next(trainer.loader.epoch(0))
+    engine = engine_of(spec, digits)
+    batch, _ = next(engine.loader.epoch(0))
     torch.save(batch, folder / "batch.pt")
-    run(trainer, folder)
+    train_engine(engine, folder)
     return folder, read(folder)
 
 
@@ -117,15 +117,6 @@ def test_a_grid_keeps_colours_and_fills_up_with_white() -> None:
 
 def test_a_grid_of_large_images_is_of_bounded_size() -> None:
     assert images.grid(torch.zeros(64, 1024, 1024, 1, dtype=torch.uint8), columns=8).shape == (1, 8 * 226, 8 * 226)
-
-
-@pytest.mark.parametrize("channels", [1, 3])
-def test_denormalizing_undoes_normalizing(channels: int) -> None:
-    pixels = torch.arange(256, dtype=torch.uint8).view(1, 16, 16, 1).expand(1, 16, 16, channels)
-    mean, std = [0.1, 0.5, 0.7][:channels], [0.2, 0.3, 0.9][:channels]
-    seen = ((pixels / 255 - torch.tensor(mean)) / torch.tensor(std)).permute(0, 3, 1, 2)
-    assert torch.equal(images.denormalized(seen, mean=mean, std=std), pixels)
-    assert images.denormalized(torch.full((1, channels, 2, 2), 99.0), mean=mean, std=std).max() == 255
 
 
 @pytest.mark.parametrize(
@@ -199,7 +190,7 @@ def test_every_class_is_among_the_predictions_however_many_there_are(digits: Dat
     names = tuple(f"class {number}" for number in range(120))
     source = dataclasses.replace(digits, train=train, test=test, classes=names, mean=(0.0,) * 3, std=(1.0,) * 3)
     spec = make_spec({"name": "vgg", "widths": [4]}, train={"epochs": 1}, log={**NOTHING_SHOWN, "figures": True})
-    run(trainer_of(spec, source), tmp_path)
+    train_engine(engine_of(spec, source), tmp_path)
     pages = read(tmp_path)
     assert {tags.PREDICTIONS, f"{tags.PREDICTIONS}_2", tags.CONFUSION, tags.MISTAKES} == pages.keys()
     black = [(pages[tag][..., 0] == 0).sum() // 96**2 for tag in (tags.PREDICTIONS, f"{tags.PREDICTIONS}_2")]

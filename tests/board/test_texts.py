@@ -12,10 +12,10 @@ import pytest
 import torch
 from in_process import (  # noqa: F401 - digits and ordinary_kernels are fixtures
     digits,
+    engine_of,
     make_spec,
     ordinary_kernels,
-    run,
-    trainer_of,
+    train_engine,
 )
 from quick import NOTHING_SHOWN
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -66,7 +66,7 @@ def finished(digits: Dataset, tmp_path_factory: pytest.TempPathFactory) -> tuple
     data = {"augment": ["flip", {"name": "crop", "padding": 1}]}
     optimizer = {"name": "sgd", "lr": 0.05, "nesterov": True}
     spec = make_spec(data=data, train={"seed": 17, "optimizer": optimizer, "precision": "fp32"}, log=NOTHING_SHOWN)
-    run(trainer_of(spec, digits), folder)
+    train_engine(engine_of(spec, digits), folder)
     reader = EventAccumulator(str(folder))
     reader.Reload()
     found = {

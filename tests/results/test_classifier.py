@@ -15,8 +15,6 @@ import torch
 from PIL import Image
 from quick import quick_spec
 
-from pipeline.data import dataset as datasets
-from pipeline.data import digits as digits_reader
 from pipeline.data.dataset import Dataset, Split
 from pipeline.errors import CheckpointError, DataError, PipelineError
 from pipeline.home.paths import Home, RunPaths
@@ -27,6 +25,7 @@ from pipeline.results.classifier import Classifier, find_images, load
 from pipeline.stop import Stop
 from pipeline.training import checkpoint, engine
 from pipeline.training.attempt import Attempt
+from pipeline.training.engine import load_dataset
 
 Pipeline = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -44,9 +43,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> RunPaths:
 
 @pytest.fixture(scope="module")
 def digits(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
-    return datasets.load(
-        "digits", digits_reader.read, {}, image_size=None, datasets=tmp_path_factory.mktemp("datasets"), log=print
-    )
+    return load_dataset(quick_spec(), tmp_path_factory.mktemp("datasets"), log=print)
 
 
 @pytest.fixture
