@@ -1,7 +1,4 @@
-"""How an attempt is asked to stop: by SIGTERM, or by the end of a pipe that its worker holds open while it lives.
-
-And how it says that there was no room on the disk, on which it could write nothing: by its exit code.
-"""
+"""How an attempt is asked to stop: by SIGTERM, or by the end of a pipe that its worker holds open while it lives."""
 
 from __future__ import annotations
 
@@ -16,7 +13,7 @@ from pipeline.errors import Interrupted
 
 ASKED = "asked to stop"
 WORKER_DIED = "its worker died"
-NO_ROOM = 75  # exit code (EX_TEMPFAIL) of an attempt that a full disk has ended, whether or not its result is there
+NO_ROOM = 75  # exit code of an attempt that found the disk full, as sysexits.h has it: try again later
 GRACE_S = 30.0  # to write a checkpoint; below the grace period that Compose gives the worker
 
 

@@ -100,7 +100,8 @@ class Logbook:
                 self._broken.add(kind)
                 reason = f"{type(error).__name__}: {error}".strip().splitlines()[0]
                 self.log(f"{kind}: cannot be shown, and the job goes on without: {reason}")
-                self.log("".join(traceback.format_exception(error)).rstrip())
+                if not isinstance(error, OSError):  # which says in its line what the system refused
+                    self.log("".join(traceback.format_exception(error)).rstrip())
 
     def is_due(self, kind: str, moment: Moment) -> bool:
         """Whether a kind that is a field of the `log` section is to be written at the end of this epoch."""
