@@ -5,8 +5,8 @@
 DIR is as for `throughput.py`. `cnn_bn` is trained on all images at batch 128, with crops and flips, three times in
 one process: without anything but scalars, with a job file's defaults, and with everything after every epoch. They take
 turns, an epoch each, with its evaluation and everything that is written at its end. A kind's time is taken around its
-code in `pipeline/logbook.py`; *beside* is what the whole epoch took longer than the one without, so that what the
-writer's thread takes, and what a profiled step does, is in it. The larger of the two counts. What comes before the
+code in `pipeline/training/logbook.py`; *beside* is what the whole epoch took longer than the one without, so that what
+the writer's thread takes, and what a profiled step does, is in it. The larger of the two counts. What comes before the
 first step is a part of the first epoch.
 
 The defaults are those of a job of so many epochs: figures after epochs 1, 2, 4, ..., embeddings at the end. A longer
@@ -29,16 +29,15 @@ from typing import Any
 from throughput import busy_seconds, describe, find_data
 
 from pipeline.board.writer import Board
-from pipeline.data import source as datasets
-from pipeline.data.source import Source
 from pipeline.home.paths import RunPaths
-from pipeline.jobfile import catalog
 from pipeline.jobfile.spec import Log, Spec
 from pipeline.stop import Stop
 from pipeline.training import device, manifest
+from pipeline.training.engine import Engine, load_dataset
 from pipeline.training.logbook import Logbook
-from pipeline.training.loop import Loop, Trainer
-from pipeline.training.metrics import Evaluation
+from pipeline.training.loop import Loop
+from pipeline.training.moment import Moment
+from pipeline.training.step import EagerStep
 from pipeline.worker.executors.local import child_environment
 
 NOTHING = dict.fromkeys(("histograms", "images", "graph", "figures", "pr_curves", "embeddings"), False)
@@ -48,11 +47,11 @@ TARGETS = {"defaults": 0.03, "everything": 0.15}
 
 
 class Silent:
-    """A Report that nobody reads."""
+    """A Listener that tells nobody."""
 
-    def step(self, trainer: Trainer, metrics: dict[str, float]) -> None: ...
+    def after_step(self, moment: Moment, metrics: dict[str, float]) -> None: ...
 
-    def epoch(self, trainer: Trainer, metrics: dict[str, float], evaluation: Evaluation) -> None: ...
+    def after_epoch(self, moment: Moment, metrics: dict[str, float]) -> None: ...
 
 
 @dataclass
@@ -66,8 +65,8 @@ class Side:
     def train_epoch(self) -> None:
         busy, own, began = busy_seconds(), time.process_time(), time.perf_counter()
         if not self.epochs_s:
-            self.loop.logbook.begin()
-            self.loop.logbook.after(0)
+            self.loop.logbook.begin(self.loop.engine.model, self.loop.engine.loader)
+            self.loop.logbook.after_step(0)
         self.loop.train_epoch()
         self.loop.end_epoch()
         elapsed = time.perf_counter() - began
@@ -110,23 +109,24 @@ def make_side(log: dict[str, Any], data: Path, scratch: Path, epochs: int) -> Si
         }
     )
     device.keep_freed_memory()
-    setting, images = device.choose(spec), load(spec, scratch)
-    trainer = Trainer(spec, images, setting)
+    setting, dataset = device.choose(spec), load_dataset(spec, scratch, log=complain)
+    engine = Engine(spec, dataset, setting)
     run = RunPaths(Path(tempfile.mkdtemp(dir=scratch)))
-    provenance = manifest.write(run, spec, images, setting, job_id="benchmark", attempt=1)
-    board = Board(run.root, first_step=0)
-    logbook = Logbook(board, trainer, manifest=provenance, job_file="", log=complain)
+    logbook = Logbook(
+        Board(run.root, first_step=0),
+        spec,
+        dataset,
+        setting,
+        first_step=0,
+        num_steps=engine.num_steps,
+        manifest=manifest.write(run, spec, dataset, setting, job_id="benchmark", attempt=1),
+        job_file="",
+        log=complain,
+    )
 
     def save(state: dict[str, Any], is_best: bool) -> None: ...
 
-    return Side(Loop(trainer, logbook, Silent(), save, Stop()))
-
-
-def load(spec: Spec, scratch: Path) -> Source:
-    name = spec.data.name
-    return datasets.load(
-        name, catalog.DATASETS[name].load(), spec.data.options(), image_size=None, datasets=scratch, log=complain
-    )
+    return Side(Loop(engine, EagerStep(engine), logbook, Silent(), save, Stop()))
 
 
 def complain(text: str) -> None:

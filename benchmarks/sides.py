@@ -78,15 +78,15 @@ def tutorial(work: Work) -> None:
 def ours(work: Work) -> None:
     """As `pipeline.training.attempt` trains, without checkpoints and evaluation."""
     from pipeline.board.writer import Board
-    from pipeline.data import source
     from pipeline.home.paths import RunPaths
-    from pipeline.jobfile import catalog
     from pipeline.jobfile.spec import Spec
     from pipeline.stop import Stop
     from pipeline.training import device, manifest
+    from pipeline.training.engine import Engine, load_dataset
     from pipeline.training.logbook import Logbook
-    from pipeline.training.loop import Loop, Trainer
-    from pipeline.training.metrics import Evaluation
+    from pipeline.training.loop import Loop
+    from pipeline.training.moment import Moment
+    from pipeline.training.step import EagerStep
 
     data = {"name": "image_folder", "path": str(work.data), "batch_size": work.batch_size}
     train = {
@@ -106,38 +106,40 @@ def ours(work: Work) -> None:
     )
     device.keep_freed_memory()
     setting = device.choose(spec)
-    images = source.load(
-        spec.data.name,
-        catalog.DATASETS[spec.data.name].load(),
-        spec.data.options(),
-        image_size=None,
-        datasets=work.scratch,
-        log=complain,
-    )
-    trainer = Trainer(spec, images, setting)
+    dataset = load_dataset(spec, work.scratch, log=complain)
+    engine = Engine(spec, dataset, setting)
 
     class Paced:
         """Told of each step, as the log and the progress file of a real run are."""
 
         num_images = 0
 
-        def step(self, trainer: Trainer, metrics: dict[str, float]) -> None:  # noqa: ARG002
-            pace.step(trainer.num_images - self.num_images)
-            self.num_images = trainer.num_images
+        def after_step(self, moment: Moment, metrics: dict[str, float]) -> None:  # noqa: ARG002
+            pace.step(engine.num_images - self.num_images)
+            self.num_images = engine.num_images
 
-        def epoch(self, trainer: Trainer, metrics: dict[str, float], evaluation: Evaluation) -> None: ...
+        def after_epoch(self, moment: Moment, metrics: dict[str, float]) -> None: ...
 
     def save(state: dict[str, Any], is_best: bool) -> None: ...
 
     run = RunPaths(Path(tempfile.mkdtemp(dir=work.scratch)))
-    provenance = manifest.write(run, spec, images, setting, job_id="benchmark", attempt=1)
     with Board(run.root, first_step=0) as board:
-        logbook = Logbook(board, trainer, manifest=provenance, job_file="", log=complain)
-        loop = Loop(trainer, logbook, Paced(), save, Stop())
+        logbook = Logbook(
+            board,
+            spec,
+            dataset,
+            setting,
+            first_step=0,
+            num_steps=engine.num_steps,
+            manifest=manifest.write(run, spec, dataset, setting, job_id="benchmark", attempt=1),
+            job_file="",
+            log=complain,
+        )
+        loop = Loop(engine, EagerStep(engine), logbook, Paced(), save, Stop())
         pace = Pace(str(setting.describe()["precision"]))
         while True:
             loop.train_epoch()
-            trainer.epoch, trainer.batch = trainer.epoch + 1, 0
+            engine.end_epoch()
 
 
 def complain(text: str) -> None:

@@ -17,37 +17,30 @@ import torch
 from quick import NOTHING_SHOWN
 
 from pipeline.board.writer import Board
-from pipeline.data import digits as digits_reader
-from pipeline.data import source as datasets
-from pipeline.data.source import Source
+from pipeline.data.dataset import Dataset
 from pipeline.errors import Interrupted
 from pipeline.home.paths import RunPaths
 from pipeline.jobfile.spec import Spec
 from pipeline.stop import Stop
 from pipeline.training import device, manifest
+from pipeline.training.engine import Engine, load_dataset
 from pipeline.training.logbook import Logbook
-from pipeline.training.loop import Loop, Trainer
-from pipeline.training.metrics import Evaluation
+from pipeline.training.loop import Listener, Loop, take_steps
+from pipeline.training.moment import Moment
+from pipeline.training.step import EagerStep
+
+Saved = list[tuple[dict[str, Any], bool]]  # states, and whether each was the best so far
 
 
 @pytest.fixture(scope="session")
-def digits(tmp_path_factory: pytest.TempPathFactory) -> Source:
-    return datasets.load(
-        "digits", digits_reader.read, {}, image_size=None, datasets=tmp_path_factory.mktemp("datasets"), log=print
-    )
+def digits(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
+    return load_dataset(make_spec(), tmp_path_factory.mktemp("datasets"), log=print)
 
 
 @pytest.fixture(autouse=True)
 def ordinary_kernels() -> Iterator[None]:
     yield
     torch.use_deterministic_algorithms(False)
-
-
-def logbook_of(board: Board, trainer: Trainer, *, log: Callable[[str], None] = str) -> Logbook:
-    """As `pipeline.training.attempt` makes it."""
-    run = RunPaths(board.folder)
-    provenance = manifest.write(run, trainer.spec, trainer.source, trainer.setting, job_id="test", attempt=1)
-    return Logbook(board, trainer, manifest=provenance, job_file="name: test\n", log=log)
 
 
 def make_spec(model: dict[str, Any] | None = None, data: dict[str, Any] | None = None, **changes: Any) -> Spec:
@@ -61,35 +54,67 @@ def make_spec(model: dict[str, Any] | None = None, data: dict[str, Any] | None =
     return Spec.model_validate_json(json.dumps(value))
 
 
-def trainer_of(spec: Spec, source: Source) -> Trainer:
+def engine_of(spec: Spec, dataset: Dataset) -> Engine:
     if spec.train.deterministic:
         device.make_deterministic()
-    return Trainer(spec, source, device.choose(spec))
+    return Engine(spec, dataset, device.choose(spec))
+
+
+def logbook_of(board: Board, engine: Engine, *, log: Callable[[str], None] = str) -> Logbook:
+    """As `pipeline.training.attempt` makes it."""
+    spec, dataset, setting = engine.spec, engine.dataset, engine.setting
+    return Logbook(
+        board,
+        spec,
+        dataset,
+        setting,
+        first_step=engine.step,
+        num_steps=engine.num_steps,
+        manifest=manifest.write(RunPaths(board.folder), spec, dataset, setting, job_id="test", attempt=1),
+        job_file="name: test\n",
+        log=log,
+    )
 
 
 class Recorder:
-    """A Report that keeps what it is told, and may ask for a stop."""
+    """A Listener that keeps what it is told, and may ask for a stop."""
 
-    def __init__(self, at_step: Callable[[int], object] = str) -> None:
-        self.at_step = at_step
-        self.evaluations: list[Evaluation] = []
+    def __init__(self, engine: Engine, at_step: Callable[[int], object] = str) -> None:
+        self.engine, self.at_step = engine, at_step
         self.losses: dict[int, float] = {}
+        self.epochs: list[dict[str, float]] = []  # the scalars at the end of each
 
-    def step(self, trainer: Trainer, metrics: dict[str, float]) -> None:
-        if trainer.step % trainer.spec.log.every == 0 or trainer.step == trainer.num_steps:
-            self.losses[trainer.step] = metrics["train/loss"]
-        self.at_step(trainer.step)
+    def after_step(self, moment: Moment, metrics: dict[str, float]) -> None:
+        if moment.step % self.engine.spec.log.every == 0:
+            self.losses[moment.step] = metrics["train/loss"]
+        self.at_step(moment.step)
 
-    def epoch(self, trainer: Trainer, metrics: dict[str, float], evaluation: Evaluation) -> None:  # noqa: ARG002
-        self.evaluations.append(evaluation)
+    def after_epoch(self, moment: Moment, metrics: dict[str, float]) -> None:  # noqa: ARG002
+        self.epochs.append(dict(metrics))
 
 
-def run(
-    trainer: Trainer,
+def loop_of(
+    engine: Engine,
+    board: Board,
+    *,
+    listener: Listener | None = None,
+    save: Callable[[dict[str, Any], bool], None] = lambda *_: None,
+    stop: Stop | None = None,
+    metrics: dict[str, float] | None = None,
+    log: Callable[[str], None] = str,
+) -> Loop:
+    logbook = logbook_of(board, engine, log=log)
+    return Loop(
+        engine, EagerStep(engine), logbook, listener or Recorder(engine), save, stop or Stop(), metrics=metrics or {}
+    )
+
+
+def train_engine(
+    engine: Engine,
     folder: Path,
     *,
     stop_at: int | None = None,
-    saved: list[tuple[dict[str, Any], bool]] | None = None,
+    saved: Saved | None = None,
     metrics: dict[str, float] | None = None,
 ) -> Recorder:
     """Train to the end, or until a stop is asked for after step `stop_at`."""
@@ -102,14 +127,22 @@ def run(
         if step == stop_at:
             stop.request("asked to stop")
 
-    recorder = Recorder(at_step)
-    with Board(folder, first_step=trainer.first_point) as board:
-        Loop(trainer, logbook_of(board, trainer), recorder, save, stop, metrics=metrics or {}).run()
+    recorder = Recorder(engine, at_step)
+    with Board(folder, first_step=engine.first_point) as board:
+        loop_of(engine, board, listener=recorder, save=save, stop=stop, metrics=metrics).train()
     return recorder
 
 
-def weights(trainer: Trainer) -> dict[str, torch.Tensor]:
-    return {name: value.clone() for name, value in trainer.model.state_dict().items()}
+def take(engine: Engine, count: int) -> EagerStep:
+    """Take some steps and nothing else. Returns what took them."""
+    step = EagerStep(engine)
+    for _ in zip(range(count), take_steps(engine, step), strict=False):
+        pass
+    return step
+
+
+def weights(engine: Engine) -> dict[str, torch.Tensor]:
+    return {name: value.clone() for name, value in engine.model.state_dict().items()}
 
 
 def assert_identical(ours: dict[str, torch.Tensor], theirs: dict[str, torch.Tensor]) -> None:
@@ -121,19 +154,19 @@ class Killed(BaseException):
     """What a real kill does to the code that runs: it does not go on."""
 
 
-class FullList(list[tuple[dict[str, Any], bool]]):
+class FullList(Saved):
     def append(self, item: object) -> None:  # noqa: ARG002
         raise Killed
 
 
-def run_killed_before_a_checkpoint(spec: Spec, source: Source, folder: Path, *, step: int) -> None:
+def train_killed_before_a_checkpoint(spec: Spec, dataset: Dataset, folder: Path, *, step: int) -> None:
     """Train to the end in three attempts: stopped after `step`, killed before its first checkpoint, and whole."""
-    saved: list[tuple[dict[str, Any], bool]] = []
+    saved: Saved = []
     with pytest.raises(Interrupted):
-        run(trainer_of(spec, source), folder, stop_at=step, saved=saved)
+        train_engine(engine_of(spec, dataset), folder, stop_at=step, saved=saved)
     state, _ = saved[-1]
     for into in (FullList(), []):
-        resumed = trainer_of(spec, source)
+        resumed = engine_of(spec, dataset)
         resumed.load_state_dict(state)
         with pytest.raises(Killed) if isinstance(into, FullList) else contextlib.nullcontext():
-            run(resumed, folder, saved=into, metrics=dict(state["metrics"]))
+            train_engine(resumed, folder, saved=into, metrics=dict(state["metrics"]))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Sequence
 
 import torch
 from torch.nn import functional as F
@@ -28,13 +27,6 @@ def grid(images: torch.Tensor, *, columns: int) -> torch.Tensor:
     num, height, width, channels = images.shape
     by_row = images.view(rows, columns, height, width, channels).permute(4, 0, 2, 1, 3)
     return by_row.reshape(channels, num // columns * height, columns * width)
-
-
-def denormalized(images: torch.Tensor, *, mean: Sequence[float], std: Sequence[float]) -> torch.Tensor:
-    """From what a network sees, (N, C, H, W) of mean 0 and deviation 1, to uint8 (N, H, W, C) on the CPU."""
-    pixels = images.float().cpu().permute(0, 2, 3, 1)
-    pixels = pixels * torch.tensor(std, dtype=torch.float32) + torch.tensor(mean, dtype=torch.float32)
-    return (255 * pixels).round().clamp(0, 255).to(torch.uint8)
 
 
 def in_rgb(images: torch.Tensor) -> torch.Tensor:

@@ -6,8 +6,10 @@ killed attempt wrote after its last checkpoint disappears from the curve.
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Mapping
+import threading
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -20,6 +22,7 @@ from torch.utils.tensorboard import SummaryWriter
 
 from pipeline.home.paths import RunPaths
 
+WRITER_THREAD = "tensorboard.summary.writer.event_file_writer"  # the module that its class is from
 FLUSH_S = 5  # how long a point may wait before TensorBoard can see it
 
 
@@ -64,3 +67,19 @@ class Board:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self.writer.close()
+
+
+@contextlib.contextmanager
+def quiet_writer_thread() -> Iterator[None]:
+    """Let the writer's thread print no traceback: what it meets (a full disk, say), the next write or flush raises."""
+    before = threading.excepthook
+
+    def on_error(arguments: threading.ExceptHookArgs) -> None:
+        if type(arguments.thread).__module__ != WRITER_THREAD:
+            before(arguments)
+
+    threading.excepthook = on_error
+    try:
+        yield
+    finally:
+        threading.excepthook = before

@@ -264,11 +264,11 @@ def schema(
 def run(context: typer.Context, file: File, overrides: Overrides = None) -> None:
     """Train a job in the foreground, without the queue."""
     from pipeline.results.report import write
-    from pipeline.training.attempt import run_in_foreground
+    from pipeline.training.attempt import train_in_foreground
 
     spec = reading.load(file, overrides or [])
     os.environ.update(child_environment(slots=1))  # before torch is loaded
-    result, folder = run_in_foreground(queue_of(context).home, spec, echo=typer.echo)
+    result, folder = train_in_foreground(queue_of(context).home, spec, echo=typer.echo)
     message(f"the run is in {folder}")
     try:
         message(f"its report is {write(context.obj, RunPaths(folder))}")

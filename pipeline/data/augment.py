@@ -57,7 +57,7 @@ def flip(
 
 
 def cutout(images: torch.Tensor, *, generator: torch.Generator, fill: torch.Tensor, size: int) -> torch.Tensor:
-    """A square of `size` pixels, its centre anywhere in the image, set to the mean colour: 0 once normalised.
+    """A square of `size` pixels, its centre anywhere in the image, set to the mean colour: 0 once normalized.
 
     DeVries and Taylor (2017), arXiv:1708.04552: the part of the square that lies outside is cut off.
     """

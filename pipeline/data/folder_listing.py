@@ -16,7 +16,7 @@ from pipeline.errors import DataError
 
 SPLITS = ("train", "test")
 _LITTER = {"thumbs.db", "desktop.ini", "__macosx"}
-_SHOWN = 10  # names in a message
+_LISTED = 10  # names in a message
 _MEANT = {"train": ("training",), "test": ("testing", "val", "valid", "validation", "eval")}
 
 
@@ -68,7 +68,7 @@ def _require_splits(root: Path) -> None:
             raise DataError(
                 f"{root} has no folder '{split}'{_suggestion(split, meant or there)}\n"
                 f"expected: {root}/train/<class>/<images> and {root}/test/<class>/<images>\n"
-                f"there is: {shown(there) or 'nothing'}"
+                f"there is: {abbreviated(there) or 'nothing'}"
             )
 
 
@@ -84,13 +84,13 @@ def _require_same_classes(root: Path, train: list[str], test: list[str]) -> None
     if not train:
         there = sorted(entry.name for entry in _entries(root / "train"))
         raise DataError(
-            f"{root}/train has no folders, one a class; there is: {shown(there) or 'nothing'}\n"
+            f"{root}/train has no folders, one a class; there is: {abbreviated(there) or 'nothing'}\n"
             f"expected: {root}/train/<class>/<images>"
         )
     for split, missing in (("test", sorted(set(train) - set(test))), ("train", sorted(set(test) - set(train)))):
         if missing:
             raise DataError(
-                f"the classes of {root}/train and {root}/test differ: {split} has no folder for {shown(missing)}"
+                f"the classes of {root}/train and {root}/test differ: {split} has no folder for {abbreviated(missing)}"
             )
 
 
@@ -103,7 +103,7 @@ def _files(split: Path, classes: list[str], notes: list[str]) -> Files:
         if not files:
             raise DataError(f"{folder} has no images; remove the class or add some")
         if nested := sorted(entry.name for entry in entries if entry.is_dir()):
-            notes.append(f"folders inside {folder} are not read: {shown(nested)}")
+            notes.append(f"folders inside {folder} are not read: {abbreviated(nested)}")
         paths += [folder / file for file in sorted(files)]
         status += [files[file] for file in sorted(files)]
         labels += [label] * len(files)
@@ -113,7 +113,7 @@ def _files(split: Path, classes: list[str], notes: list[str]) -> Files:
 def _folders(split: Path, notes: list[str]) -> list[str]:
     entries = _entries(split)
     if beside := sorted(entry.name for entry in entries if not entry.is_dir()):
-        notes.append(f"files beside the class folders of {split} are not read: {shown(beside)}")
+        notes.append(f"files beside the class folders of {split} are not read: {abbreviated(beside)}")
     return sorted(entry.name for entry in entries if entry.is_dir())
 
 
@@ -140,7 +140,7 @@ def _suggestion(name: str, there: list[str]) -> str:
     return f"; did you mean '{meant[0]}'?" if meant else ""
 
 
-def shown(names: list[str]) -> str:
+def abbreviated(names: list[str]) -> str:
     """The first ten names, and how many more there are."""
-    more = f" and {len(names) - _SHOWN:,} more" if len(names) > _SHOWN else ""
-    return ", ".join(names[:_SHOWN]) + more
+    more = f" and {len(names) - _LISTED:,} more" if len(names) > _LISTED else ""
+    return ", ".join(names[:_LISTED]) + more

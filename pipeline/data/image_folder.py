@@ -19,9 +19,9 @@ import torch
 from numpy.typing import NDArray
 
 from pipeline.data.cache import Log
-from pipeline.data.folder_listing import SPLITS, Files, Listing, list_folder, shown
+from pipeline.data.dataset import Contents, FileSplit, Found, Split, digest
+from pipeline.data.folder_listing import SPLITS, Files, Listing, abbreviated, list_folder
 from pipeline.data.image_file import read_image
-from pipeline.data.source import Contents, FileSplit, Found, Split, digest
 from pipeline.errors import DataError
 from pipeline.home.paths import find_data
 
@@ -144,7 +144,7 @@ def _judge(listing: Listing, decoded: Sequence[_Decoded], *, skip: bool) -> list
     for split, files, one in zip(SPLITS, listing.splits, decoded, strict=True):
         left = {files.labels[index] for index in one.kept(files)}
         if empty := [name for label, name in enumerate(listing.classes) if label not in left]:
-            raise DataError(f"no image of {listing.root}/{split} can be read for {shown(empty)}:\n{named}{more}")
+            raise DataError(f"no image of {listing.root}/{split} can be read for {abbreviated(empty)}:\n{named}{more}")
     return [f"{len(reasons):,} files cannot be read and are left out:\n{named}{more}"]
 
 

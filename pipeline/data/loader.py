@@ -1,4 +1,4 @@
-"""Batches of a split: shuffled, augmented, normalised, on the device.
+"""Batches of a split: shuffled, augmented, normalized, on the device.
 
 The order of an epoch depends on (seed, epoch) alone, and the augmentation of a chunk, a few batches that are prepared
 together, on (seed, epoch, chunk). So there is no random state to save: whoever asks for epoch 7 from batch 123 gets
@@ -14,9 +14,11 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import TypeAlias
 
 import torch
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
+from torch.utils.data import Dataset as TorchDataset
 
-from pipeline.data.source import FileSplit, Split
+from pipeline.data.dataset import FileSplit, Split
+from pipeline.data.normalization import Normalization, PixelNormalizer
 from pipeline.errors import DataError
 
 Batch: TypeAlias = tuple[torch.Tensor, torch.Tensor]
@@ -41,15 +43,14 @@ class Loader:
         *,
         batch_size: int,
         device: torch.device,
-        mean: Sequence[float],
-        std: Sequence[float],
+        normalization: Normalization,
         dtype: torch.dtype,
         augment: Sequence[Callable[..., torch.Tensor]],
         seed: int,
         shuffle: bool,
         num_workers: int = 2,
     ) -> None:
-        self.batch_size, self.device, self.dtype = batch_size, device, dtype
+        self.batch_size, self.device = batch_size, device
         self.augment, self.seed, self.shuffle = tuple(augment), seed, shuffle
         self.num_images = len(split)
         if shuffle and batch_size > 1 and self.num_images > 1 and self.num_images % batch_size == 1:
@@ -61,11 +62,8 @@ class Loader:
         self._images: _Memory | _Files = (
             _Memory(split, device) if isinstance(split, Split) else _Files(split, device, num_workers)
         )
-        # A row of pixels at a time: three channels alone are too short a run for vector instructions.
-        mean_, std_ = torch.tensor(mean, dtype=torch.float64), torch.tensor(std, dtype=torch.float64)
-        self._scale = (1 / (255 * std_)).repeat(split.image_size).float().to(device)
-        self._shift = (-mean_ / std_).repeat(split.image_size).float().to(device)
-        self._fill = (255 * mean_).round().to(torch.uint8).to(device)
+        self._normalize = PixelNormalizer(normalization, image_size=split.image_size, device=device, dtype=dtype)
+        self._fill = normalization.mean_color().to(device)
 
     def epoch(self, epoch: int, first: int = 0) -> Iterator[Batch]:
         """The batches of an epoch from number `first` on: images (B, C, H, W), channels_last; labels int64 (B,)."""
@@ -74,7 +72,7 @@ class Loader:
         order = self._order(epoch)[chunk * size :]
         all_labels = self._labels.index_select(0, order.to(self.device))
         for number, images in enumerate(self._images.read(order, size)):
-            images = self._normalised(self._augmented(images, epoch, chunk + number))
+            images = self._normalize(self._augmented(images, epoch, chunk + number))
             labels = all_labels[number * size : (number + 1) * size]
             batches = zip(torch.split(images, self.batch_size), torch.split(labels, self.batch_size), strict=True)
             yield from itertools.islice(batches, skip_batches, None)
@@ -93,12 +91,6 @@ class Loader:
         for augmentation in self.augment:
             images = augmentation(images, generator=generator, fill=self._fill)
         return images
-
-    def _normalised(self, images: torch.Tensor) -> torch.Tensor:
-        """From uint8 (N, H, W, C) to (N, C, H, W) of mean 0 and deviation 1, computed in float32."""
-        rows = images.flatten(2).to(torch.float32)
-        rows = torch.addcmul(self._shift, rows, self._scale).to(self.dtype)
-        return rows.view(images.shape).permute(0, 3, 1, 2)
 
 
 class _Memory:
@@ -169,7 +161,7 @@ class _Chunks:
         return -(-len(self.order) // self.size)
 
 
-class _Reader(Dataset[torch.Tensor | str]):
+class _Reader(TorchDataset[torch.Tensor | str]):
     """Reads a chunk, or says why it cannot: an error that is raised in a worker has a traceback for a message."""
 
     def __init__(self, split: FileSplit) -> None:

@@ -47,7 +47,7 @@ class Model(Entry):
 
 @dataclass(frozen=True)
 class Dataset(Entry):
-    """Called with the datasets' folder and its options; gives a `pipeline.data.source.Found`."""
+    """Called with the datasets' folder and its options; gives a `pipeline.data.dataset.Found`."""
 
     num_classes: int | None = None  # None: known when the images are read
     channels: int = 3
@@ -84,9 +84,7 @@ MODELS: dict[str, Model] = {
 }
 
 DATASETS: dict[str, Dataset] = {
-    "digits": Dataset(
-        "pipeline.data.digits:read", "scikit-learn's handwritten digits, bundled", num_classes=10, channels=1, size=8
-    ),
+    "digits": Dataset("pipeline.data.digits:read", "handwritten digits, bundled", num_classes=10, channels=1, size=8),
     "mnist": Dataset("pipeline.data.downloads:read_mnist", "MNIST", num_classes=10, channels=1, size=28),
     "fashion_mnist": Dataset(
         "pipeline.data.downloads:read_fashion_mnist", "FashionMNIST", num_classes=10, channels=1, size=28

@@ -21,8 +21,9 @@ from PIL import Image
 from pydantic import TypeAdapter
 from torch import nn
 
-from pipeline.data.folder_listing import shown
+from pipeline.data.folder_listing import abbreviated
 from pipeline.data.image_file import read_image
+from pipeline.data.normalization import Normalization, normalize
 from pipeline.errors import CheckpointError, DataError, PipelineError
 from pipeline.home import durable
 from pipeline.home.paths import RunPaths
@@ -59,12 +60,13 @@ class Normalised(nn.Module):
 
     def __init__(self, network: nn.Module, expected: ModelInput) -> None:
         super().__init__()
-        self.register_buffer("mean", torch.tensor(expected.mean).view(-1, 1, 1))
-        self.register_buffer("std", torch.tensor(expected.std).view(-1, 1, 1))
+        mean, std = Normalization(expected.mean, expected.std).tensors()
+        self.register_buffer("mean", mean)
+        self.register_buffer("std", std)
         self.network = network
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        logits: torch.Tensor = self.network((images - self.mean) / self.std)
+        logits: torch.Tensor = self.network(normalize(images, self.mean, self.std))
         return logits
 
 
@@ -151,7 +153,7 @@ def find_images(paths: Sequence[Path]) -> tuple[list[Path], list[str], list[str]
         found = [file for file in inside if file.suffix.lower() in _suffixes()]
         files += found
         if others := [file.name for file in inside if file.suffix.lower() not in _suffixes()]:
-            notes.append(f"{path}: not named as images, left out: {shown(others)}")
+            notes.append(f"{path}: not named as images, left out: {abbreviated(others)}")
         if not found:
             problems.append(f"{path}: there are no images in this folder (folders inside it are not looked into)")
     return files, notes, problems

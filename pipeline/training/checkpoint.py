@@ -22,8 +22,13 @@ FORMAT = 1
 
 
 def save(run: RunPaths, state: dict[str, Any], *, is_best: bool = False) -> None:
-    """Replace `last`, and `best` too if this is the best so far: one file under two names, until `last` moves on."""
-    durable.make_folder(run.checkpoints)
+    """Replace `last`, and `best` too if this is the best so far: one file under two names, until `last` moves on.
+
+    Raises OSError, also where the run's folder is gone: it is not made again for a checkpoint alone.
+    """
+    if not run.checkpoints.is_dir():
+        run.checkpoints.mkdir()
+        durable.fsync_folder(run.root)
     content = io.BytesIO()  # in memory first: of a full disk, torch.save says "unexpected pos 124096 vs 123992"
     torch.save({"format": FORMAT, **state}, content)
     temporary = durable.write_temporary(run.checkpoints, run.last.name, lambda file: file.write(content.getbuffer()))
@@ -52,7 +57,10 @@ def load(path: Path) -> dict[str, Any] | None:
     return state
 
 
-def remove_temporaries(run: RunPaths) -> None:
-    """What a killed attempt was writing. Only the holder of the job's lease may call this."""
-    for path in run.checkpoints.glob(".*"):
-        path.unlink()
+def saved_step(run: RunPaths) -> int | None:
+    """Returns the step from which the job goes on; None where there is no checkpoint that can be read."""
+    try:
+        state = torch.load(run.last, map_location="cpu", mmap=True, weights_only=True)  # no tensor is read
+        return int(state["position"]["step"])
+    except (OSError, RuntimeError, EOFError, ValueError, LookupError, TypeError, pickle.UnpicklingError):
+        return None

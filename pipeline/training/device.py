@@ -9,6 +9,7 @@ from __future__ import annotations
 import ctypes
 import os
 import platform
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,7 +33,7 @@ class Setting:
     compile: bool
 
     def describe(self) -> dict[str, object]:
-        """For the manifest."""
+        """Returns all of it in words and numbers, for the manifest."""
         precision = next(name for name, dtype in _DTYPES.items() if dtype is self.dtype)
         return {
             "device": str(self.device),
@@ -45,8 +46,14 @@ class Setting:
             "threads": torch.get_num_threads(),
         }
 
+    def autocast(self) -> AbstractContextManager[None]:
+        """Returns mixed precision. A weight is used once a step, so a cache of cast weights would only cost."""
+        return torch.autocast(
+            self.device.type, dtype=self.dtype, enabled=self.dtype is not torch.float32, cache_enabled=False
+        )
+
     def memory_mib(self) -> float:
-        """The most that was allocated on a GPU so far; on a CPU the resident memory of this process, 0 if unknown."""
+        """Returns the most that was allocated on a GPU; on a CPU, this process's resident memory, 0 if unknown."""
         if self.device.type == "cuda":
             return torch.cuda.max_memory_allocated(self.device) / 2**20
         try:
@@ -97,7 +104,7 @@ def _fast_dtype(device: torch.device, batch_size: int) -> torch.dtype:
 
 
 def _cpu_capabilities() -> dict[str, Any]:
-    """What torch knows of the processor; nothing where it is too old to tell."""
+    """Returns what torch knows of the processor; nothing where torch is too old to tell."""
     capabilities: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
     return capabilities
 
@@ -109,12 +116,12 @@ def device_name(device: torch.device) -> str:
 
 
 def gpu_uuid(device: torch.device) -> str | None:
-    """Of a GPU, as nvidia-smi lists it after `GPU-`; None of a processor."""
+    """Returns the GPU's UUID, as nvidia-smi lists it after `GPU-`, or None on a CPU."""
     return str(torch.cuda.get_device_properties(device).uuid) if device.type == "cuda" else None
 
 
 def make_deterministic() -> None:
-    """Only deterministic kernels. Must come before the first use of CUDA."""
+    """Allow deterministic kernels alone. Must come before the first use of CUDA."""
     os.environ["CUBLAS_WORKSPACE_CONFIG"] = ":4096:8"
     torch.use_deterministic_algorithms(True)
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined] # it costs, for nothing

@@ -1,47 +1,56 @@
-"""What a job trains with: network, optimizer, schedule, images, position; built from a spec, saved and restored."""
+"""The engine: what a job trains with, and how far it has come; built from a spec, saved and restored.
+
+That is the network, the optimizer with its schedule and gradient scaler, the batches, the means of the losses so far,
+and the position: finished epochs, batches of the one under way, steps in all.
+"""
 
 from __future__ import annotations
 
 import functools
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
+from pipeline.data import dataset as datasets
+from pipeline.data.dataset import Dataset, FileSplit, Split
 from pipeline.data.loader import Loader
-from pipeline.data.source import FileSplit, Source, Split
 from pipeline.errors import CheckpointError, DataError, DivergedError
 from pipeline.jobfile import catalog
 from pipeline.jobfile.spec import Spec
 from pipeline.training.device import Setting
-from pipeline.training.metrics import DIVERGED_HINT, Window
+from pipeline.training.metrics import DIVERGED_HINT, TrainingMeans
+from pipeline.training.moment import Moment
 
 EVALUATION_VALUES = 500 * 32**2  # pixels of a batch; larger ones fall out of a CPU's cache, or do not fit a GPU
+
+Network = Callable[[torch.Tensor], torch.Tensor]
 
 
 class Engine:
     """All that a step needs and changes."""
 
-    def __init__(self, spec: Spec, source: Source, setting: Setting) -> None:
-        self.spec, self.source, self.setting = spec, source, setting
+    def __init__(self, spec: Spec, dataset: Dataset, setting: Setting) -> None:
+        self.spec, self.dataset, self.setting = spec, dataset, setting
         torch.manual_seed(spec.train.seed)
         self.model = build_model(
-            spec, num_classes=len(source.classes), channels=source.train.channels, image_size=source.train.image_size
+            spec,
+            num_classes=len(dataset.classes),
+            channels=dataset.train.channels,
+            image_size=dataset.train.image_size,
         )
         self.model.to(setting.device).to(memory_format=setting.memory_format)
-        self.network: Callable[[torch.Tensor], torch.Tensor] = (
-            torch.compile(self.model) if setting.compile else self.model
-        )
+        self.network: Network = torch.compile(self.model) if setting.compile else self.model
         optimizer = spec.train.optimizer
         self.optimizer: torch.optim.Optimizer = catalog.OPTIMIZERS[optimizer.name].load()(
             self.model.parameters(), fused=setting.fused, **optimizer.options()
         )
         self.scaler = torch.amp.GradScaler(setting.device.type, enabled=setting.dtype is torch.float16)
-        self.loader = self._loader(source.train, spec.data.batch_size, train=True)
-        self.test_loader = self._loader(source.test, evaluation_batch(source.test.image_size), train=False)
-        self.window = Window()
-        self.norm_before_clipping: torch.Tensor | None = None  # of the latest step's gradients
+        self.loader = self._loader(dataset.train, spec.data.batch_size, train=True)
+        self.test_loader = self._loader(dataset.test, evaluation_batch(dataset.test.image_size), train=False)
+        self.means = TrainingMeans()
         self.epoch = self.batch = self.step = 0  # finished epochs, batches of the one under way, steps in all
         self.num_images = 0  # images trained on in this attempt
         self.best_accuracy, self.best_epoch = -1.0, 0
@@ -55,13 +64,20 @@ class Engine:
             split,
             batch_size=batch_size,
             device=self.setting.device,
-            mean=self.source.mean,
-            std=self.source.std,
+            normalization=self.dataset.normalization,
             dtype=self.setting.dtype,
             augment=augmentations,
             seed=self.spec.train.seed,
             shuffle=train,
         )
+
+    def logits(self, network: Network, images: torch.Tensor) -> torch.Tensor:
+        """Returns float32 (N, classes). images: (N, C, H, W), normalized. To be called inside `setting.autocast`."""
+        return network(images.contiguous(memory_format=self.setting.memory_format)).float()
+
+    @property
+    def moment(self) -> Moment:
+        return Moment(self.step, self.epoch, self.spec.train.epochs)
 
     @property
     def is_epoch_trained(self) -> bool:
@@ -83,11 +99,12 @@ class Engine:
 
     @property
     def num_steps(self) -> int:
+        """The steps of the whole job."""
         return self.steps_per_epoch * self.spec.train.epochs
 
     @functools.cached_property
     def schedule(self) -> Callable[[int], float]:
-        """From a step, counted from 0, to its learning rate."""
+        """The learning rate as a function of the step, which counts from 0."""
         section = self.spec.train.schedule
         peak: float = self.spec.train.optimizer.options()["lr"]
         factor = functools.partial(
@@ -98,23 +115,21 @@ class Engine:
         )
         return lambda step: peak * factor(step)
 
-    def gradient_norm(self) -> float:
-        """The Euclidean norm of all gradients of the latest step, before they were clipped. Waits for the device."""
-        if self.norm_before_clipping is not None:
-            return float(self.norm_before_clipping)
-        gradients = [parameter.grad for parameter in self.model.parameters() if parameter.grad is not None]
-        return float(nn.utils.get_total_norm(gradients))
+    def end_epoch(self) -> None:
+        """Move on to the next epoch."""
+        self.means.begin_epoch()
+        self.epoch, self.batch = self.epoch + 1, 0
 
     def state_dict(self) -> dict[str, Any]:
-        """All that the next step depends on. Raises DivergedError rather than give weights that are not finite."""
-        self.window.fold()
+        """Returns all that the next step depends on. Raises DivergedError rather than give weights not finite."""
+        self.means.fold()
         if not all(torch.stack([parameter.isfinite().all() for parameter in self.model.parameters()]).tolist()):
             raise DivergedError(f"the weights are not finite after step {self.step}: {DIVERGED_HINT}")
         return {
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "scaler": self.scaler.state_dict(),
-            "window": self.window.state_dict(),
+            **self.means.state_dict(),
             "position": {"epoch": self.epoch, "batch": self.batch, "step": self.step},
             "best": {"accuracy": self.best_accuracy, "epoch": self.best_epoch},
             "random": torch.get_rng_state(),
@@ -133,7 +148,7 @@ class Engine:
             raise CheckpointError(f"the checkpoint does not fit the model: {error}") from None
         if self.scaler.is_enabled():
             self.scaler.load_state_dict(state["scaler"])
-        self.window.load_state_dict(state["window"])
+        self.means.load_state_dict(state)
         self.epoch, self.batch, self.step = (state["position"][key] for key in ("epoch", "batch", "step"))
         self.best_accuracy, self.best_epoch = state["best"]["accuracy"], state["best"]["epoch"]
         torch.set_rng_state(state["random"].cpu())
@@ -143,13 +158,20 @@ class Engine:
             torch.set_num_threads(state["threads"])  # sums are taken in an order that depends on it
 
 
+def load_dataset(spec: Spec, folder: Path, *, log: Callable[[str], None]) -> Dataset:
+    """Returns the dataset that a spec names. folder: of the home's datasets. Raises DataError."""
+    data = spec.data
+    reader = catalog.DATASETS[data.name].load()
+    return datasets.load(data.name, reader, data.options(), image_size=data.image_size, datasets=folder, log=log)
+
+
 def evaluation_batch(image_size: int) -> int:
-    """Images that are evaluated at once."""
+    """Returns how many images are evaluated at once."""
     return min(500, max(1, EVALUATION_VALUES // image_size**2))
 
 
 def build_model(spec: Spec, *, num_classes: int, channels: int, image_size: int) -> nn.Module:
-    """The network for such images, on the CPU. Raises DataError where it cannot take them."""
+    """Returns the network for such images, on the CPU. Raises DataError where it cannot take them."""
     try:
         model: nn.Module = catalog.MODELS[spec.model.name].load()(
             num_classes=num_classes, channels=channels, image_size=image_size, **spec.model.options()

@@ -1,8 +1,8 @@
 """What is written of a run, and when: the `log` section of a job file, carried out.
 
-What is more than scalars is a *showing*: it is due after certain epochs, and if it fails, the job says so and goes on
-without it. All of an epoch's showings come from the one evaluation that the epoch ends with. They are written before
-the checkpoint that follows, so that a resumed run has each of them once. The time of each kind is measured.
+What is more than scalars is optional: it is due after certain epochs, and if writing it fails, the job says so and goes
+on without it. Everything of an epoch comes from the one evaluation that the epoch ends with, and is written before the
+checkpoint that follows, so that a resumed run has it once. The time of each kind is measured.
 """
 
 from __future__ import annotations
@@ -13,57 +13,65 @@ import traceback
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
+from torch import nn
 
 from pipeline.board import curves, figures, graph, histograms, hparams, layout, projector, tags, texts
 from pipeline.board.conditions import describe_conditions, describe_versions
-from pipeline.board.images import denormalized, grid, spread, thumbnail
+from pipeline.board.images import grid, spread
 from pipeline.board.profile import Profile, is_recorded
 from pipeline.board.writer import Board
-from pipeline.data.source import FileSplit, Split
+from pipeline.data.dataset import Dataset
+from pipeline.data.loader import Loader
 from pipeline.errors import PipelineError
 from pipeline.home import durable
-from pipeline.home.evaluation_record import EvaluationRecord, Mistake
 from pipeline.home.paths import RunPaths
-from pipeline.jobfile.spec import is_due
-
-if TYPE_CHECKING:
-    from pipeline.training.engine import Engine
-    from pipeline.training.metrics import Evaluation
+from pipeline.jobfile.spec import Spec, is_due
+from pipeline.training.device import Setting
+from pipeline.training.evaluation import Evaluation
+from pipeline.training.moment import Moment
+from pipeline.training.predictions import Predictions
 
 GRID = 64  # images
-MAX_PREDICTIONS = 20  # images in the figure of predictions, unless there are more classes
-MAX_MISTAKES = 20
+MAX_VERDICTS = 20  # images in the figure of predictions, unless there are more classes
 COLUMNS = 4  # TensorBoard shows an image 350 pixels wide; of more columns the texts could not be read
 MANY = 40  # images, from which a figure of four columns would be too high
 
 
 class Logbook:
+    """Is told when something has happened, and handed what there is to see then; it keeps no network."""
+
     def __init__(
         self,
         board: Board,
-        engine: Engine,
+        spec: Spec,
+        dataset: Dataset,
+        setting: Setting,
         *,
+        first_step: int,
+        num_steps: int,
         manifest: dict[str, Any],
         job_file: str,
         log: Callable[[str], None],
     ) -> None:
-        """manifest: of the run, as in `manifest.json`. job_file: its text. log: takes a line for the attempt's log."""
-        self.board, self.engine, self.manifest, self.job_file, self.log = board, engine, manifest, job_file, log
-        self.log_spec, self.classes = engine.spec.log, engine.source.classes
-        self.seconds: dict[str, float] = defaultdict(float)  # what each kind has taken
-        self._broken: set[str] = set()
-        self._said: set[str] = set()
-        self.profile = self._make_profile() if self.log_spec.profile else None
+        """first_step: the steps taken before this attempt. num_steps: of the whole job.
 
-    def _make_profile(self) -> Profile | None:
-        """None where an earlier attempt has recorded it, or nothing is left to record."""
-        step, num_steps = self.engine.step, self.engine.num_steps
+        manifest: of the run, as in `manifest.json`. job_file: its text. log: takes a line for the attempt's log.
+        """
+        self.board, self.spec, self.dataset, self.setting = board, spec, dataset, setting
+        self.manifest, self.job_file, self.log = manifest, job_file, log
+        self.seconds: dict[str, float] = defaultdict(float)  # what each kind has taken
+        self._broken: set[str] = set()  # kinds that have failed once
+        self._said: set[str] = set()
+        self.profile = self._make_profile(first_step, num_steps) if spec.log.profile else None
+
+    def _make_profile(self, step: int, num_steps: int) -> Profile | None:
+        """Returns None where an earlier attempt has recorded it, or nothing is left to record."""
         if step == num_steps or (step > 0 and is_recorded(self.board)):
             return None
-        return Profile(self.board, first_step=step, num_steps=num_steps, device=self.engine.setting.device)
+        return Profile(self.board, first_step=step, num_steps=num_steps, device=self.setting.device)
 
     @contextlib.contextmanager
     def measured(self, kind: str) -> Iterator[None]:
@@ -74,10 +82,10 @@ class Logbook:
             self.seconds[kind] += time.perf_counter() - began
 
     @contextlib.contextmanager
-    def showing(self, kind: str) -> Iterator[None]:
+    def optional(self, kind: str) -> Iterator[None]:
         """What goes wrong inside is said once, and the job goes on: hours of training matter more.
 
-        Not where the disk is full: then the job is tried again later, from its last checkpoint.
+        Not where the disk is full or the run's folder is gone: then nothing else could be written either.
         """
         try:
             with self.measured(kind):
@@ -85,84 +93,82 @@ class Logbook:
         except PipelineError:  # a stop, or a damaged image of the dataset: these are the job's
             raise
         except Exception as error:
-            if isinstance(error, OSError) and error.errno in durable.DISK_FULL:
+            is_disk_full = isinstance(error, OSError) and error.errno in durable.DISK_FULL
+            if is_disk_full or not self.board.folder.is_dir():
                 raise
             if kind not in self._broken:
                 self._broken.add(kind)
                 reason = f"{type(error).__name__}: {error}".strip().splitlines()[0]
                 self.log(f"{kind}: cannot be shown, and the job goes on without: {reason}")
-                self.log("".join(traceback.format_exception(error)).rstrip())
+                if not isinstance(error, OSError):  # which says in its line what the system refused
+                    self.log("".join(traceback.format_exception(error)).rstrip())
 
-    def is_due(self, kind: str) -> bool:
-        """Whether a kind that is a field of the `log` section is to be written at the end of the epoch under way."""
-        epoch, epochs = self.engine.epoch + 1, self.engine.spec.train.epochs
-        return kind not in self._broken and is_due(getattr(self.log_spec, kind), epoch=epoch, epochs=epochs)
+    def is_due(self, kind: str, moment: Moment) -> bool:
+        """Whether a kind that is a field of the `log` section is to be written at the end of this epoch."""
+        when = getattr(self.spec.log, kind)
+        return kind not in self._broken and is_due(when, epoch=moment.epoch, epochs=moment.epochs)
 
-    def scalars(self, values: Mapping[str, float]) -> None:
+    def scalars(self, step: int, values: Mapping[str, float]) -> None:
         with self.measured("scalars"):
-            self.board.scalars(self.engine.step, values)
+            self.board.scalars(step, values)
 
-    def after(self, step: int) -> None:
+    def after_step(self, step: int) -> None:
         """To be called after each step, with the number of steps taken so far, and before the first one."""
         if self.profile is not None and step in self.profile.edges and "profile" not in self._broken:
-            with self.showing("profile"):
+            with self.optional("profile"):
                 self.profile.after(step)
 
     def close(self) -> None:
-        """Of an attempt that ends, however it does."""
+        """To be called when the attempt ends, however it does."""
         if self.profile is not None:
-            with self.showing("profile"):
+            with self.optional("profile"):
                 self.profile.close()
 
     def costs(self, elapsed_s: float) -> str:
-        """What writing all this has taken of an attempt's time, in words, the dearest kinds first."""
+        """Says what writing all this has taken of an attempt's time, the dearest kinds first."""
         total = sum(self.seconds.values())
         dearest = sorted(self.seconds.items(), key=lambda item: -item[1])[:3]
         kinds = ", ".join(f"{kind} {seconds:.1f} s" for kind, seconds in dearest)
         return f"logging took {total:.1f} s of {elapsed_s:.1f} s ({kinds})"
 
-    def measure(self) -> dict[str, float]:
-        """What a point of the training curves has beside loss, accuracy and rate."""
+    def measure(self, gradient_norm: Callable[[], float]) -> dict[str, float]:
+        """Returns what a point of the training curves has beside loss, accuracy and rate."""
         values = {}
-        with self.showing("gradient norm"):
-            values[tags.GRADIENT_NORM] = self.engine.gradient_norm()
-            values[tags.DEVICE_MEMORY] = self.engine.setting.memory_mib()
+        with self.optional("gradient norm"):
+            values[tags.GRADIENT_NORM] = gradient_norm()
+            values[tags.DEVICE_MEMORY] = self.setting.memory_mib()
         return values
 
     def flush(self) -> None:
         with self.measured("flush"):
             self.board.flush()
 
-    def begin(self) -> None:
-        """What is known before the first step; nothing where an attempt goes on."""
-        if self.engine.first_point > 0:
-            return
-        engine, source = self.engine, self.engine.source
+    def begin(self, model: nn.Module, loader: Loader) -> None:
+        """Write what is known before a job's first step. loader: of the training batches."""
         projector.remove_embeddings(self.board.folder)
-        with self.showing("texts"):
-            spec = engine.spec.model_dump(mode="json")
-            rows = [*describe_conditions(spec, self.manifest), *describe_versions(self.manifest)]
+        with self.optional("texts"):
+            rows = [
+                *describe_conditions(self.spec.model_dump(mode="json"), self.manifest),
+                *describe_versions(self.manifest),
+            ]
             self.board.text(tags.JOB_FILE, texts.code(self.job_file, "yaml"), 0)
             self.board.text(tags.CONDITIONS, texts.table(("condition", "value"), rows), 0)
-        with self.showing("hparams"):
-            hparams.add_start(self.board, engine.spec)
+        with self.optional("hparams"):
+            hparams.add_start(self.board, self.spec)
             layout.add_layout(self.board)
-        if self.log_spec.graph:
-            with self.showing("graph"):
-                graph.add_graph(
-                    self.board, engine.model, channels=source.train.channels, image_size=source.train.image_size
-                )
-        if self.log_spec.images:
-            with self.showing("images"):
-                self._add_images()
+        if self.spec.log.graph:
+            with self.optional("graph"):
+                train = self.dataset.train
+                graph.add_graph(self.board, model, channels=train.channels, image_size=train.image_size)
+        if self.spec.log.images:
+            with self.optional("images"):
+                self._add_images(loader)
 
-    def _add_images(self) -> None:
-        source = self.engine.source
-        untouched = source.train.read(spread(source.train.labels, GRID))
-        self._add_grid(tags.SAMPLES, untouched)
-        batches = self.engine.loader.epoch(0)
-        first, _ = next(batches)
-        self._add_grid(tags.FIRST_BATCH, denormalized(first[:GRID], mean=source.mean, std=source.std))
+    def _add_images(self, loader: Loader) -> None:
+        train = self.dataset.train
+        self._add_grid(tags.SAMPLES, train.read(spread(train.labels, GRID)))
+        first, _ = next(loader.epoch(0))
+        self._add_grid(tags.FIRST_BATCH, self.dataset.normalization.denormalize(first[:GRID]))
 
     def _add_grid(self, tag: str, images: torch.Tensor) -> None:
         self.board.writer.add_image(tag, grid(images, columns=8), 0)
@@ -170,40 +176,44 @@ class Logbook:
     @cached_property
     def samples(self) -> list[int]:
         """The held-out images that the projector shows, in ascending order."""
-        return sorted(spread(self.engine.source.test.labels, projector.NUM_IMAGES))
+        return sorted(spread(self.dataset.test.labels, projector.NUM_IMAGES))
 
-    @property
-    def wanted_features(self) -> list[int] | None:
-        """The held-out images whose features the coming evaluation is to keep; None: of none."""
-        return self.samples if self.is_due("embeddings") else None
+    def wanted_features(self, moment: Moment) -> list[int] | None:
+        """Returns the held-out images whose features the evaluation at this moment is to keep; None: of none."""
+        return self.samples if self.is_due("embeddings", moment) else None
 
-    def end_epoch(self, evaluation: Evaluation) -> None:
-        """Everything but scalars that this epoch, which was just evaluated, is due. Before `engine.epoch` moves on."""
-        step, findings = self.engine.step, Findings(self.engine, evaluation)
-        with self.showing("evaluation"):
-            findings.evaluated.write(RunPaths(self.board.folder).evaluation)
-        if self.is_due("histograms"):
-            with self.showing("histograms"):
-                histograms.add_parameters(self.board, self.engine.model, step=step)
-        if self.is_due("pr_curves"):
-            with self.showing("pr_curves"):
-                curves.add_pr_curves(self.board, self.classes, findings.probabilities, evaluation.labels, step=step)
-        if self.is_due("figures"):
-            with self.showing("figures"):
-                self._add_figures(findings)
-        if self.is_due("embeddings"):
-            with self.showing("embeddings"):
+    def end_epoch(self, moment: Moment, model: nn.Module, evaluation: Evaluation) -> None:
+        """Write everything but scalars that is due after an epoch. moment: with this epoch among the finished ones."""
+        step, predictions = moment.step, Predictions(self.dataset, evaluation)
+        with self.optional("evaluation"):
+            record = predictions.record(moment)
+            durable.replace_json(RunPaths(self.board.folder).evaluation, record.to_json())
+        if self.is_due("histograms", moment):
+            with self.optional("histograms"):
+                histograms.add_parameters(self.board, model, step=step)
+        if self.is_due("pr_curves", moment):
+            with self.optional("pr_curves"):
+                probabilities, labels = predictions.probabilities, evaluation.labels
+                curves.add_pr_curves(self.board, self.dataset.classes, probabilities, labels, step=step)
+        if self.is_due("figures", moment):
+            with self.optional("figures"):
+                self._add_figures(predictions, step=step)
+        if self.is_due("embeddings", moment):
+            with self.optional("embeddings"):
                 features = self._small_enough(evaluation.features)
-                projector.add_embeddings(self.board.folder, findings.samples(self.samples), features, step=step)
-        if self.engine.epoch + 1 == self.engine.spec.train.epochs:
-            with self.showing("texts"):
-                report = texts.class_report(findings.evaluated.class_scores())
-                self.board.text(tags.CLASS_REPORT, report, step)
-            with self.showing("hparams"):
-                hparams.add_end(self.board, step=step)
+                projector.add_embeddings(self.board.folder, predictions.samples(self.samples), features, step=step)
+        if moment.epoch == moment.epochs:
+            self._add_end(moment, predictions)
+
+    def _add_end(self, moment: Moment, predictions: Predictions) -> None:
+        with self.optional("texts"):
+            report = texts.class_report(predictions.record(moment).class_scores())
+            self.board.text(tags.CLASS_REPORT, report, moment.step)
+        with self.optional("hparams"):
+            hparams.add_end(self.board, step=moment.step)
 
     def _small_enough(self, features: torch.Tensor | None) -> torch.Tensor | None:
-        """None where a browser could not load them: of a linear layer on large images they would be 300 MB."""
+        """Returns None where a browser could not load them: of a linear layer on large images they would be 300 MB."""
         if features is None or features.shape[1] <= projector.MAX_VALUES:
             return features
         self._say_once(
@@ -217,86 +227,13 @@ class Logbook:
             self._said.add(line)
             self.log(line)
 
-    def _add_figures(self, findings: Findings) -> None:
-        step, num_classes = self.engine.step, len(self.classes)
-        shown = spread(findings.evaluation.labels.cpu(), max(MAX_PREDICTIONS, num_classes))
-        columns = COLUMNS if len(shown) <= MANY else 10
-        figures.add_predictions(self.board, tags.PREDICTIONS, findings.predictions(shown), columns=columns, step=step)
-        if findings.mistakes:
-            predictions = findings.predictions(findings.mistakes)
-            figures.add_predictions(self.board, tags.MISTAKES, predictions, columns=COLUMNS, step=step)
-        pixels = figures.draw_confusion(findings.evaluation.confusion, self.classes)
+    def _add_figures(self, predictions: Predictions, *, step: int) -> None:
+        classes, evaluation = self.dataset.classes, predictions.evaluation
+        chosen = spread(predictions.labels, max(MAX_VERDICTS, len(classes)))
+        columns = COLUMNS if len(chosen) <= MANY else 10
+        figures.add_predictions(self.board, tags.PREDICTIONS, predictions.of_images(chosen), columns=columns, step=step)
+        if predictions.mistakes:
+            shown = predictions.of_images(predictions.mistakes)
+            figures.add_predictions(self.board, tags.MISTAKES, shown, columns=COLUMNS, step=step)
+        pixels = figures.draw_confusion(evaluation.confusion, classes)
         self.board.writer.add_image(tags.CONFUSION, pixels, step, dataformats="HWC")
-
-
-class Findings:
-    """An evaluation, image by image; nothing is worked out before it is asked for."""
-
-    def __init__(self, engine: Engine, evaluation: Evaluation) -> None:
-        self.engine, self.evaluation = engine, evaluation
-        self.classes = engine.source.classes
-        self.split: Split | FileSplit = engine.source.test
-
-    @cached_property
-    def probabilities(self) -> torch.Tensor:
-        """(N, classes), on the device."""
-        return self.evaluation.logits.softmax(1)
-
-    @cached_property
-    def labels(self) -> torch.Tensor:
-        return self.evaluation.labels.cpu()
-
-    @cached_property
-    def confidence(self) -> torch.Tensor:
-        return self.probabilities.amax(1).cpu()
-
-    @cached_property
-    def predicted(self) -> torch.Tensor:
-        """Of the logits, as the confusion: probabilities that round to the same number have no order."""
-        return self.evaluation.logits.argmax(1).cpu()
-
-    @cached_property
-    def mistakes(self) -> list[int]:
-        """The most confident ones first."""
-        wrong = (self.predicted != self.labels).nonzero().flatten()
-        return wrong[self.confidence[wrong].argsort(descending=True, stable=True)[:MAX_MISTAKES]].tolist()
-
-    def predictions(self, indices: list[int]) -> list[figures.Prediction]:
-        images = self.split.read(indices)
-        return [
-            figures.Prediction(
-                image,
-                self.classes[self.labels[index]],
-                self.classes[self.predicted[index]],
-                float(self.confidence[index]),
-            )
-            for image, index in zip(images, indices, strict=True)
-        ]
-
-    def samples(self, indices: list[int]) -> projector.Samples:
-        images = self.split.read(indices)
-        return projector.Samples(indices, images, self.labels[indices], self.predicted[indices], self.classes)
-
-    @cached_property
-    def evaluated(self) -> EvaluationRecord:
-        images = self.split.read(self.mistakes) if self.mistakes else ()
-        mistakes = [
-            Mistake(
-                index,
-                label=int(self.labels[index]),
-                predicted=int(self.predicted[index]),
-                probability=float(self.confidence[index]),
-                png=thumbnail(image),
-            )
-            for index, image in zip(self.mistakes, images, strict=True)
-        ]
-        confusion = self.evaluation.confusion.to_sparse()
-        return EvaluationRecord.of(
-            zip(*confusion.indices().tolist(), confusion.values().tolist(), strict=True),
-            epoch=self.engine.epoch + 1,
-            step=self.engine.step,
-            loss=self.evaluation.loss,
-            accuracy=self.evaluation.accuracy,
-            classes=list(self.classes),
-            mistakes=mistakes,
-        )

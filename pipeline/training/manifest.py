@@ -14,41 +14,43 @@ from typing import Any
 import torch
 
 import pipeline
-from pipeline.data.source import Source
+from pipeline.data.dataset import Dataset
 from pipeline.home import durable
 from pipeline.home.paths import RunPaths
 from pipeline.home.records import now
 from pipeline.jobfile.spec import Spec
 from pipeline.training.device import Setting
 
-PACKAGES = ("torch", "torchvision", "tensorboard", "numpy", "pillow", "pydantic", "scikit-learn")
+PACKAGES = ("torch", "torchvision", "tensorboard", "numpy", "pillow", "pydantic")
 VISIBLE_GPUS = "CUDA_VISIBLE_DEVICES"  # environment variable, as the worker or the user has set it
 IMAGE_DIGEST = "PIPELINE_IMAGE_DIGEST"  # environment variables, set in a container
 REVISION = "PIPELINE_REVISION"  # the commit that the image was built from; with "-dirty" if files differed from it
 
 
 def spec_hash(spec: Spec) -> str:
-    """Of the spec with every default filled in, so that the order and spelling of a job file do not count."""
+    """Returns the hash of the spec with every default filled in: order and spelling of a job file do not count."""
     return hashlib.sha256(json.dumps(spec.model_dump(mode="json"), sort_keys=True).encode()).hexdigest()
 
 
-def write(run: RunPaths, spec: Spec, source: Source, setting: Setting, *, job_id: str, attempt: int) -> dict[str, Any]:
-    """Add this attempt to the run's manifest, and give all of it."""
-    entry = {"attempt": attempt, "started_at": now(), **_environment(), "computes": setting.describe()}
+def write(
+    run: RunPaths, spec: Spec, dataset: Dataset, setting: Setting, *, job_id: str, attempt: int
+) -> dict[str, Any]:
+    """Add this attempt to the run's manifest, and return all of it."""
+    entry = {"attempt": attempt, "started_at": now(), **environment(), "computes": setting.describe()}
     manifest = {
         "id": job_id,
         "spec_sha256": spec_hash(spec),
         "seed": spec.train.seed,
         "dataset": {
             "name": spec.data.name,
-            "sha256": source.fingerprint,
-            "train": len(source.train),
-            "test": len(source.test),
-            "classes": list(source.classes),
-            "channels": source.train.channels,
-            "image_size": source.train.image_size,
-            "mean": source.mean,  # per channel, of pixels in [0, 1], as is the deviation
-            "std": source.std,
+            "sha256": dataset.fingerprint,
+            "train": len(dataset.train),
+            "test": len(dataset.test),
+            "classes": list(dataset.classes),
+            "channels": dataset.train.channels,
+            "image_size": dataset.train.image_size,
+            "mean": dataset.mean,  # per channel, of pixels in [0, 1], as is the deviation
+            "std": dataset.std,
         },
         "attempts": [*(durable.read_json(run.manifest) or {}).get("attempts", []), entry],
     }
@@ -56,7 +58,8 @@ def write(run: RunPaths, spec: Spec, source: Source, setting: Setting, *, job_id
     return manifest
 
 
-def _environment() -> dict[str, Any]:
+def environment() -> dict[str, Any]:
+    """Returns what this process runs on and from: code, versions, image."""
     return {
         "code": {"version": pipeline.__version__, **_git()},
         "python": platform.python_version(),
@@ -69,7 +72,7 @@ def _environment() -> dict[str, Any]:
 
 
 def _git() -> dict[str, Any]:
-    """The commit of the code and whether files differ from it; nothing where the code is not in a checkout."""
+    """Returns the commit of the code and whether files differ from it; None each where it is in no checkout."""
     if revision := os.environ.get(REVISION):
         return {"commit": revision.removesuffix("-dirty"), "dirty": revision.endswith("-dirty")}
     folder = Path(pipeline.__file__).parent  # not of this file, which lies deeper

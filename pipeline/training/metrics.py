@@ -1,4 +1,4 @@
-"""Loss and accuracy, added up on the device and read only when somebody wants to know.
+"""Loss and accuracy of the training batches, read from the device only when somebody wants to know.
 
 `.item()` at every step makes the processor wait for the accelerator; here a step costs an append to a list.
 """
@@ -13,7 +13,7 @@ import torch
 
 from pipeline.errors import DivergedError
 
-MAX_HELD_VALUES = 2_000_000  # logits that a window holds before it folds them into sums
+MAX_HELD_VALUES = 2_000_000  # logits that are held before they are folded into sums
 
 DIVERGED_HINT = (
     "the training diverged. Likely the learning rate is too high: try a tenth of it, train.clip_grad_norm: 1.0, "
@@ -22,22 +22,39 @@ DIVERGED_HINT = (
 
 
 @dataclass
-class Window:
-    """Mean loss and accuracy of the training batches since it was last read."""
+class Sums:
+    """Loss and correct answers, added up over images."""
+
+    loss_sum: float = 0.0
+    num_correct: int = 0
+    num_images: int = 0
+
+    def add(self, loss_sum: float, num_correct: int, num_images: int) -> None:
+        self.loss_sum += loss_sum
+        self.num_correct += num_correct
+        self.num_images += num_images
+
+    def means(self) -> tuple[float, float]:
+        """Returns the mean loss and the accuracy; there must have been an image."""
+        return self.loss_sum / self.num_images, self.num_correct / self.num_images
+
+
+@dataclass
+class TrainingMeans:
+    """Mean loss and accuracy of the training batches, since the curve's last point and since the epoch began."""
 
     _losses: list[torch.Tensor] = field(default_factory=list)
     _logits: list[torch.Tensor] = field(default_factory=list)
     _labels: list[torch.Tensor] = field(default_factory=list)
     _steps: list[int] = field(default_factory=list)
     _held: int = 0
-    loss_sum: float = 0.0  # over images, of what was folded
-    num_correct: int = 0
-    num_images: int = 0
+    window: Sums = field(default_factory=Sums)  # since the last point, of what was folded
+    epoch: Sums = field(default_factory=Sums)  # since the epoch began, likewise
 
     def add(self, loss: torch.Tensor, logits: torch.Tensor, labels: torch.Tensor, *, step: int) -> None:
-        """loss: the batch's mean, a scalar. logits: (N, classes). labels: int64 (N,). step: that the batch belongs to.
+        """Hold what a batch came to; nothing is copied.
 
-        Nothing is copied.
+        loss: the batch's mean, a scalar. logits: (N, classes). labels: int64 (N,). step: that the batch belongs to.
         """
         self._losses.append(loss.detach())
         self._logits.append(logits.detach())
@@ -48,16 +65,17 @@ class Window:
             self.fold()
 
     def fold(self) -> None:
-        """Read what is held into the sums. Raises DivergedError where a loss is not finite."""
+        """Read what is held into the sums, which waits for the device. Raises DivergedError at a loss not finite."""
         if not self._losses:
             return
         losses = torch.stack(self._losses).double().tolist()
         self._check(losses)
         sizes = [len(labels) for labels in self._labels]
         predicted = torch.cat(self._logits).argmax(1)
-        self.loss_sum += math.fsum(loss * size for loss, size in zip(losses, sizes, strict=True))
-        self.num_correct += int((predicted == torch.cat(self._labels)).sum())
-        self.num_images += sum(sizes)
+        loss_sum = math.fsum(loss * size for loss, size in zip(losses, sizes, strict=True))
+        num_correct = int((predicted == torch.cat(self._labels)).sum())
+        for sums in (self.window, self.epoch):
+            sums.add(loss_sum, num_correct, sum(sizes))
         self._losses, self._logits, self._labels, self._steps, self._held = [], [], [], [], 0
 
     def _check(self, losses: list[float]) -> None:
@@ -65,69 +83,30 @@ class Window:
             if not math.isfinite(loss):
                 raise DivergedError(f"the loss is {loss} at step {step}: {DIVERGED_HINT}")
 
-    def read(self) -> tuple[float, float]:
-        """Mean loss and accuracy since the last read, which begins anew. Raises DivergedError."""
+    def read_window(self) -> tuple[float, float]:
+        """Return mean loss and accuracy since the last reading, and begin a new window. Raises DivergedError."""
         self.fold()
-        loss, accuracy = self.loss_sum / self.num_images, self.num_correct / self.num_images
-        self.loss_sum, self.num_correct, self.num_images = 0.0, 0, 0
-        return loss, accuracy
+        means, self.window = self.window.means(), Sums()
+        return means
 
-    def state_dict(self) -> dict[str, Any]:
-        """Of what was folded; fold first."""
-        return {"loss_sum": self.loss_sum, "num_correct": self.num_correct, "num_images": self.num_images}
+    def read_epoch(self, *, num_images: int) -> tuple[float, float] | None:
+        """Return mean loss and accuracy of the epoch so far. Raises DivergedError.
+
+        num_images: that the epoch must have had; None is returned where a part of them was not counted, as the
+        attempt went on from a checkpoint that an older version has written inside the epoch.
+        """
+        self.fold()
+        return self.epoch.means() if self.epoch.num_images == num_images else None
+
+    def begin_epoch(self) -> None:
+        """Forget the epoch that has ended; the window goes on."""
+        self.fold()
+        self.epoch = Sums()
+
+    def state_dict(self) -> dict[str, dict[str, Any]]:
+        """Returns the sums for a checkpoint; fold first."""
+        return {"window": dict(vars(self.window)), "epoch_sums": dict(vars(self.epoch))}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.loss_sum, self.num_correct, self.num_images = state["loss_sum"], state["num_correct"], state["num_images"]
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    """loss: mean over the images. confusion: int64 (classes, classes) on the CPU, rows are the true labels.
-
-    logits: float32 (N, classes), of all held-out images in their order; labels: int64 (N,); both on the device.
-    features: float32 (samples, values) on the CPU, what the last layer was given of the images that were asked for.
-    """
-
-    loss: float
-    confusion: torch.Tensor
-    logits: torch.Tensor
-    labels: torch.Tensor
-    features: torch.Tensor | None = None
-
-    @property
-    def accuracy(self) -> float:
-        return int(self.confusion.diagonal().sum()) / int(self.confusion.sum())
-
-    @property
-    def class_accuracy(self) -> list[float]:
-        """Share of each true class that was recognized; NaN for a class without images."""
-        shares = self.confusion.diagonal().double() / self.confusion.sum(1)
-        values: list[float] = shares.tolist()
-        return values
-
-
-@dataclass
-class Evaluator:
-    """Adds up an evaluation batch by batch, on the device of what it is given."""
-
-    num_classes: int
-    _loss_sum: torch.Tensor | None = None
-    _confusion: torch.Tensor | None = None
-    _logits: list[torch.Tensor] = field(default_factory=list)
-    _labels: list[torch.Tensor] = field(default_factory=list)
-
-    def add(self, losses: torch.Tensor, logits: torch.Tensor, labels: torch.Tensor) -> None:
-        """losses: (N,), an image each. logits: (N, classes). labels: int64 (N,)."""
-        cells = torch.bincount(labels * self.num_classes + logits.argmax(1), minlength=self.num_classes**2)
-        loss_sum = losses.double().sum()
-        self._confusion = cells if self._confusion is None else self._confusion + cells
-        self._loss_sum = loss_sum if self._loss_sum is None else self._loss_sum + loss_sum
-        self._logits.append(logits)
-        self._labels.append(labels)
-
-    def result(self, features: torch.Tensor | None = None) -> Evaluation:
-        if self._confusion is None or self._loss_sum is None:
-            raise ValueError("nothing was evaluated")
-        confusion = self._confusion.cpu().view(self.num_classes, self.num_classes)
-        loss = float(self._loss_sum) / int(confusion.sum())
-        return Evaluation(loss, confusion, torch.cat(self._logits), torch.cat(self._labels), features)
+        """Take the sums out of a checkpoint; one of an older version has none of the epoch."""
+        self.window, self.epoch = Sums(**state["window"]), Sums(**state.get("epoch_sums", {}))

@@ -37,7 +37,7 @@ from pipeline.board import hparams, tags
 from pipeline.board.curves import NUM_THRESHOLDS
 from pipeline.board.projector import NUM_IMAGES, Samples, add_embeddings
 from pipeline.board.writer import Board as Writer
-from pipeline.data.source import Source, Split
+from pipeline.data.dataset import Dataset, Split
 from pipeline.home.records import Result
 
 OF_EPOCHS = {tags.EPOCH_LOSS, tags.EPOCH_ACCURACY, tags.TEST_LOSS, tags.TEST_ACCURACY, tags.BEST_ACCURACY}
@@ -347,12 +347,12 @@ def test_runs_can_be_sorted_by_a_metric(board: Board, runs: Runs) -> None:
 
 
 def test_a_class_without_held_out_images_has_no_value_and_no_curve_and_breaks_nothing(
-    tmp_path: Path, digits: Source
+    tmp_path: Path, digits: Dataset
 ) -> None:
     seen = (digits.test.labels != 9).nonzero().flatten()
     source = dataclasses.replace(digits, test=Split(digits.test.read(seen.tolist()), digits.test.labels[seen]))
     spec = in_process.make_spec(train={"epochs": 1}, log=EVERYTHING_SHOWN)
-    in_process.run(in_process.trainer_of(spec, source), tmp_path / "runs" / "gap")
+    in_process.train_engine(in_process.engine_of(spec, source), tmp_path / "runs" / "gap")
     with serving(tmp_path / "runs") as board:
         wait_until(lambda: tags.CLASS_REPORT in board.get("text/tags").get("gap", []), "the run")
         assert all(map(math.isnan, scalar(board, "gap", tags.class_accuracy("9")).values()))

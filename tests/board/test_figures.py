@@ -12,10 +12,10 @@ import pytest
 import torch
 from in_process import (  # noqa: F401 - digits and ordinary_kernels are fixtures
     digits,
+    engine_of,
     make_spec,
     ordinary_kernels,
-    run,
-    trainer_of,
+    train_engine,
 )
 from numpy.typing import NDArray
 from PIL import Image
@@ -25,7 +25,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from pipeline.board import figures, images, tags
 from pipeline.board.figures import Prediction
 from pipeline.board.writer import Board
-from pipeline.data.source import Source, Split
+from pipeline.data.dataset import Dataset, Split
 
 Pixels = NDArray[np.uint8]
 HOSTILE = [
@@ -65,18 +65,18 @@ def tile(grid: Pixels, number: int, *, side: int, factor: int = 1) -> Pixels:
 
 
 @pytest.fixture(scope="module")
-def shown(digits: Source, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Pixels]]:
+def shown(digits: Dataset, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Pixels]]:
     folder = tmp_path_factory.mktemp("run")
     data = {"augment": [{"name": "crop", "padding": 2}, {"name": "cutout", "size": 3}]}
     spec = make_spec(data=data, train={"epochs": 1, "precision": "fp32"}, log={**NOTHING_SHOWN, "images": True})
-    trainer = trainer_of(spec, digits)
-    batch, _ = next(trainer.loader.epoch(0))
+    engine = engine_of(spec, digits)
+    batch, _ = next(engine.loader.epoch(0))
     torch.save(batch, folder / "batch.pt")
-    run(trainer, folder)
+    train_engine(engine, folder)
     return folder, read(folder)
 
 
-def test_the_first_batch_is_what_the_network_sees(shown: tuple[Path, dict[str, Pixels]], digits: Source) -> None:
+def test_the_first_batch_is_what_the_network_sees(shown: tuple[Path, dict[str, Pixels]], digits: Dataset) -> None:
     """Augmented, in the order of the loader, in grey levels again."""
     folder, images = shown
     batch = torch.load(folder / "batch.pt")
@@ -88,7 +88,7 @@ def test_the_first_batch_is_what_the_network_sees(shown: tuple[Path, dict[str, P
         )
 
 
-def test_the_first_batch_is_not_the_untouched_images(shown: tuple[Path, dict[str, Pixels]], digits: Source) -> None:
+def test_the_first_batch_is_not_the_untouched_images(shown: tuple[Path, dict[str, Pixels]], digits: Dataset) -> None:
     _, images = shown
     untouched = {image.tobytes() for image in digits.train.images.numpy()[..., 0]}
     seen = [tile(images[tags.FIRST_BATCH][..., 0], number, side=8, factor=8).tobytes() for number in range(64)]
@@ -96,7 +96,7 @@ def test_the_first_batch_is_not_the_untouched_images(shown: tuple[Path, dict[str
 
 
 def test_the_untouched_images_are_the_dataset_s_with_every_class(
-    shown: tuple[Path, dict[str, Pixels]], digits: Source
+    shown: tuple[Path, dict[str, Pixels]], digits: Dataset
 ) -> None:
     _, written = shown
     indices = images.spread(digits.train.labels, 64)
@@ -117,15 +117,6 @@ def test_a_grid_keeps_colours_and_fills_up_with_white() -> None:
 
 def test_a_grid_of_large_images_is_of_bounded_size() -> None:
     assert images.grid(torch.zeros(64, 1024, 1024, 1, dtype=torch.uint8), columns=8).shape == (1, 8 * 226, 8 * 226)
-
-
-@pytest.mark.parametrize("channels", [1, 3])
-def test_denormalizing_undoes_normalizing(channels: int) -> None:
-    pixels = torch.arange(256, dtype=torch.uint8).view(1, 16, 16, 1).expand(1, 16, 16, channels)
-    mean, std = [0.1, 0.5, 0.7][:channels], [0.2, 0.3, 0.9][:channels]
-    seen = ((pixels / 255 - torch.tensor(mean)) / torch.tensor(std)).permute(0, 3, 1, 2)
-    assert torch.equal(images.denormalized(seen, mean=mean, std=std), pixels)
-    assert images.denormalized(torch.full((1, channels, 2, 2), 99.0), mean=mean, std=std).max() == 255
 
 
 @pytest.mark.parametrize(
@@ -193,13 +184,13 @@ def test_figures_go_on_on_further_pages(tmp_path: Path) -> None:
     assert shapes == {"f": 10, "f_2": 10, "f_3": 1}
 
 
-def test_every_class_is_among_the_predictions_however_many_there_are(digits: Source, tmp_path: Path) -> None:
+def test_every_class_is_among_the_predictions_however_many_there_are(digits: Dataset, tmp_path: Path) -> None:
     """Their images are black, so that those that are shown can be counted."""
     train, test = (Split(torch.zeros(num, 8, 8, 3, dtype=torch.uint8), torch.arange(num) % 120) for num in (240, 360))
     names = tuple(f"class {number}" for number in range(120))
     source = dataclasses.replace(digits, train=train, test=test, classes=names, mean=(0.0,) * 3, std=(1.0,) * 3)
     spec = make_spec({"name": "vgg", "widths": [4]}, train={"epochs": 1}, log={**NOTHING_SHOWN, "figures": True})
-    run(trainer_of(spec, source), tmp_path)
+    train_engine(engine_of(spec, source), tmp_path)
     pages = read(tmp_path)
     assert {tags.PREDICTIONS, f"{tags.PREDICTIONS}_2", tags.CONFUSION, tags.MISTAKES} == pages.keys()
     black = [(pages[tag][..., 0] == 0).sum() // 96**2 for tag in (tags.PREDICTIONS, f"{tags.PREDICTIONS}_2")]

@@ -15,10 +15,10 @@ import pytest
 import torch
 from in_process import (  # noqa: F401 - digits and ordinary_kernels are fixtures
     digits,
+    engine_of,
     make_spec,
     ordinary_kernels,
-    run,
-    trainer_of,
+    train_engine,
 )
 from quick import NOTHING_SHOWN
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -26,7 +26,7 @@ from torch.autograd import DeviceType
 
 from pipeline.board import tags
 from pipeline.board.profile import Profile
-from pipeline.data.source import Source
+from pipeline.data.dataset import Dataset
 from pipeline.errors import Interrupted
 from pipeline.home.paths import Home
 from pipeline.jobfile.spec import Spec
@@ -65,11 +65,11 @@ def count(operators: list[dict[str, Any]], name: str) -> int:
     ids=lambda value: str(value) if isinstance(value, int) else "",
 )
 def test_the_steps_that_were_promised_are_recorded(
-    spec: Spec, steps: int, file: str, digits: Source, tmp_path: Path
+    spec: Spec, steps: int, file: str, digits: Dataset, tmp_path: Path
 ) -> None:
-    trainer = trainer_of(spec, digits)
-    run(trainer, tmp_path)
-    assert trainer.num_steps == trainer.step == steps
+    engine = engine_of(spec, digits)
+    train_engine(engine, tmp_path)
+    assert engine.num_steps == engine.step == steps
     (path,) = (tmp_path / "profile").iterdir()
     assert path.name == f"{file}.pt.trace.json.gz"
     operators = trace(path)
@@ -89,8 +89,8 @@ def table(folder: Path) -> tuple[int, list[list[str]]]:
     return text.step, rows
 
 
-def test_the_operators_that_took_longest_come_first(digits: Source, tmp_path: Path) -> None:
-    run(trainer_of(profiled(batch_size=64), digits), tmp_path)
+def test_the_operators_that_took_longest_come_first(digits: Dataset, tmp_path: Path) -> None:
+    train_engine(engine_of(profiled(batch_size=64), digits), tmp_path)
     step, (header, _, *rows) = table(tmp_path)
     assert (step, header) == (15, ["operator", "calls", "own CPU time, ms", "share"])
     assert len(rows) == 20
@@ -103,21 +103,21 @@ def test_the_operators_that_took_longest_come_first(digits: Source, tmp_path: Pa
     assert calls["aten::mkldnn_convolution"] == count(operators, "aten::mkldnn_convolution") >= 5
 
 
-def test_an_attempt_that_is_stopped_while_it_records_leaves_no_trouble(digits: Source, tmp_path: Path) -> None:
+def test_an_attempt_that_is_stopped_while_it_records_leaves_no_trouble(digits: Dataset, tmp_path: Path) -> None:
     """The one after it records some of its own steps, and the one after that no more."""
     spec = profiled(batch_size=64)
     saved: list[tuple[dict[str, Any], bool]] = []
     for stop_at in (12, 10):
         with pytest.raises(Interrupted):
-            run(trainer_of(spec, digits), tmp_path, stop_at=stop_at, saved=saved)
+            train_engine(engine_of(spec, digits), tmp_path, stop_at=stop_at, saved=saved)
         assert not (tmp_path / "profile").exists()
-    resumed = trainer_of(spec, digits)
+    resumed = engine_of(spec, digits)
     resumed.load_state_dict(saved[-1][0])
-    run(resumed, tmp_path)
+    train_engine(resumed, tmp_path)
     assert [path.name for path in (tmp_path / "profile").iterdir()] == ["steps-19-23.pt.trace.json.gz"]
-    again = trainer_of(spec, digits)
+    again = engine_of(spec, digits)
     again.load_state_dict(saved[0][0])
-    run(again, tmp_path)
+    train_engine(again, tmp_path)
     assert [path.name for path in (tmp_path / "profile").iterdir()] == ["steps-19-23.pt.trace.json.gz"]
 
 

@@ -12,13 +12,12 @@ import pytest
 import torch
 from google.protobuf import text_format
 from in_process import (  # noqa: F401 - digits and ordinary_kernels are fixtures
-    Recorder,
     digits,
-    logbook_of,
+    engine_of,
+    loop_of,
     make_spec,
     ordinary_kernels,
-    run,
-    trainer_of,
+    train_engine,
 )
 from PIL import Image
 from quick import NOTHING_SHOWN
@@ -27,13 +26,12 @@ from torch import nn
 
 from pipeline.board import images, projector
 from pipeline.board.writer import Board
-from pipeline.data import image_folder
-from pipeline.data import source as datasets
+from pipeline.data.dataset import Dataset, FileSplit, Split
 from pipeline.data.loader import Loader
-from pipeline.data.source import FileSplit, Source, Split
 from pipeline.stop import Stop
+from pipeline.training.engine import Engine, load_dataset
+from pipeline.training.evaluation import evaluate
 from pipeline.training.features import LastFeatures
-from pipeline.training.loop import Loop, Trainer
 
 
 def table(path: Path) -> list[list[str]]:
@@ -50,12 +48,12 @@ def config_of(folder: Path) -> ProjectorConfig:
 
 
 @pytest.fixture(scope="module")
-def shown(digits: Source, tmp_path_factory: pytest.TempPathFactory) -> tuple[Trainer, Path]:
+def shown(digits: Dataset, tmp_path_factory: pytest.TempPathFactory) -> tuple[Engine, Path]:
     folder = tmp_path_factory.mktemp("run")
     spec = make_spec(train={"accumulate": 3, "precision": "bf16"}, log={**NOTHING_SHOWN, "embeddings": True})
-    trainer = trainer_of(spec, digits)
-    run(trainer, folder)
-    return trainer, folder
+    engine = engine_of(spec, digits)
+    train_engine(engine, folder)
+    return engine, folder
 
 
 def rows_of(folder: Path, step: int) -> list[int]:
@@ -63,34 +61,34 @@ def rows_of(folder: Path, step: int) -> list[int]:
 
 
 def test_at_least_a_hundred_images_are_shown_evenly_over_the_classes(
-    shown: tuple[Trainer, Path], digits: Source
+    shown: tuple[Engine, Path], digits: Dataset
 ) -> None:
-    trainer, folder = shown
-    rows = rows_of(folder, trainer.step)
+    engine, folder = shown
+    rows = rows_of(folder, engine.step)
     assert len(rows) == 250
     assert rows == sorted(set(rows))
     assert set(Counter(digits.test.labels[rows].tolist()).values()) == {25}
 
 
-def test_pixels_are_the_images(shown: tuple[Trainer, Path], digits: Source) -> None:
-    trainer, folder = shown
-    images = digits.test.read(rows_of(folder, trainer.step))
+def test_pixels_are_the_images(shown: tuple[Engine, Path], digits: Dataset) -> None:
+    engine, folder = shown
+    images = digits.test.read(rows_of(folder, engine.step))
     pixels = numbers(folder / "projector" / "pixels.tsv")
     torch.testing.assert_close(pixels, images.flatten(1) / 255, rtol=0, atol=1e-4)
 
 
-def test_labels_are_true_and_predicted_classes(shown: tuple[Trainer, Path], digits: Source) -> None:
-    trainer, folder = shown
-    predicted = trainer.evaluate(Stop()).logits.argmax(1)
-    header, *rows = table(folder / "projector" / f"labels-{trainer.step}.tsv")
+def test_labels_are_true_and_predicted_classes(shown: tuple[Engine, Path], digits: Dataset) -> None:
+    engine, folder = shown
+    predicted = evaluate(engine, Stop()).logits.argmax(1)
+    header, *rows = table(folder / "projector" / f"labels-{engine.step}.tsv")
     assert header == ["label", "predicted", "index"]
     assert [row[0] for row in rows] == [digits.classes[digits.test.labels[int(row[2])]] for row in rows]
     assert [row[1] for row in rows] == [digits.classes[predicted[int(row[2])]] for row in rows]
 
 
-def test_a_thumbnail_lies_where_the_projector_cuts_it(shown: tuple[Trainer, Path], digits: Source) -> None:
-    trainer, folder = shown
-    rows = rows_of(folder, trainer.step)
+def test_a_thumbnail_lies_where_the_projector_cuts_it(shown: tuple[Engine, Path], digits: Dataset) -> None:
+    engine, folder = shown
+    rows = rows_of(folder, engine.step)
     with Image.open(folder / "projector" / "sprite.png") as file:
         sprite = np.asarray(file)
     assert sprite.shape == (16 * 8, 16 * 8, 3)  # 16 x 16 cells hold 250
@@ -100,15 +98,15 @@ def test_a_thumbnail_lies_where_the_projector_cuts_it(shown: tuple[Trainer, Path
         assert (cell == digits.test.images[index].expand(8, 8, 3).numpy()).all()
 
 
-def test_the_config_names_files_of_the_same_images(shown: tuple[Trainer, Path]) -> None:
-    trainer, folder = shown
+def test_the_config_names_files_of_the_same_images(shown: tuple[Engine, Path]) -> None:
+    engine, folder = shown
     embeddings = config_of(folder).embeddings
     assert [e.tensor_name for e in embeddings] == ["features at step 16", "features at step 8", "pixels"]
     for embedding in embeddings:
         assert list(embedding.sprite.single_image_dim) == [8, 8]
         assert (folder / embedding.sprite.image_path).is_file()
         assert len(table(folder / embedding.metadata_path)) == 1 + len(table(folder / embedding.tensor_path)) == 251
-    assert trainer.step == 16
+    assert engine.step == 16
 
 
 MODELS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
@@ -119,15 +117,15 @@ MODELS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
 
 
 @pytest.mark.parametrize(("model", "train"), MODELS.values(), ids=MODELS)
-def test_features_are_what_the_last_layer_is_given(model: Any, train: Any, digits: Source) -> None:
-    trainer = trainer_of(make_spec(model, train=train), digits)
+def test_features_are_what_the_last_layer_is_given(model: Any, train: Any, digits: Dataset) -> None:
+    engine = engine_of(make_spec(model, train=train), digits)
     indices = [0, 3, 7, 100, 359]
-    features = trainer.evaluate(Stop(), features_of=indices).features
+    features = evaluate(engine, Stop(), features_of=indices).features
     assert features is not None
-    *_, layer = (module for module in trainer.model.modules() if isinstance(module, nn.Linear))
+    *_, layer = (module for module in engine.model.modules() if isinstance(module, nn.Linear))
     given: list[torch.Tensor] = []
     handle = layer.register_forward_hook(lambda _layer, inputs, _output: given.append(inputs[0]))
-    trainer.evaluate(Stop())
+    evaluate(engine, Stop())
     handle.remove()
     assert torch.equal(features, torch.cat(given)[indices].float())
     assert layer._forward_pre_hooks == {}
@@ -205,13 +203,13 @@ def test_a_step_shown_twice_is_listed_once_and_later_ones_of_a_killed_attempt_ar
     assert names == ["features at step 20", "features at step 10", "pixels"]
 
 
-def test_features_too_many_for_a_browser_are_left_out_and_that_is_said(digits: Source, tmp_path: Path) -> None:
+def test_features_too_many_for_a_browser_are_left_out_and_that_is_said(digits: Dataset, tmp_path: Path) -> None:
     spec = make_spec(train={"epochs": 1}, log={**NOTHING_SHOWN, "embeddings": True})
-    trainer = trainer_of(spec, digits)
-    trainer.model = trainer.network = nn.Sequential(nn.Upsample(scale_factor=12), nn.Flatten(), nn.Linear(96 * 96, 10))
+    engine = engine_of(spec, digits)
+    engine.model = engine.network = nn.Sequential(nn.Upsample(scale_factor=12), nn.Flatten(), nn.Linear(96 * 96, 10))
     lines: list[str] = []
     with Board(tmp_path, first_step=0) as board:
-        Loop(trainer, logbook_of(board, trainer, log=lines.append), Recorder(), lambda *_: None, Stop()).run()
+        loop_of(engine, board, log=lines.append).train()
     (line,) = lines
     assert "9,216 values an image" in line
     assert [e.tensor_name for e in config_of(tmp_path).embeddings] == ["pixels"]
@@ -227,34 +225,32 @@ def folder_of_images(home: Path) -> None:
                 Image.fromarray(pixels.numpy()).save(home / "images" / split / name / f"{number}.png")
 
 
-def in_this_process(trainer: Trainer, split: Split | FileSplit) -> Loader:
+def in_this_process(engine: Engine, split: Split | FileSplit) -> Loader:
     """A loader without processes of its own, which take seconds to start."""
-    source, setting = trainer.source, trainer.setting
     return Loader(
         split,
         batch_size=8,
-        device=setting.device,
-        mean=source.mean,
-        std=source.std,
-        dtype=setting.dtype,
+        device=engine.setting.device,
+        normalization=engine.dataset.normalization,
+        dtype=engine.setting.dtype,
         augment=(),
         seed=0,
-        shuffle=split is source.train,
+        shuffle=split is engine.dataset.train,
         num_workers=0,
     )
 
 
 def test_images_that_stay_on_disk_are_shown_like_any_others(tmp_path: Path) -> None:
     folder_of_images(tmp_path)
-    options = {"path": "images", "on_corrupt": "fail", "in_memory": "never"}
-    source = datasets.load("image_folder", image_folder.read, options, image_size=40, datasets=tmp_path, log=str)
-    assert isinstance(source.test, FileSplit)
-    data = {"name": "image_folder", "image_size": 40, "batch_size": 8, **options}
+    data = {"name": "image_folder", "image_size": 40, "batch_size": 8, "path": "images", "in_memory": "never"}
     everything = {**dict.fromkeys(NOTHING_SHOWN, True), "every": 1}
-    trainer = trainer_of(make_spec({"name": "vgg", "widths": [4]}, data, train={"epochs": 1}, log=everything), source)
-    trainer.loader, trainer.test_loader = (in_this_process(trainer, split) for split in (source.train, source.test))
-    run(trainer, tmp_path / "run")
+    spec = make_spec({"name": "vgg", "widths": [4]}, data, train={"epochs": 1}, log=everything)
+    dataset = load_dataset(spec, tmp_path, log=str)
+    assert isinstance(dataset.test, FileSplit)
+    engine = engine_of(spec, dataset)
+    engine.loader, engine.test_loader = (in_this_process(engine, split) for split in (dataset.train, dataset.test))
+    train_engine(engine, tmp_path / "run")
     pixels = numbers(tmp_path / "run" / "projector" / "pixels.tsv")
-    expected = images.shrunk(source.test.read(range(24)), 32).flatten(1) / 255
+    expected = images.shrunk(dataset.test.read(range(24)), 32).flatten(1) / 255
     torch.testing.assert_close(pixels, expected, rtol=0, atol=1e-4)
     assert (tmp_path / "run" / "evaluation.json").exists()

@@ -10,17 +10,17 @@ import pytest
 import torch
 from PIL import Image
 
-from pipeline.data import image_folder, source
-from pipeline.data.source import FileSplit, Source, Split
+from pipeline.data import dataset, image_folder
+from pipeline.data.dataset import Dataset, FileSplit, Split
 from pipeline.errors import DataError
 
 RED, BLUE = (250, 0, 0), (0, 0, 250)
 
 
-def load(root: Path, image_size: int | None = None, *, on_corrupt: str = "fail", in_memory: str = "auto") -> Source:
+def load(root: Path, image_size: int | None = None, *, on_corrupt: str = "fail", in_memory: str = "auto") -> Dataset:
     options = {"path": str(root), "on_corrupt": on_corrupt, "in_memory": in_memory}
     datasets = root.parent / "datasets"
-    return source.load(
+    return dataset.load(
         "image_folder", image_folder.read, options, image_size=image_size, datasets=datasets, log=[].append
     )
 

@@ -12,8 +12,9 @@ from PIL import Image
 
 from pipeline.data import loader as loader_module
 from pipeline.data.augment import crop, cutout, flip
+from pipeline.data.dataset import FileSplit, Split
 from pipeline.data.loader import Loader
-from pipeline.data.source import FileSplit, Split
+from pipeline.data.normalization import Normalization
 from pipeline.errors import DataError
 
 MEAN, STD = (0.5, 0.4, 0.3), (0.2, 0.25, 0.3)
@@ -31,8 +32,7 @@ def make(data: Split | FileSplit, **changes: Any) -> Loader:
     options: dict[str, Any] = {
         "batch_size": 4,
         "device": torch.device("cpu"),
-        "mean": MEAN[: data.channels],
-        "std": STD[: data.channels],
+        "normalization": Normalization(MEAN[: data.channels], STD[: data.channels]),
         "dtype": torch.float32,
         "augment": AUGMENT,
         "seed": 3,
@@ -121,7 +121,7 @@ def test_torchs_random_state_is_neither_used_nor_changed() -> None:
 
 
 @pytest.mark.parametrize("channels", [1, 3])
-def test_images_are_normalised_by_channel(channels: int) -> None:
+def test_images_are_normalized_by_channel(channels: int) -> None:
     data = split(channels=channels)
     images = torch.cat([images for images, _ in make(data, augment=(), shuffle=False).epoch(0)])
     mean, std = (torch.tensor(values[:channels])[:, None, None] for values in (MEAN, STD))
@@ -145,7 +145,7 @@ def test_batches_are_channels_last(channels: int) -> None:
         assert labels.dtype == torch.int64
 
 
-def test_what_is_cut_out_is_nearly_zero_once_normalised() -> None:
+def test_what_is_cut_out_is_nearly_zero_once_normalized() -> None:
     [(images, _)] = make(split(), batch_size=50, augment=[functools.partial(cutout, size=99)]).epoch(0)
     assert images.abs().max() <= 0.5 / 255 / min(STD) + 1e-6  # half a grey level
 

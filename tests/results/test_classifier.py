@@ -15,9 +15,7 @@ import torch
 from PIL import Image
 from quick import quick_spec
 
-from pipeline.data import digits as digits_reader
-from pipeline.data import source as datasets
-from pipeline.data.source import Source, Split
+from pipeline.data.dataset import Dataset, Split
 from pipeline.errors import CheckpointError, DataError, PipelineError
 from pipeline.home.paths import Home, RunPaths
 from pipeline.home.records import Result
@@ -27,6 +25,7 @@ from pipeline.results.classifier import Classifier, find_images, load
 from pipeline.stop import Stop
 from pipeline.training import checkpoint, engine
 from pipeline.training.attempt import Attempt
+from pipeline.training.engine import load_dataset
 
 Pipeline = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -43,10 +42,8 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> RunPaths:
 
 
 @pytest.fixture(scope="module")
-def digits(tmp_path_factory: pytest.TempPathFactory) -> Source:
-    return datasets.load(
-        "digits", digits_reader.read, {}, image_size=None, datasets=tmp_path_factory.mktemp("datasets"), log=print
-    )
+def digits(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
+    return load_dataset(quick_spec(), tmp_path_factory.mktemp("datasets"), log=print)
 
 
 @pytest.fixture
@@ -57,7 +54,7 @@ def run(trained: RunPaths, home: Home) -> RunPaths:
 
 
 @pytest.fixture
-def three(tmp_path: Path, digits: Source) -> list[Path]:
+def three(tmp_path: Path, digits: Dataset) -> list[Path]:
     """Images of three held-out digits."""
     assert isinstance(digits.test, Split)
     files = [tmp_path / f"{place}.png" for place in range(3)]
@@ -71,7 +68,7 @@ def names(guesses: Any) -> list[str]:
 
 
 def test_images_from_files_are_classified_as_the_evaluation_did(
-    trained: RunPaths, digits: Source, tmp_path: Path
+    trained: RunPaths, digits: Dataset, tmp_path: Path
 ) -> None:
     """All held-out digits as PNG files; one or two may differ where the evaluation computed in bf16."""
     assert isinstance(digits.test, Split)

@@ -24,7 +24,7 @@ from pipeline.queue.job_queue import Queue
 from pipeline.results.compare import as_text, compare, number, to_json
 from pipeline.results.compared_run import flatten, lower_is_better
 from pipeline.results.runs import find_all
-from pipeline.training.attempt import write_progress
+from pipeline.training.progress import write_progress
 
 Pipeline = Callable[..., subprocess.CompletedProcess[str]]
 WIDE = {**os.environ, "COLUMNS": "250"}

@@ -17,7 +17,7 @@ from PIL import Image
 from quick import quick_spec
 from torch import nn
 
-from pipeline.data.source import Source, Split
+from pipeline.data.dataset import Dataset, Split
 from pipeline.errors import PipelineError, UsageError
 from pipeline.home.paths import Home, RunPaths
 from pipeline.jobfile import catalog, frozen
@@ -49,7 +49,7 @@ def make_run(root: Path, model: dict[str, Any], channels: int = 1, image_size: i
     images = torch.randint(256, (32, image_size, image_size, channels), dtype=torch.uint8, generator=generator)
     split = Split(images, torch.arange(32) % 7)
     classes = tuple(f"class {letter} ü" for letter in "abcdefg")
-    source = Source(split, split, classes, "0" * 64, (0.4, 0.5, 0.6)[:channels], (0.2, 0.3, 0.25)[:channels], ())
+    source = Dataset(split, split, classes, "0" * 64, (0.4, 0.5, 0.6)[:channels], (0.2, 0.3, 0.25)[:channels], ())
     spec = quick_spec(
         model=model,
         data={"image_size": image_size},

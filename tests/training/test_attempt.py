@@ -8,22 +8,22 @@ import os
 import signal
 import subprocess
 import sys
-import threading
-import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from quick import quick_spec
 
-from pipeline.errors import Interrupted
+from pipeline.errors import DataError
 from pipeline.home.paths import Home
-from pipeline.home.records import Result
-from pipeline.jobfile import frozen, reading
+from pipeline.home.records import Progress, Result
+from pipeline.jobfile import frozen
 from pipeline.jobfile.spec import Spec
-from pipeline.stop import ASKED, WORKER_DIED, Stop, listen
-from pipeline.training import attempt, manifest
+from pipeline.stop import ASKED, NO_ROOM, WORKER_DIED, Stop
+from pipeline.training import attempt, checkpoint
 from pipeline.training.attempt import Attempt, explain
-from pipeline.wording import in_words
+from pipeline.training.progress import write_progress
 
 
 def make_spec(data: dict[str, Any] | None = None, **train: Any) -> Spec:
@@ -51,73 +51,14 @@ def test_a_success_leaves_result_manifest_events_and_both_checkpoints(home: Home
     assert result.outcome == "succeeded"
     assert Result.read(folder.result) == result
     assert (result.epoch, result.epochs, result.step) == (1, 1, 12)
-    assert {"train/loss", "test/loss", "test/accuracy", "test/best_accuracy"} <= set(result.metrics)
+    scalars = {"train/loss", "train/epoch_loss", "train/epoch_accuracy", "test/loss", "test/accuracy"}
+    assert scalars | {"test/best_accuracy"} <= set(result.metrics)
     assert folder.last.exists()
     assert folder.best.exists()
     assert list(folder.root.glob("events.out.tfevents.*"))
-    assert any("epoch 1/1" in line for line in lines)
-
-
-def test_the_manifest_says_what_a_repetition_would_need(home: Home) -> None:
-    spec = make_spec()
-    attempt_of(home, spec)[0].execute()
-    written = json.loads(home.run("job").manifest.read_text())
-    assert written["spec_sha256"] == manifest.spec_hash(spec)
-    assert written["seed"] == 0
-    assert (written["dataset"]["train"], written["dataset"]["test"]) == (1437, 360)
-    assert len(written["dataset"]["sha256"]) == 64
-    (entry,) = written["attempts"]
-    assert set(manifest.PACKAGES) == set(entry["packages"])
-    assert entry["computes"]["device"]
-    assert {"version", "commit", "dirty"} == set(entry["code"])
-
-
-@pytest.mark.parametrize(
-    ("revision", "commit", "dirty"), [("4f1c2a", "4f1c2a", False), ("4f1c2a-dirty", "4f1c2a", True)]
-)
-def test_an_image_says_from_which_commit_it_was_built(
-    revision: str, commit: str, dirty: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("PIPELINE_REVISION", revision)
-    code = manifest._environment()["code"]
-    assert (code["commit"], code["dirty"]) == (commit, dirty)
-
-
-def test_what_the_environment_leaves_empty_is_as_if_it_were_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Compose sets a variable that has no value to an empty one."""
-    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    without = manifest._environment()
-    assert without["image_digest"] is without["visible_gpus"] is None
-    monkeypatch.setenv("PIPELINE_IMAGE_DIGEST", "")
-    monkeypatch.setenv("PIPELINE_REVISION", "")
-    assert manifest._environment() == without
-
-
-def test_the_manifest_names_the_image_and_the_gpus_that_could_be_seen(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PIPELINE_IMAGE_DIGEST", "sha256:0123")
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "GPU-a")
-    environment = manifest._environment()
-    assert (environment["image_digest"], environment["visible_gpus"]) == ("sha256:0123", "GPU-a")
-
-
-def test_the_spec_that_is_kept_can_be_read_again_as_it_was(home: Home) -> None:
-    spec = make_spec({"augment": [{"name": "crop", "padding": 1}]}, optimizer={"name": "adamw"})
-    frozen.save(home.run("job"), spec)
-    assert frozen.load(home.run("job")) == spec
-
-
-def test_text_that_looks_like_a_number_is_still_text_in_the_kept_spec(home: Home, tmp_path: Path) -> None:
-    file = tmp_path / "job.yaml"
-    file.write_text("name: '1e5'\ndescription: 'no'\nmodel: {name: cnn_bn}\ndata: {name: digits}\n")
-    spec = reading.load(file)
-    frozen.save(home.run("job"), spec)
-    assert reading.load(home.run("job").spec) == spec
-
-
-def test_the_kept_spec_is_a_job_file_that_can_be_submitted(home: Home) -> None:
-    frozen.save(home.run("job"), make_spec(optimizer={"name": "adamw", "lr": 1e-5}))
-    command = [sys.executable, "-m", "pipeline.cli", "validate", str(home.run("job").spec)]
-    assert subprocess.run(command, check=False).returncode == 0
+    (line,) = lines_of(lines, "epoch 1/1")
+    assert f"  loss {result.metrics['train/epoch_loss']:.4f}  accuracy" in line
+    assert f"accuracy {100 * result.metrics['train/epoch_accuracy']:5.2f} %  test loss" in line
 
 
 def test_a_fault_of_the_job_is_its_why_without_a_traceback(home: Home) -> None:
@@ -137,12 +78,131 @@ def test_an_unforeseen_error_is_recorded_with_its_traceback_in_the_log(home: Hom
     assert any("Traceback" in line for line in lines)
 
 
+def lines_of(lines: list[str], text: str) -> list[str]:
+    return [line for line in lines if text in line]
+
+
 def test_a_full_disk_is_no_fault_of_the_job(home: Home, small_disk: Path) -> None:
-    attempt, _ = attempt_of(home, make_spec())
+    """It is said in one line, and the worker is told to wait for room."""
+    attempt, lines = attempt_of(home, make_spec())
     home.run("job").checkpoints.symlink_to(small_disk)
     result = attempt.execute()
-    assert result.outcome == "lost"
-    assert "the disk is full" in result.why
+    assert (result.outcome, attempt.is_disk_full) == ("interrupted", True)
+    assert result.why.startswith("the disk is full: ")
+    assert "goes on once there is room" in result.why
+    assert Result.read(home.run("job").result) == result
+    assert len(lines_of(lines, "disk is full")) == 1
+    assert lines_of(lines, "Traceback") == []
+
+
+def test_a_download_that_finds_the_disk_full_is_no_fault_of_the_job_either(home: Home) -> None:
+    attempt, _ = attempt_of(home, make_spec())
+    error = DataError("CIFAR10 could not be downloaded")
+    assert attempt.ending_of(error) == ("failed", "CIFAR10 could not be downloaded")
+    error.__cause__ = OSError(errno.ENOSPC, "No space left on device", "archive.tar.gz")
+    assert attempt.ending_of(error)[0] == "interrupted"
+
+
+def child(home: Home, number: int) -> int:
+    """Run an attempt as a worker does, its output into its log. Returns its exit code."""
+    command = [sys.executable, "-P", "-m", attempt.__name__, str(home.root), "job", str(number)]
+    with home.run("job").log(number).open("ab") as log:
+        return subprocess.run(command, stdout=log, stderr=subprocess.STDOUT, timeout=120, check=False).returncode
+
+
+@pytest.mark.parametrize("size", ["40k", "120k", "256k", "1m"])
+def test_an_attempt_on_a_full_disk_leaves_with_its_own_exit_code_and_the_next_one_goes_on(
+    size: str, small_disk: Path
+) -> None:
+    """Wherever the disk fills up: in the events, which a thread of TensorBoard's writes, the log or a checkpoint."""
+    subprocess.run(["mount", "-o", f"remount,size={size}", str(small_disk)], check=True)
+    home = Home(small_disk / "home")
+    run = home.run("job")
+    shown = {"figures": True, "embeddings": True, "every": 5}
+    frozen.save(run, quick_spec(epochs=2, model={"name": "cnn_bn"}, log=shown))
+    assert child(home, 1) == NO_ROOM
+    assert "Traceback" not in run.log(1).read_text()
+    if result := Result.read(run.result):
+        assert result.outcome == "interrupted"
+        assert "the disk is full" in result.why
+    subprocess.run(["mount", "-o", "remount,size=64m", str(small_disk)], check=True)
+    assert child(home, 2) == 0
+    result = Result.read(run.result)
+    assert result is not None
+    assert (result.outcome, result.attempt) == ("succeeded", 2)
+
+
+@pytest.mark.parametrize("what_is_there", ["nothing", "a part of it"])
+def test_a_run_folder_that_is_removed_while_its_job_runs_ends_the_attempt_as_lost(
+    what_is_there: str, home: Home, tmp_path: Path
+) -> None:
+    """The folder is there again with the result in it, and so is a log."""
+    run = home.run("job")
+    lines: list[str] = []
+
+    def echo(line: str) -> None:
+        lines.append(line)
+        if " 1/1000" in line:
+            run.root.rename(tmp_path / "removed")
+            if what_is_there == "a part of it":
+                run.checkpoints.mkdir(parents=True)
+
+    frozen.save(run, quick_spec(epochs=1000))
+    result = Attempt(home, "job", 1, Stop(), echo).execute()
+    assert (result.outcome, result.why) == ("lost", "its run folder was removed while it ran")
+    assert Result.read(run.result) == result
+    assert run.log(1).exists()
+    assert lines_of(lines, "Traceback") == []
+
+
+def stopping_at(home: Home, text: str, *, then: Callable[[], object] = str) -> Result:
+    """Run the job until a line of its log has this text, then stop it."""
+    stop = Stop()
+
+    def echo(line: str) -> None:
+        if text in line and not stop.why:
+            then()
+            stop.request(ASKED)
+
+    number = 1 + len(home.run("job").events())
+    return Attempt(home, "job", number, stop, echo).execute()
+
+
+def test_a_stop_tells_the_step_of_the_last_checkpoint_on_disk(home: Home) -> None:
+    """Not of the progress that an attempt was seen to make before it was killed."""
+    run = home.run("job")
+    frozen.save(run, quick_spec(epochs=1000))
+    first = stopping_at(home, " 1/1000")
+    assert first.why == f"{ASKED}; step {first.step} is saved"
+    write_progress(run, Progress(1, epoch=9, epochs=1000, step=999, steps=23_000))
+    stop = Stop()
+    stop.request(ASKED)
+    second = Attempt(home, "job", 2, stop, str).execute()
+    assert second.why == f"{ASKED}; step {first.step} is saved"
+
+
+def test_a_stop_before_the_first_checkpoint_says_that_nothing_is_saved(home: Home) -> None:
+    run = home.run("job")
+    frozen.save(run, quick_spec())
+    write_progress(run, Progress(1, epochs=1, step=17, steps=23))
+    stop = Stop()
+    stop.request(ASKED)
+    assert Attempt(home, "job", 2, stop, str).execute().why == f"{ASKED}; nothing is saved yet"
+
+
+def test_a_stop_whose_checkpoint_a_full_disk_refuses_tells_the_one_before(home: Home, small_disk: Path) -> None:
+    run = home.run("job")
+    frozen.save(run, quick_spec(epochs=1000, model={"name": "vgg", "widths": [4]}))
+    run.checkpoints.symlink_to(small_disk)
+
+    def fill() -> None:
+        with pytest.raises(OSError, match="No space"), (small_disk / "filler").open("wb") as file:
+            file.write(bytes(10**7))
+
+    result = stopping_at(home, " 1/1000", then=fill)
+    assert result.step > 23
+    assert result.why == f"{ASKED}; step 23 is saved"
+    assert checkpoint.saved_step(run) == 23
 
 
 @pytest.mark.parametrize(("why", "outcome"), [(ASKED, "interrupted"), (WORKER_DIED, "lost")])
@@ -160,34 +220,6 @@ def test_an_attempt_after_a_finished_one_has_nothing_left_to_do(home: Home) -> N
     second = attempt_of(home, make_spec(), number=2)[0].execute()
     assert (second.outcome, second.step, second.attempt) == ("succeeded", first.step, 2)
     assert second.metrics["test/accuracy"] == first.metrics["test/accuracy"]
-
-
-def test_a_second_signal_calls_what_was_named_for_it() -> None:
-    calls: list[str] = []
-    stop = Stop()
-    with listen(stop, signal.SIGTERM, again=lambda: calls.append("again")):
-        os.kill(os.getpid(), signal.SIGTERM)
-        assert (stop.why, calls) == (ASKED, [])
-        os.kill(os.getpid(), signal.SIGTERM)
-        assert calls == ["again"]
-    with pytest.raises(Interrupted, match=ASKED):
-        stop.check()
-
-
-def test_the_end_of_the_pipe_is_the_worker_s_death() -> None:
-    read_fd, write_fd = os.pipe()
-    stop = Stop()
-    with listen(stop, alive_fd=read_fd):
-        assert stop.why == ""
-        os.close(write_fd)
-        deadline = time.monotonic() + 30
-        while not stop.why and time.monotonic() < deadline:
-            time.sleep(0.01)
-    assert stop.why == WORKER_DIED
-    for thread in threading.enumerate():
-        if thread is not threading.main_thread() and thread.daemon:
-            thread.join(timeout=10)
-    os.close(read_fd)
 
 
 HANGS = """
@@ -253,11 +285,6 @@ def test_a_run_in_the_foreground_saves_itself_at_ctrl_c(home: Home, tmp_path: Pa
 )
 def test_an_error_is_explained_in_a_line(error: BaseException, expected: str) -> None:
     assert explain(error).startswith(expected)
-
-
-@pytest.mark.parametrize(("seconds", "words"), [(0.4, "0 s"), (89, "89 s"), (120, "2 min"), (7500, "2 h 05 min")])
-def test_durations_are_told_as_people_do(seconds: float, words: str) -> None:
-    assert in_words(seconds) == words
 
 
 def test_importing_the_child_s_module_does_not_import_torch() -> None:

@@ -77,9 +77,16 @@ def test_a_checkpoint_of_another_format_is_refused(tmp_path: Path) -> None:
         checkpoint.load(run.last)
 
 
-def test_temporaries_of_a_killed_attempt_are_removed(tmp_path: Path) -> None:
+def test_the_step_that_is_saved_is_that_of_the_file_on_disk(tmp_path: Path) -> None:
     run = RunPaths(tmp_path)
-    checkpoint.save(run, {"step": 1})
-    (run.checkpoints / ".last.pt.1.aa.tmp").touch()
-    checkpoint.remove_temporaries(run)
-    assert [path.name for path in run.checkpoints.iterdir()] == ["last.pt"]
+    assert checkpoint.saved_step(run) is None
+    checkpoint.save(run, {"position": {"epoch": 1, "batch": 0, "step": 7}, "w": torch.zeros(1000)})
+    assert checkpoint.saved_step(run) == 7
+    run.last.write_bytes(run.last.read_bytes()[:1000])
+    assert checkpoint.saved_step(run) is None
+
+
+def test_a_folder_that_is_gone_is_not_made_again_for_a_checkpoint(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError):
+        checkpoint.save(RunPaths(tmp_path / "gone"), {"step": 1})
+    assert not (tmp_path / "gone").exists()

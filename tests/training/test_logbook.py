@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import errno
-import math
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,15 +13,15 @@ from typing import Any
 import pytest
 import torch
 from in_process import (  # noqa: F401 - digits and ordinary_kernels are fixtures
-    Recorder,
+    Saved,
     assert_identical,
     digits,
-    logbook_of,
+    engine_of,
+    loop_of,
     make_spec,
     ordinary_kernels,
-    run,
-    run_killed_before_a_checkpoint,
-    trainer_of,
+    train_engine,
+    train_killed_before_a_checkpoint,
     weights,
 )
 from quick import EVERYTHING_SHOWN, NOTHING_SHOWN
@@ -33,14 +32,16 @@ from tensorboard.util import tensor_util
 from torch import nn
 
 from pipeline.board import tags
-from pipeline.board.writer import Board
-from pipeline.data.source import Source, Split
+from pipeline.board.writer import Board, quiet_writer_thread
+from pipeline.data.dataset import Dataset, Split
 from pipeline.errors import Interrupted
 from pipeline.home.evaluation_record import EvaluationRecord
 from pipeline.home.paths import RunPaths
 from pipeline.jobfile.spec import Spec
 from pipeline.stop import Stop
-from pipeline.training.loop import Loop, Trainer
+from pipeline.training.engine import Engine
+from pipeline.training.evaluation import evaluate
+from pipeline.training.loop import Loop
 
 EPOCH = 23  # steps of one, of 64 digits each
 JOB_FILE, CONDITIONS, CLASS_REPORT, TOP_OPERATORS = (
@@ -82,30 +83,29 @@ def shown(folder: Path) -> dict[str, list[int]]:
     }
 
 
-def train(trainer: Trainer, folder: Path) -> tuple[Loop, list[str]]:
-    """As `training.run`, but gives the loop, and the lines of the attempt's log."""
+def train(engine: Engine, folder: Path) -> tuple[Loop, list[str]]:
+    """As `in_process.train_engine`, but gives the loop, and the lines of the attempt's log."""
     lines: list[str] = []
-    with Board(folder, first_step=trainer.first_point) as board:
-        logbook = logbook_of(board, trainer, log=lines.append)
-        loop = Loop(trainer, logbook, Recorder(), lambda *_: None, Stop())
-        loop.run()
+    with Board(folder, first_step=engine.first_point) as board:
+        loop = loop_of(engine, board, log=lines.append)
+        loop.train()
     return loop, lines
 
 
 @dataclass(frozen=True)
 class Finished:
     spec: Spec
-    trainer: Trainer
+    engine: Engine
     folder: Path
     loop: Loop
     lines: list[str]
 
 
 @pytest.fixture(scope="module")
-def everything(digits: Source, tmp_path_factory: pytest.TempPathFactory) -> Finished:
+def everything(digits: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Finished:
     spec = make_spec(train={"epochs": 3, "clip_grad_norm": 0.5}, log=EVERYTHING_SHOWN)
-    trainer, folder = trainer_of(spec, digits), tmp_path_factory.mktemp("everything")
-    return Finished(spec, trainer, folder, *train(trainer, folder))
+    engine, folder = engine_of(spec, digits), tmp_path_factory.mktemp("everything")
+    return Finished(spec, engine, folder, *train(engine, folder))
 
 
 SAME = {
@@ -124,27 +124,27 @@ def log_section(spec: Spec, section: dict[str, Any]) -> Spec:
 
 
 @pytest.mark.parametrize("spec", SAME.values(), ids=SAME)
-def test_showing_everything_changes_no_weight_and_no_loss(spec: Spec, digits: Source, tmp_path: Path) -> None:
+def test_showing_everything_changes_no_weight_and_no_loss(spec: Spec, digits: Dataset, tmp_path: Path) -> None:
     """Not of a job that is stopped and resumed either."""
-    silent = trainer_of(log_section(spec, NOTHING_SHOWN), digits)
-    told = run(silent, tmp_path / "silent")
-    saved: list[tuple[dict[str, Any], bool]] = []
+    silent = engine_of(log_section(spec, NOTHING_SHOWN), digits)
+    told = train_engine(silent, tmp_path / "silent")
+    saved: Saved = []
     showing = log_section(spec, EVERYTHING_SHOWN)
-    stopped = trainer_of(showing, digits)
+    stopped = engine_of(showing, digits)
     with pytest.raises(Interrupted):
-        run(stopped, tmp_path / "run", stop_at=12, saved=saved)  # the profiler is recording
-    resumed = trainer_of(showing, digits)
+        train_engine(stopped, tmp_path / "run", stop_at=12, saved=saved)  # the profiler is recording
+    resumed = engine_of(showing, digits)
     resumed.load_state_dict(saved[-1][0])
-    told_again = run(resumed, tmp_path / "run")
+    told_again = train_engine(resumed, tmp_path / "run")
     assert_identical(weights(resumed), weights(silent))
     assert told_again.losses == {step: loss for step, loss in told.losses.items() if step > 12}
-    losses = [[evaluation.loss for evaluation in recorder.evaluations] for recorder in (told, told_again)]
+    losses = [[epoch["test/loss"] for epoch in recorder.epochs] for recorder in (told, told_again)]
     assert losses[0] == losses[1]
 
 
-def test_everything_has_its_tags_at_its_steps(everything: Finished, digits: Source) -> None:
+def test_everything_has_its_tags_at_its_steps(everything: Finished, digits: Dataset) -> None:
     epochs = [EPOCH, 2 * EPOCH, 3 * EPOCH]
-    names = [name for name, _ in everything.trainer.model.named_parameters()]
+    names = [name for name, _ in everything.engine.model.named_parameters()]
     beginning = {JOB_FILE, CONDITIONS, LAYOUT, SESSION_START, tags.FIRST_BATCH, tags.SAMPLES}
     each_epoch = {tag(name) for name in names for tag in (tags.parameter, tags.gradient)}
     each_epoch |= {tags.pr_curve(name) for name in digits.classes}
@@ -159,19 +159,19 @@ def test_everything_has_its_tags_at_its_steps(everything: Finished, digits: Sour
     assert everything.lines == []
 
 
-def test_every_scalar_has_its_points(everything: Finished, digits: Source) -> None:
+def test_every_scalar_has_its_points(everything: Finished, digits: Dataset) -> None:
     found = steps(everything.folder)
-    points = [5 * i for i in range(1, 14)] + [3 * EPOCH]
     for tag in tags.TRAINING:
-        assert found[tag] == points, tag
-    for tag in (tags.TEST_LOSS, tags.TEST_ACCURACY, tags.BEST_ACCURACY, *map(tags.class_accuracy, digits.classes)):
+        assert found[tag] == list(range(5, 3 * EPOCH, 5)), tag
+    of_an_epoch = [tags.EPOCH_LOSS, tags.EPOCH_ACCURACY, tags.TEST_LOSS, tags.TEST_ACCURACY, tags.BEST_ACCURACY]
+    for tag in (*of_an_epoch, *map(tags.class_accuracy, digits.classes)):
         assert found[tag] == [EPOCH, 2 * EPOCH, 3 * EPOCH], tag
     memory = read(everything.folder).Tensors(tags.DEVICE_MEMORY)
     assert all(point.tensor_proto.float_val[0] > 10 for point in memory)
 
 
-def test_nothing_shown_leaves_scalars_and_texts(digits: Source, tmp_path: Path) -> None:
-    run(trainer_of(make_spec(log=NOTHING_SHOWN), digits), tmp_path)
+def test_nothing_shown_leaves_scalars_and_texts(digits: Dataset, tmp_path: Path) -> None:
+    train_engine(engine_of(make_spec(log=NOTHING_SHOWN), digits), tmp_path)
     assert set(shown(tmp_path)) == {JOB_FILE, CONDITIONS, CLASS_REPORT, LAYOUT, SESSION_START, SESSION_END}
     assert not read(tmp_path).Tags()["graph"]
     assert not (tmp_path / "projector").exists()
@@ -183,28 +183,28 @@ def test_nothing_shown_leaves_scalars_and_texts(digits: Source, tmp_path: Path) 
     [(True, [1, 2, 3, 4, 5]), (2, [2, 4, 5]), ("auto", [1, 2, 4, 5]), ("end", [5]), (False, [])],
 )
 def test_a_kind_is_shown_after_the_epochs_that_were_asked_for(
-    when: Any, epochs: list[int], digits: Source, tmp_path: Path
+    when: Any, epochs: list[int], digits: Dataset, tmp_path: Path
 ) -> None:
     kinds = dict.fromkeys(("histograms", "figures", "pr_curves", "embeddings"), when)
     spec = make_spec(
         {"name": "vgg", "widths": [4]}, {"batch_size": 512}, train={"epochs": 5}, log={**NOTHING_SHOWN, **kinds}
     )
-    run(trainer_of(spec, digits), tmp_path)
+    train_engine(engine_of(spec, digits), tmp_path)
     found, points = shown(tmp_path), [3 * epoch for epoch in epochs]
     for tag in (tags.parameter("classifier.weight"), tags.CONFUSION, tags.pr_curve("3")):
         assert found.get(tag, []) == points, tag
     assert {path.name for path in tmp_path.glob("projector/features-*")} == {f"features-{step}.tsv" for step in points}
 
 
-def test_an_attempt_is_one_file_and_only_the_first_shows_the_beginning(digits: Source, tmp_path: Path) -> None:
+def test_an_attempt_is_one_file_and_only_the_first_shows_the_beginning(digits: Dataset, tmp_path: Path) -> None:
     spec = make_spec(log=EVERYTHING_SHOWN)
-    saved: list[tuple[dict[str, Any], bool]] = []
+    saved: Saved = []
     with pytest.raises(Interrupted):
-        run(trainer_of(spec, digits), tmp_path, stop_at=30, saved=saved)
+        train_engine(engine_of(spec, digits), tmp_path, stop_at=30, saved=saved)
     first = set(RunPaths(tmp_path).events())
-    resumed = trainer_of(spec, digits)
+    resumed = engine_of(spec, digits)
     resumed.load_state_dict(saved[-1][0])
-    run(resumed, tmp_path)
+    train_engine(resumed, tmp_path)
     (second,) = set(RunPaths(tmp_path).events()) - first
     written = events(second)
     assert [event.step for event in written if event.session_log.status == SessionLog.START] == [31]
@@ -214,10 +214,10 @@ def test_an_attempt_is_one_file_and_only_the_first_shows_the_beginning(digits: S
     assert all(len(set(points)) == len(points) for points in steps(tmp_path).values())
 
 
-def test_an_attempt_that_starts_anew_shows_the_beginning_again(digits: Source, tmp_path: Path) -> None:
+def test_an_attempt_that_starts_anew_shows_the_beginning_again(digits: Dataset, tmp_path: Path) -> None:
     spec = make_spec(train={"epochs": 1}, log=EVERYTHING_SHOWN)
     for _ in range(2):
-        run(trainer_of(spec, digits), tmp_path)
+        train_engine(engine_of(spec, digits), tmp_path)
     files = RunPaths(tmp_path).events()
     assert len(files) == 2
     for file in files:
@@ -229,9 +229,9 @@ def test_an_attempt_that_starts_anew_shows_the_beginning_again(digits: Source, t
     assert found[tags.CONFUSION] == [EPOCH]
 
 
-def test_a_kill_between_what_is_shown_and_its_checkpoint_repeats_nothing(digits: Source, tmp_path: Path) -> None:
+def test_a_kill_between_what_is_shown_and_its_checkpoint_repeats_nothing(digits: Dataset, tmp_path: Path) -> None:
     spec = make_spec(log={**EVERYTHING_SHOWN, "every": EPOCH})
-    run_killed_before_a_checkpoint(spec, digits, tmp_path, step=EPOCH)
+    train_killed_before_a_checkpoint(spec, digits, tmp_path, step=EPOCH)
     assert len(RunPaths(tmp_path).events()) == 3
     found = shown(tmp_path)
     for tag in (tags.CONFUSION, tags.PREDICTIONS, tags.pr_curve("3"), tags.parameter("classifier.fc1.weight")):
@@ -255,10 +255,10 @@ class OfOne(nn.Module):
         return logits
 
 
-def test_a_network_that_cannot_be_traced_is_said_once_and_all_else_is_there(digits: Source, tmp_path: Path) -> None:
-    trainer = trainer_of(make_spec(train={"epochs": 1}, log=EVERYTHING_SHOWN), digits)
-    trainer.model = trainer.network = OfOne(trainer.model)
-    _, lines = train(trainer, tmp_path)
+def test_a_network_that_cannot_be_traced_is_said_once_and_all_else_is_there(digits: Dataset, tmp_path: Path) -> None:
+    engine = engine_of(make_spec(train={"epochs": 1}, log=EVERYTHING_SHOWN), digits)
+    engine.model = engine.network = OfOne(engine.model)
+    _, lines = train(engine, tmp_path)
     said = [line for line in lines if "cannot be shown" in line]
     assert said == ["graph: cannot be shown, and the job goes on without: ValueError: a single image"]
     assert "Traceback" in lines[1]
@@ -272,10 +272,10 @@ class Unreadable(Split):
         raise RuntimeError("no images today")
 
 
-def test_what_cannot_be_shown_silences_its_own_kind_alone_and_is_said_once(digits: Source, tmp_path: Path) -> None:
-    source = dataclasses.replace(digits, test=Unreadable(digits.test.images, digits.test.labels))
-    trainer = trainer_of(make_spec(train={"epochs": 3}, log=EVERYTHING_SHOWN), source)
-    _, lines = train(trainer, tmp_path)
+def test_what_cannot_be_shown_silences_its_own_kind_alone_and_is_said_once(digits: Dataset, tmp_path: Path) -> None:
+    dataset = dataclasses.replace(digits, test=Unreadable(digits.test.images, digits.test.labels))
+    engine = engine_of(make_spec(train={"epochs": 3}, log=EVERYTHING_SHOWN), dataset)
+    _, lines = train(engine, tmp_path)
     said = [line for line in lines if "cannot be shown" in line]
     assert [line.partition(":")[0] for line in said] == ["evaluation", "figures", "embeddings", "texts"]
     assert all(line.endswith("RuntimeError: no images today") for line in said)
@@ -285,26 +285,26 @@ def test_what_cannot_be_shown_silences_its_own_kind_alone_and_is_said_once(digit
     assert not any("NameError" in line or "UnboundLocalError" in line for line in lines)
 
 
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")  # of TensorBoard's writer, too
-def test_a_full_disk_is_the_job_s_end(digits: Source, small_disk: Path) -> None:
-    trainer = trainer_of(make_spec(log=EVERYTHING_SHOWN), digits)
-    with pytest.raises(OSError, match="No space left") as caught:
-        train(trainer, small_disk)
+def test_a_full_disk_is_the_job_s_end(digits: Dataset, small_disk: Path) -> None:
+    """TensorBoard's writer meets it in a thread, whose traceback nobody needs."""
+    engine = engine_of(make_spec(log=EVERYTHING_SHOWN), digits)
+    with pytest.raises(OSError, match="No space left") as caught, quiet_writer_thread():
+        train(engine, small_disk)
     assert caught.value.errno == errno.ENOSPC
 
 
-def test_an_attempt_that_fails_does_not_say_that_it_succeeded(digits: Source, tmp_path: Path) -> None:
+def test_an_attempt_that_fails_does_not_say_that_it_succeeded(digits: Dataset, tmp_path: Path) -> None:
     with pytest.raises(Interrupted):
-        run(trainer_of(make_spec(log=EVERYTHING_SHOWN), digits), tmp_path, stop_at=EPOCH + 1)
+        train_engine(engine_of(make_spec(log=EVERYTHING_SHOWN), digits), tmp_path, stop_at=EPOCH + 1)
     found = shown(tmp_path)
     assert SESSION_START in found
     assert SESSION_END not in found
 
 
-def test_the_record_of_an_evaluation_is_that_evaluation(everything: Finished, digits: Source) -> None:
+def test_the_record_of_an_evaluation_is_that_evaluation(everything: Finished, digits: Dataset) -> None:
     evaluated = EvaluationRecord.read(RunPaths(everything.folder).evaluation)
     assert evaluated is not None
-    again = everything.trainer.evaluate(Stop())
+    again = evaluate(everything.engine, Stop())
     confusion = torch.zeros_like(again.confusion)
     for label, predicted, count in evaluated.cells:
         confusion[label, predicted] = count
@@ -313,11 +313,11 @@ def test_the_record_of_an_evaluation_is_that_evaluation(everything: Finished, di
     assert (evaluated.epoch, evaluated.step, evaluated.classes) == (3, 3 * EPOCH, list(digits.classes))
 
 
-def test_precision_recall_curves_are_of_true_labels(everything: Finished, digits: Source) -> None:
+def test_precision_recall_curves_are_of_true_labels(everything: Finished, digits: Dataset) -> None:
     """At the lowest threshold all images are taken for the class, and as many are right as are of it."""
     reader = read(everything.folder)
     supports = torch.bincount(digits.test.labels).tolist()
-    assert supports != everything.trainer.evaluate(Stop()).confusion.sum(0).tolist()
+    assert supports != evaluate(everything.engine, Stop()).confusion.sum(0).tolist()
     for name, support in zip(digits.classes, supports, strict=True):
         true_positives, false_positives, *_ = tensor_util.make_ndarray(
             reader.Tensors(tags.pr_curve(name))[-1].tensor_proto
@@ -325,10 +325,10 @@ def test_precision_recall_curves_are_of_true_labels(everything: Finished, digits
         assert (true_positives[0], false_positives[0]) == (support, len(digits.test) - support)
 
 
-def test_mistakes_are_the_most_confident_wrong_ones_in_order(everything: Finished, digits: Source) -> None:
+def test_mistakes_are_the_most_confident_wrong_ones_in_order(everything: Finished, digits: Dataset) -> None:
     evaluated = EvaluationRecord.read(RunPaths(everything.folder).evaluation)
     assert evaluated is not None
-    confidence, predicted = everything.trainer.evaluate(Stop()).logits.softmax(1).max(1)
+    confidence, predicted = evaluate(everything.engine, Stop()).logits.softmax(1).max(1)
     wrong = [i for i in range(len(predicted)) if predicted[i] != digits.test.labels[i]]
     wrong.sort(key=lambda i: -float(confidence[i]))
     assert [mistake.index for mistake in evaluated.mistakes] == wrong[:25]
@@ -340,7 +340,7 @@ def test_mistakes_are_the_most_confident_wrong_ones_in_order(everything: Finishe
 class Oracle(nn.Module):
     """Knows every held-out digit; a layer besides, so that something can be trained."""
 
-    def __init__(self, digits: Source, inner: nn.Module) -> None:
+    def __init__(self, digits: Dataset, inner: nn.Module) -> None:
         super().__init__()
         self.inner, self.digits = inner, digits
 
@@ -351,10 +351,10 @@ class Oracle(nn.Module):
         return logits
 
 
-def test_where_nothing_is_wrong_there_is_no_figure_of_mistakes(digits: Source, tmp_path: Path) -> None:
-    trainer = trainer_of(make_spec(train={"epochs": 1}, log=EVERYTHING_SHOWN), digits)
-    trainer.model = trainer.network = Oracle(digits, trainer.model)
-    _, lines = train(trainer, tmp_path)
+def test_where_nothing_is_wrong_there_is_no_figure_of_mistakes(digits: Dataset, tmp_path: Path) -> None:
+    engine = engine_of(make_spec(train={"epochs": 1}, log=EVERYTHING_SHOWN), digits)
+    engine.model = engine.network = Oracle(digits, engine.model)
+    _, lines = train(engine, tmp_path)
     assert [line for line in lines if "cannot be shown" in line] == []
     found = shown(tmp_path)
     assert tags.MISTAKES not in found
@@ -362,30 +362,6 @@ def test_where_nothing_is_wrong_there_is_no_figure_of_mistakes(digits: Source, t
     evaluated = EvaluationRecord.read(RunPaths(tmp_path).evaluation)
     assert evaluated is not None
     assert (evaluated.accuracy, evaluated.mistakes) == (1.0, [])
-
-
-def norm(trainer: Trainer) -> float:
-    gradients = [parameter.grad.double() for parameter in trainer.model.parameters() if parameter.grad is not None]
-    return math.sqrt(sum(float(gradient.square().sum()) for gradient in gradients))
-
-
-@pytest.mark.parametrize(("precision", "tolerance"), [("fp32", 1e-5), ("bf16", 0.05), ("fp16", 0.05)])
-def test_the_gradient_norm_is_that_of_all_gradients(precision: str, tolerance: float, digits: Source) -> None:
-    """Not of what a scaler has made of them: of the first step, it is the same in each precision."""
-    exact = trainer_of(make_spec(train={"precision": "fp32", "accumulate": 2}), digits)
-    trainer = trainer_of(make_spec(train={"precision": precision, "accumulate": 2}), digits)
-    for each in (exact, trainer):
-        next(iter(each.train_epoch()))
-    assert trainer.gradient_norm() == pytest.approx(norm(exact), rel=tolerance)
-
-
-def test_the_gradient_norm_is_that_before_clipping(digits: Source) -> None:
-    plain = trainer_of(make_spec(train={"precision": "fp32"}), digits)
-    clipped = trainer_of(make_spec(train={"precision": "fp32", "clip_grad_norm": 0.01}), digits)
-    for trainer in (plain, clipped):
-        next(iter(trainer.train_epoch()))
-    assert norm(clipped) == pytest.approx(0.01, rel=1e-3)
-    assert clipped.gradient_norm() == pytest.approx(norm(plain), rel=1e-5)
 
 
 def test_what_each_kind_took_is_measured(everything: Finished) -> None:

@@ -1,12 +1,12 @@
-"""A dataset as the training engine gets it: a `Source`, by name, from the cache where it lies there.
+"""Datasets: what the training engine gets as a `Dataset`, by its name, from the cache where it lies there.
 
 To add a dataset, write a reader, a function
 
     read(datasets: Path, *, image_size: int | None, log: Log, <its options>) -> Found
 
 and give it a line in the catalog. A reader looks first (cheaply: it runs at the start of every job) and decodes later
-(only when the cache has nothing). Importing its module must not import torchvision or scikit-learn: each takes a
-second, so a reader imports them where it decodes.
+(only when the cache has nothing). Importing its module must not import torchvision, which takes a second: a
+reader imports it where it decodes.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ import torch
 import torch.nn.functional as F
 
 from pipeline.data.cache import Cache, Log
+from pipeline.data.normalization import Normalization
 from pipeline.errors import DataError
 
 _SAMPLE = 2_000  # images of a FileSplit that mean and std are taken from
@@ -101,7 +102,7 @@ class Found:
 
 
 @dataclass(frozen=True)
-class Source:
+class Dataset:
     """A dataset, ready to train on.
 
     fingerprint: sha256 over pixels, labels and class names; for a FileSplit over names, sizes and times of the files.
@@ -116,6 +117,10 @@ class Source:
     std: tuple[float, ...]
     notes: tuple[str, ...]
 
+    @property
+    def normalization(self) -> Normalization:
+        return Normalization(self.mean, self.std)
+
 
 def load(
     name: str,
@@ -125,7 +130,7 @@ def load(
     image_size: int | None,
     datasets: Path,
     log: Log,
-) -> Source:
+) -> Dataset:
     """The dataset `name` as its reader finds it, its images resized to `image_size`, or as they are if that is None.
 
     Leaves the decoded images in `datasets/.cache`, so that the next job starts at once. Any number of processes may
@@ -133,8 +138,8 @@ def load(
     """
     found = reader(datasets, image_size=image_size, log=log, **options)
     cache = Cache(datasets, name, {"image_size": image_size, **options}, log=log)
-    if source := _restore(cache, found.state()):
-        return source
+    if dataset := _restore(cache, found.state()):
+        return dataset
     with cache.locked():
         return _restore(cache, found.state()) or _make(name, found, cache, image_size)
 
@@ -145,40 +150,40 @@ def digest(files: Iterable[tuple[str | Path, os.stat_result]]) -> str:
     return hashlib.sha256(b"".join(lines)).hexdigest()
 
 
-def _make(name: str, found: Found, cache: Cache, image_size: int | None) -> Source:
+def _make(name: str, found: Found, cache: Cache, image_size: int | None) -> Dataset:
     contents = found.decode()
-    source = _measure(
+    dataset = _measure(
         dataclasses.replace(
             contents,
             train=_prepared(name, contents.train, contents.classes, image_size),
             test=_prepared(name, contents.test, contents.classes, image_size),
         )
     )
-    kept = {**vars(source), "train": _pack(source.train), "test": _pack(source.test), "seal": _seal(source)}
+    kept = {**vars(dataset), "train": _pack(dataset.train), "test": _pack(dataset.test), "seal": _seal(dataset)}
     cache.write(kept, state=found.state())
-    return source
+    return dataset
 
 
-def _restore(cache: Cache, state: str) -> Source | None:
+def _restore(cache: Cache, state: str) -> Dataset | None:
     """What the cache holds, if every byte of it is as it was written."""
     kept = cache.read(state)
     if kept is None:
         return None
     try:
         seal = kept.pop("seal")
-        source = Source(**{**kept, "train": _unpack(kept["train"]), "test": _unpack(kept["test"])})
-        intact = source.fingerprint == _fingerprint(source.train, source.test, source.classes)
-        if intact and seal == _seal(source):
-            return source
+        dataset = Dataset(**{**kept, "train": _unpack(kept["train"]), "test": _unpack(kept["test"])})
+        intact = dataset.fingerprint == _fingerprint(dataset.train, dataset.test, dataset.classes)
+        if intact and seal == _seal(dataset):
+            return dataset
     except (LookupError, TypeError, ValueError, AttributeError, OSError):  # OSError: a file of a FileSplit has gone
         pass
     cache.log(f"{cache.file} is not as it was written; reading the dataset again")
     return None
 
 
-def _seal(source: Source) -> str:
+def _seal(dataset: Dataset) -> str:
     """A digest of all that the fingerprint does not cover."""
-    text = repr((source.fingerprint, source.mean, source.std, source.notes))
+    text = repr((dataset.fingerprint, dataset.mean, dataset.std, dataset.notes))
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
 
@@ -223,14 +228,14 @@ def _resized(images: torch.Tensor, image_size: int) -> torch.Tensor:
     return resized
 
 
-def _measure(contents: Contents) -> Source:
+def _measure(contents: Contents) -> Dataset:
     train, notes = contents.train, contents.notes
     images = train.images if isinstance(train, Split) else train.read(_sample(len(train)))
     if len(images) < len(train):
         notes = (*notes, f"mean and standard deviation are of {len(images):,} of the {len(train):,} training images")
     mean, std = _moments(images)
     fingerprint = _fingerprint(train, contents.test, contents.classes)
-    return Source(train, contents.test, contents.classes, fingerprint, mean, std, notes)
+    return Dataset(train, contents.test, contents.classes, fingerprint, mean, std, notes)
 
 
 def _sample(count: int) -> list[int]:

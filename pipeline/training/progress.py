@@ -1,0 +1,102 @@
+"""How far an attempt is: `progress.json`, for people to look at, and a line in the log after each epoch."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import errno
+import os
+import time
+from collections.abc import Callable
+
+from pipeline.home import durable
+from pipeline.home.paths import RunPaths
+from pipeline.home.records import Progress
+from pipeline.training.moment import Moment
+from pipeline.wording import in_words
+
+EVERY_S = 0.5
+
+
+class ProgressWriter:
+    """Is told by the loop, as its `Listener`. Raises OSError where the file cannot be written."""
+
+    def __init__(self, run: RunPaths, attempt: int, log: Callable[[str], None]) -> None:
+        """log: takes a line for the attempt's log."""
+        self.run, self.log = run, log
+        before = Progress.read(run.progress) or Progress(attempt)
+        self.latest = dataclasses.replace(before, attempt=attempt, note="starting")
+        self.num_steps = self.first_step = 0
+        self.began_at = self.written_at = time.perf_counter()
+
+    def note(self, text: str) -> None:
+        """Say what the attempt does before it trains."""
+        self.latest = dataclasses.replace(self.latest, note=text)
+        self._write()
+
+    def begin(self, moment: Moment, metrics: dict[str, float], *, num_steps: int) -> None:
+        """The training begins or goes on. num_steps: of the whole job."""
+        self.began_at, self.first_step, self.num_steps = time.perf_counter(), moment.step, num_steps
+        self._update(moment, metrics)
+        self._write()
+
+    @property
+    def elapsed_s(self) -> float:
+        return time.perf_counter() - self.began_at
+
+    def after_step(self, moment: Moment, metrics: dict[str, float]) -> None:
+        if time.perf_counter() - self.written_at > EVERY_S:
+            self._update(moment, metrics)
+            self._write()
+
+    def after_epoch(self, moment: Moment, metrics: dict[str, float]) -> None:
+        self._update(moment, metrics)
+        self._write()
+        self.log(self._epoch_line(moment, metrics))
+
+    def end(self, moment: Moment, metrics: dict[str, float]) -> None:
+        """The training ends, for whatever reason; that this cannot be written is not another one."""
+        self._update(moment, metrics)
+        with contextlib.suppress(OSError):
+            self._write()
+
+    def _epoch_line(self, moment: Moment, metrics: dict[str, float]) -> str:
+        trained = rate = left = ""
+        if "train/epoch_loss" in metrics:
+            accuracy = 100 * metrics["train/epoch_accuracy"]
+            trained = f"loss {metrics['train/epoch_loss']:.4f}  accuracy {accuracy:5.2f} %  "
+        if "train/images_per_second" in metrics:
+            rate = f"  {self.latest.images_per_second:,.0f} images/s"
+        if moment.epoch < moment.epochs:
+            left = f"  {in_words(self.latest.time_left_s or 0)} left"
+        return (
+            f"epoch {moment.epoch:{len(str(moment.epochs))}}/{moment.epochs}  {trained}"
+            f"test loss {metrics['test/loss']:.4f}  test accuracy {100 * metrics['test/accuracy']:5.2f} %{rate}{left}"
+        )
+
+    def _update(self, moment: Moment, metrics: dict[str, float]) -> None:
+        steps = moment.step - self.first_step
+        left_s = (self.num_steps - moment.step) * self.elapsed_s / steps if steps else None
+        self.latest = Progress(
+            self.latest.attempt,
+            epoch=moment.epoch,
+            epochs=moment.epochs,
+            step=moment.step,
+            steps=self.num_steps,
+            metrics=metrics,
+            images_per_second=metrics.get("train/images_per_second", 0.0),
+            time_left_s=left_s,
+        )
+
+    def _write(self) -> None:
+        if not self.run.spec.exists():  # a folder that was removed may have been made again, by some other file
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(self.run.spec))
+        write_progress(self.run, self.latest)
+        self.written_at = time.perf_counter()
+
+
+def write_progress(run: RunPaths, progress: Progress) -> None:
+    """Replace `progress.json`: whole, but not fsynced, as it is for looking at."""
+    temporary = run.progress.with_suffix(".tmp")
+    temporary.write_bytes(durable.to_json(progress.to_json()))
+    temporary.replace(run.progress)

@@ -1,0 +1,16 @@
+"""Temporary files of attempts that were killed while they wrote."""
+
+from __future__ import annotations
+
+from pipeline.home.paths import RunPaths
+
+PATTERNS = (".*.tmp", "progress.tmp", "checkpoints/.*", "projector/.*.tmp", "profile/.*")
+NOT_OURS = ".report.html."  # another process may be writing the report
+
+
+def remove_temporaries(run: RunPaths) -> None:
+    """Remove what killed attempts were writing into the run. Only the holder of the job's lease may call this."""
+    for pattern in PATTERNS:
+        for path in run.root.glob(pattern):
+            if path.is_file() and not path.name.startswith(NOT_OURS):
+                path.unlink(missing_ok=True)

@@ -1,0 +1,32 @@
+"""The frozen spec of a run: it reads back as it was, and is a job file itself."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+from quick import quick_spec
+
+from pipeline.home.paths import Home
+from pipeline.jobfile import frozen, reading
+
+
+def test_the_spec_that_is_kept_can_be_read_again_as_it_was(home: Home) -> None:
+    spec = quick_spec(data={"augment": [{"name": "crop", "padding": 1}]})
+    frozen.save(home.run("job"), spec)
+    assert frozen.load(home.run("job")) == spec
+
+
+def test_text_that_looks_like_a_number_is_still_text_in_the_kept_spec(home: Home, tmp_path: Path) -> None:
+    file = tmp_path / "job.yaml"
+    file.write_text("name: '1e5'\ndescription: 'no'\nmodel: {name: cnn_bn}\ndata: {name: digits}\n")
+    spec = reading.load(file)
+    frozen.save(home.run("job"), spec)
+    assert reading.load(home.run("job").spec) == spec
+
+
+def test_the_kept_spec_is_a_job_file_that_can_be_submitted(home: Home) -> None:
+    frozen.save(home.run("job"), quick_spec(train={"optimizer": {"name": "adamw", "lr": 1e-5}}))
+    command = [sys.executable, "-m", "pipeline.cli", "validate", str(home.run("job").spec)]
+    assert subprocess.run(command, check=False).returncode == 0

@@ -1,0 +1,58 @@
+"""The engine: what is built from a spec, and what a checkpoint brings back."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+import torch
+from in_process import (  # noqa: F401 - digits and ordinary_kernels are fixtures
+    digits,
+    engine_of,
+    make_spec,
+    ordinary_kernels,
+    take,
+)
+
+from pipeline.data.dataset import Dataset
+from pipeline.errors import CheckpointError, DataError
+from pipeline.training.engine import build_model
+
+
+def test_evaluation_batches_shrink_as_the_images_grow(digits: Dataset) -> None:
+    engine = engine_of(make_spec(), digits)
+    assert engine.test_loader.batch_size == 500
+    large = dataclasses.replace(
+        digits.test, images=torch.zeros(4, 224, 224, 1, dtype=torch.uint8), labels=torch.zeros(4)
+    )
+    dataset = dataclasses.replace(digits, test=large)
+    assert engine_of(make_spec(), dataset).test_loader.batch_size == 10
+
+
+def test_a_checkpoint_of_another_model_is_refused(digits: Dataset) -> None:
+    state = engine_of(make_spec(), digits).state_dict()
+    with pytest.raises(CheckpointError, match="does not fit the model"):
+        engine_of(make_spec({"name": "vgg", "widths": [8]}), digits).load_state_dict(state)
+
+
+def test_a_model_that_cannot_take_the_images_says_so() -> None:
+    spec = make_spec({"name": "net"}, {"image_size": 32})  # the spec promises 32 pixels, the digits have 8
+    with pytest.raises(DataError, match="cannot take 8-pixel images"):
+        build_model(spec, num_classes=10, channels=1, image_size=8)
+
+
+def test_a_checkpoint_without_the_sums_of_its_epoch_still_loads(digits: Dataset) -> None:
+    """As it was written before there were any."""
+    engine = engine_of(make_spec(), digits)
+    take(engine, 7)
+    state = engine.state_dict()
+    del state["epoch_sums"]
+    resumed = engine_of(make_spec(), digits)
+    resumed.load_state_dict(state)
+    assert (resumed.step, resumed.means.window.num_images) == (7, 7 * 64)
+    take(resumed, 16)
+    assert resumed.is_epoch_trained
+    assert resumed.means.read_epoch(num_images=1437) is None, "the mean of a part is not that of the epoch"
+    resumed.end_epoch()
+    take(resumed, 23)
+    assert resumed.means.read_epoch(num_images=1437) is not None
