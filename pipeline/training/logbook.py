@@ -187,7 +187,7 @@ class Logbook:
         step, predictions = moment.step, Predictions(self.dataset, evaluation)
         with self.optional("evaluation"):
             record = predictions.record(moment)
-            durable.replace_json(RunPaths(self.board.folder).evaluation, record.to_json())
+            record.write(RunPaths(self.board.folder).evaluation)
         if self.is_due("histograms", moment):
             with self.optional("histograms"):
                 histograms.add_parameters(self.board, model, step=step)
