@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 import math
 import re
-import statistics
 from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from sklearn.metrics import classification_report
 
 from pipeline.home import durable
 from pipeline.home.records import FOLDER_OF, Attempts, End, Evaluated, Mistake, Progress, Result, now
@@ -111,17 +111,20 @@ def test_an_evaluation_reads_back_as_it_was_written(tmp_path: Path) -> None:
     assert Evaluated.read(tmp_path / "evaluation.json") == evaluated()
 
 
-def test_scores_of_classes_are_those_of_counting_image_by_image() -> None:
+def test_scores_of_classes_are_those_of_scikit_learn() -> None:
     pairs = [(i, j) for i, row in enumerate(CONFUSION) for j, number in enumerate(row) for _ in range(number)]
-    for index, score in enumerate(evaluated().class_scores()):
-        of_class = [predicted == index for label, predicted in pairs if label == index]
-        taken_for_it = [label == index for label, predicted in pairs if predicted == index]
-        assert (score.support, score.num_predicted) == (len(of_class), len(taken_for_it))
-        assert score.num_correct == sum(of_class) == sum(taken_for_it)
-        if of_class and taken_for_it:
-            precision, recall = statistics.mean(taken_for_it), statistics.mean(of_class)
-            assert (score.precision, score.recall) == (precision, recall)
-            assert score.f1 == pytest.approx(statistics.harmonic_mean([precision, recall]))
+    labels, predicted = zip(*pairs, strict=True)
+    names = evaluated().classes
+    expected = classification_report(
+        labels, predicted, labels=range(4), target_names=names, output_dict=True, zero_division=math.nan
+    )
+    for score in evaluated().class_scores():
+        theirs = expected[score.name]
+        assert score.support == theirs["support"]
+        assert score.precision == pytest.approx(theirs["precision"], nan_ok=True)
+        assert score.recall == pytest.approx(theirs["recall"], nan_ok=True)
+        if score.support:
+            assert score.f1 == pytest.approx(theirs["f1-score"])
 
 
 def test_a_share_of_nothing_is_no_number() -> None:
