@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +17,23 @@ from pydantic_core import ErrorDetails
 from pipeline import wording
 from pipeline.errors import Problem, SpecError, UsageError
 from pipeline.jobfile import messages, yamltree
-from pipeline.jobfile.messages import Keys
-from pipeline.jobfile.spec import Conflict, Spec
+from pipeline.jobfile.entries import Facts
+from pipeline.jobfile.messages import given
+from pipeline.jobfile.sections import NamedSection
+from pipeline.jobfile.spec import (
+    NAMED_SECTIONS,
+    Data,
+    Keys,
+    Spec,
+    Train,
+    conflict_error,
+    find_conflicts,
+    size_of_images,
+    split,
+)
 from pipeline.jobfile.yamltree import Node
 
 _MAX_PROBLEMS = 100  # that are explained
-_ROUNDS = 20  # of taking wrong fields out and looking again; a file has rarely more than two
 
 
 def load(path: Path, overrides: Sequence[str] = ()) -> Spec:
@@ -44,13 +55,13 @@ def parse(data: bytes, source: str, overrides: Sequence[str] = ()) -> Spec:
         raise SpecError(
             problems or [Problem(source, root.line, "", "a job file is a mapping that begins with 'name: ...'")]
         )
-    places = _Places(source, root)
+    origins = _Origins(source, root)
     for override in overrides:
-        places.override(override)
-    return _validate(root, places, problems)
+        origins.override(override)
+    return _validate(root, origins, problems)
 
 
-class _Places:
+class _Origins:
     """Where in the file, or in which override, a field was given."""
 
     def __init__(self, source: str, root: Node) -> None:
@@ -97,124 +108,102 @@ class _Places:
                 line = node.key_line if of_key and depth == len(path) and node.key_line else node.line
         return source, line
 
-    def problem(self, path: Keys, message: str, *, of_key: bool = False) -> Problem:
-        return Problem(*self.find(path, of_key=of_key), _dotted(path), message)
-
-    def conflict(self, conflict: Conflict) -> Problem:
-        """Where its field was given; or, where that is the file, in the override that changed what it depends on."""
-        source, line = self.find(_split(conflict.at))
-        for field in map(_split, conflict.depends if line else ()):
+    def of_error(self, path: Keys, detail: ErrorDetails) -> tuple[str, int]:
+        """The source and line to tell with an error at `path`."""
+        source, line = self.find(path, of_key=detail["type"] == "extra_forbidden")
+        conflict = detail.get("ctx", {}).get("conflict")
+        for field in map(split, conflict.depends if conflict and line else ()):
             other, other_line = self.find(field)
             if not other_line and len(list(yamltree.walk(self.root, field))) == len(field):
-                source, line = other, 0
-        return Problem(source, line, conflict.at, conflict.message)
+                source, line = other, 0  # the override that changed what the field depends on
+        return source, line
 
 
-def _validate(root: Node, places: _Places, problems: list[Problem]) -> Spec:
-    """Fields that are wrong get a stand-in and the rest is checked again, so that one error does not hide another.
-
-    `problems` are the file's as YAML; what else is wrong on their lines is no news.
-    """
-    refused = {problem.line for problem in problems}
-    wrong: set[Keys] = set()
+def _validate(root: Node, origins: _Origins, refused: list[Problem]) -> Spec:
+    """The spec. `refused` are the file's problems as YAML; what else is wrong on their lines is no news."""
     plain = root.plain()
-    for _ in range(_ROUNDS):
-        try:
-            spec = Spec.model_validate_json(json.dumps(plain))
-        except ValidationError as error:
-            details = error.errors(include_url=False, include_input=False)
-            if details[0]["type"] == "conflicts":
-                conflicts = [c for c in details[0]["ctx"]["conflicts"] if not _hangs_on(c, wrong)]
-                problems += [places.conflict(conflict) for conflict in conflicts]
-                break
-            found: dict[Keys, list[ErrorDetails]] = {}
-            for detail in details:
-                found.setdefault(_path(detail, plain), []).append(detail)
-            for path, group in found.items():
-                if len(problems) <= _MAX_PROBLEMS and not _is_known(path, wrong, group[0]["type"]):
-                    problem = places.problem(
-                        path, messages.explain(group, path, plain), of_key=group[0]["type"] == "extra_forbidden"
-                    )
-                    problems += [] if problem.line in refused else [problem]
-            names_first = sorted(found, key=lambda path: not _is_wrong_name(found[path][0]))
-            mended = [_mend(plain, path, found[path][0]) for path in names_first]
-            wrong |= found.keys()
-            if not any(mended):
-                break
-        else:
-            if problems:
-                break
+    try:
+        spec = Spec.model_validate_json(json.dumps(plain))
+    except ValidationError as error:
+        problems = refused + _problems(_errors(error, plain), plain, origins, {problem.line for problem in refused})
+    else:
+        if not refused:
             return spec
-    problems.sort(key=lambda problem: (problem.source != places.source, problem.line))
+        problems = refused
+    problems.sort(key=lambda problem: (problem.source != origins.source, problem.line))
     if len(problems) > _MAX_PROBLEMS:
-        problems[_MAX_PROBLEMS:] = [Problem(places.source, 0, "", "and more; mend these first")]
+        problems[_MAX_PROBLEMS:] = [Problem(origins.source, 0, "", "and more; mend these first")]
     raise SpecError(problems)
 
 
-def _is_known(path: Keys, wrong: set[Keys], kind: str) -> bool:
-    """Whether the person was told of it, or would not be wrong but for a name that had to be guessed."""
-    hangs_on_name = kind in ("extra_forbidden", "missing") and len(path) > 1
-    return path in wrong or (hangs_on_name and (*path[:-1], "name") in wrong)
+def _problems(
+    errors: dict[Keys, list[ErrorDetails]], plain: Any, origins: _Origins, refused: set[int]
+) -> list[Problem]:
+    """The errors in words, in the order of the file; of very many only the first, for each takes a while."""
+    located = [(*origins.of_error(path, details[0]), path, details) for path, details in errors.items()]
+    located.sort(key=lambda item: (item[0] != origins.source, item[1]))
+    return [
+        Problem(source, line, ".".join(map(str, path)), messages.explain(details, path, plain))
+        for source, line, path, details in located[: _MAX_PROBLEMS + 1]
+        if line not in refused or source != origins.source
+    ]
 
 
-def _hangs_on(conflict: Conflict, wrong: set[Keys]) -> bool:
-    """Whether a field that it depends on is wrong, or a part of one is, or the section that it lies in."""
-    fields = [_split(field) for field in conflict.depends]
-    return any(bad == field[: len(bad)] or field == bad[: len(field)] for bad in wrong for field in fields)
+def _errors(error: ValidationError, plain: Any) -> dict[Keys, list[ErrorDetails]]:
+    """All errors by field: Pydantic's, and the conflicts of what is right beside what is wrong."""
+    errors: dict[Keys, list[ErrorDetails]] = {}
+    for detail in error.errors(include_url=False, include_input=False):
+        errors.setdefault(_path(detail["loc"], plain), []).append(detail)
+    conflicts = find_conflicts(_right_sections(errors, plain), _right_facts(errors, plain))
+    beside = ValidationError.from_exception_data("Spec", [conflict_error(conflict) for conflict in conflicts])
+    for detail in beside.errors(include_url=False, include_input=False):
+        errors.setdefault(detail["loc"], [detail])
+    return errors
 
 
-def _split(dotted: str) -> Keys:
-    return tuple(int(part) if part.isdigit() else part for part in dotted.split("."))
+def _right_sections(wrong: Collection[Keys], plain: Any) -> Iterator[tuple[str, NamedSection]]:
+    """The named sections that nothing is wrong in, each after where it is."""
+    for path, choice in NAMED_SECTIONS.items():
+        value, at = given(plain, path), ".".join(path)
+        if isinstance(value, list):
+            items = [(f"{at}.{index}", item) for index, item in enumerate(value)]
+        else:
+            items = [(at, value)] if value is not None else []
+        yield from ((where, choice.section(item)) for where, item in items if _is_right(split(where), wrong))
 
 
-def _dotted(path: Keys) -> str:
-    return ".".join(map(str, path))
+def _right_facts(wrong: Collection[Keys], plain: Any) -> Facts:
+    """What is known of the file for its sections to fit with: what is right, and the defaults of what is not there."""
+
+    def value(default: Any, *path: str) -> Any:
+        found = given(plain, path) if _is_right(path, wrong) else None
+        return default if found is None and _is_right(path, wrong) else found
+
+    dataset, resized = value(None, "data", "name"), value(None, "data", "image_size")
+    is_known = resized is not None or (dataset is not None and _is_right(("data", "image_size"), wrong))
+    return Facts(
+        *(size_of_images(dataset, resized) if is_known else (None, "")),
+        batch_size=value(Data.model_fields["batch_size"].default, "data", "batch_size"),
+        epochs=value(Train.model_fields["epochs"].default, "train", "epochs"),
+    )
 
 
-def _path(detail: ErrorDetails, plain: Any) -> Keys:
-    """Pydantic's location without the tags of unions, as the keys that a person wrote."""
-    path: list[str | int] = []
-    location = detail["loc"]
+def _is_right(path: Keys, wrong: Collection[Keys]) -> bool:
+    """Whether neither the field, nor a part of it, nor what it lies in is wrong."""
+    return not any(path[: len(other)] == other[: len(path)] for other in wrong)
+
+
+def _path(location: Keys, plain: Any) -> Keys:
+    """Pydantic's location as the keys that a person wrote: without what tells apart the kinds that a value may be."""
+    path: Keys = ()
     for index, key in enumerate(location):
-        is_last = index == len(location) - 1
-        if isinstance(plain, dict):
-            is_tag = key == plain.get("name") and (key not in plain or not is_last)
-            if is_tag or (key not in plain and not is_last):
-                continue
-            path.append(key)
-            plain = plain.get(str(key))
-        elif isinstance(plain, list) and isinstance(key, int) and key < len(plain):
-            path.append(key)
+        is_there = key in plain if isinstance(plain, dict) else isinstance(plain, list) and key in range(len(plain))
+        if is_there:
             plain = plain[key]
-    if _is_wrong_name(detail) and isinstance(plain, dict):
-        path.append("name")  # else the name stands by itself, as in [crop, flip]
-    return tuple(path)
-
-
-_STAND_INS: dict[Keys, Any] = {("name",): "unnamed", ("model",): {"name": "cnn_bn"}, ("data",): {"name": "cifar10"}}
-
-
-def _is_wrong_name(detail: ErrorDetails) -> bool:
-    """Whether the name that chooses a section is wrong or missing."""
-    return detail["type"].startswith("union_tag")
-
-
-def _mend(plain: Any, path: Keys, detail: ErrorDetails) -> bool:
-    """Put something right in the place of a wrong field, or take it out so that its default stands in."""
-    if _is_wrong_name(detail):
-        messages.given(plain, path[:-1])[path[-1]] = messages.likely_name(path, plain)
-        return True
-    while path and isinstance(parent := messages.given(plain, path[:-1]), list):
-        path = path[:-1]  # an item that is wrong takes its list out
-    if path in _STAND_INS:
-        plain[path[0]] = _STAND_INS[path]
-    elif not path or not isinstance(parent, dict):
-        return False
-    elif path[-1] in parent:
-        del parent[path[-1]]
-    else:
-        parent[path[-1]] = "unknown"  # missing: the fields that must be given, and are no sections, are text
-    return True
+        elif not isinstance(plain, dict) or index < len(location) - 1:
+            break  # in a value that has no such parts
+        path = (*path, key)
+    return path
 
 
 def _beside(path: Path) -> str:

@@ -12,6 +12,7 @@ import pytest
 from pydantic import create_model
 
 from pipeline.jobfile import catalog
+from pipeline.jobfile.entries import FIELDS_OF_FACTS, Facts
 
 # What the program itself passes, by name, beside an entry's options.
 GIVEN = MappingProxyType(
@@ -68,6 +69,14 @@ def test_every_default_is_within_its_own_bounds(group: str, entry: catalog.Entry
 def test_everything_is_described(group: str, entry: catalog.Entry) -> None:
     assert entry.summary, group
     assert [name for name, (_, field) in entry.options.items() if not field.description] == []
+
+
+@pytest.mark.parametrize(("group", "entry"), ENTRIES)
+def test_a_rule_is_about_options_of_its_own_entry_and_facts_that_there_are(group: str, entry: catalog.Entry) -> None:
+    fields = {name for rule in entry.all_rules() for name in (rule.field, *rule.also)}
+    assert fields <= {"name", *entry.options}, group
+    facts = {name for rule in entry.all_rules() for name in rule.facts}
+    assert facts <= FIELDS_OF_FACTS.keys() <= set(Facts.__dataclass_fields__)
 
 
 def test_reading_the_catalog_imports_no_torch() -> None:

@@ -336,17 +336,84 @@ def test_all_problems_of_a_file_are_reported_at_once_in_order() -> None:
     assert [message.split(": ")[0:2] for message in errors(text=MANY)] == [
         ["job.yaml:1", "name"],
         ["job.yaml:2", "model.name"],
+        ["job.yaml:2", "model.depht"],
         ["job.yaml:4", "data.name"],
         ["job.yaml:5", "data.batch_size"],
         ["job.yaml:7", "train.epochs"],
         ["job.yaml:8", "train.optimizer.name"],
         ["job.yaml:8", "train.optimizer.lr"],
-        ["job.yaml:8", "train.optimizer.nesterov"],
         ["job.yaml:10", "log.every"],
         ["job.yaml:11", "resources.device"],
         ["job.yaml:11", "resources.timeout"],
         ["job.yaml:12", "foo"],
         ["job.yaml:13", "key 'foo' is given a second time; the first is on line 12"],
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "fields"),
+    [
+        ("model: {name: net}\ndata: {name: mnits, batchsize: 3}", ["data.name", "data.batchsize"]),
+        ("model: {name: net}\ndata: {batch_size: 0}", ["data.name", "data.batch_size"]),
+        (
+            "model: {name: net}\ndata: {name: mnits, augment: [{name: crop, padding: 0}, flop]}",
+            ["data.name", "data.augment.0.padding", "data.augment.1"],
+        ),
+        ("model: {name: vgg1, depth: 12}\ndata: {name: cifar10}", ["model.name", "model.depth"]),
+        ("model: {name: vgg1, depth: 13}\ndata: {name: cifar10}", ["model.name"]),
+        ("model: {widths: [64, N]}\ndata: {name: cifar10}", ["model.name", "model.widths.1"]),
+        ("model: {name: net}\ndata: {name: mnits, on_corrupt: fall}", ["data.name", "data.on_corrupt"]),
+    ],
+)
+def test_a_wrong_name_hides_nothing_that_is_wrong_by_any_name(text: str, fields: list[str]) -> None:
+    """What only some entries have is judged by those, and what a missing field would be is not guessed."""
+    assert [message.split(": ")[1] for message in errors(text=f"name: x\n{text}\n")] == fields
+
+
+def test_a_field_that_no_entry_has_is_told_with_all_that_there_are() -> None:
+    found = errors(text="name: x\nmodel: {name: vgg1, depht: 11}\ndata: {name: cifar10}\n")
+    fields = known("batch_norm", "depth", "dropout", "name", "widths")
+    assert found[1] == f"job.yaml:2: model.depht: there is no such field; did you mean 'depth'?{fields}"
+
+
+NESTEROV = "optimizer: {nesterov: true, momentum: 0}"
+
+
+@pytest.mark.parametrize(
+    ("text", "fields"),
+    [
+        ("data: {name: mnist, batchsize: 3}", ["model.name", "data.batchsize"]),
+        (
+            "data: {name: mnist, augment: [flop, {name: crop, padding: 30}]}",
+            ["data.augment.0", "data.augment.1.padding"],
+        ),
+        (
+            "data: {name: mnist, batch_size: 0, augment: [{name: cutout, size: 30}]}",
+            ["data.batch_size", "data.augment.0.size"],
+        ),
+        (
+            "data: {name: mnits, image_size: 8, augment: [{name: crop, padding: 9}]}",
+            ["model.name", "data.name", "data.augment.0.padding"],
+        ),
+        ("data: {name: mnits, augment: [{name: crop, padding: 29}]}", ["data.name"]),
+        ("data: {name: mnist, image_size: x, augment: [{name: crop, padding: 29}]}", ["data.image_size"]),
+        (f"data: {{name: mnits}}\ntrain: {{{NESTEROV}}}", ["data.name", "train.optimizer.nesterov"]),
+        (f"data: {{name: mnist}}\ntrain: {{epochs: x, {NESTEROV}}}", ["train.epochs", "train.optimizer.nesterov"]),
+    ],
+)
+def test_what_does_not_fit_is_told_beside_what_is_wrong_where_it_hangs_on_what_is_right(
+    text: str, fields: list[str]
+) -> None:
+    model = "vgg" if "batchsize" in text else "net"
+    found = errors(text=f"name: x\nmodel: {{name: {model}}}\n{text}\n")
+    assert [message.split(": ")[1] for message in found] == fields
+
+
+def test_all_that_does_not_fit_is_told() -> None:
+    text = "name: x\nmodel: {name: cnn_bn}\ndata: {name: mnist, batch_size: 1, augment: [{name: crop, padding: 29}]}\n"
+    found = errors(f"train: {{{NESTEROV}}}\n", text=text)
+    assert [message.split(": ")[1] for message in found] == [
+        *("data.batch_size", "data.augment.0.padding", "train.optimizer.nesterov"),
     ]
 
 

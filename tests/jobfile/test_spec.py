@@ -10,7 +10,8 @@ import pytest
 from pydantic import BaseModel, ValidationError
 
 from pipeline.jobfile import catalog
-from pipeline.jobfile.spec import Choice, Spec, is_due
+from pipeline.jobfile.sections import NamedSection
+from pipeline.jobfile.spec import NAMED_SECTIONS, Spec, is_due
 
 SECTIONS = {
     "model": catalog.MODELS,
@@ -34,14 +35,14 @@ def spec_with(section: str, name: str) -> Spec:
     return Spec.model_validate_json(json.dumps(value))
 
 
-def chosen_in(spec: Spec, section: str) -> Choice:
+def chosen_in(spec: Spec, section: str) -> NamedSection:
     places: dict[str, Any] = {
         "model": spec.model,
         "data": spec.data,
         "optimizer": spec.train.optimizer,
         "schedule": spec.train.schedule,
     }
-    found: Choice = places.get(section) or spec.data.augment[0]
+    found: NamedSection = places.get(section) or spec.data.augment[0]
     return found
 
 
@@ -58,19 +59,20 @@ def test_every_entry_of_the_catalog_can_be_chosen_and_survives_a_round_trip(sect
     assert json.dumps(again.model_dump(mode="json")) == as_json
 
 
-def models(model: type[BaseModel] = Spec) -> Iterator[type[BaseModel]]:
-    """All models of the spec, each once for each place that it stands in."""
+def models() -> Iterator[type[BaseModel]]:
+    """All models of the spec: of the plain sections, and one an entry of those that a name chooses."""
 
     def inside(annotation: Any) -> Iterator[type[BaseModel]]:
         if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-            yield from models(annotation)
-        else:
-            for argument in get_args(annotation):
-                yield from inside(argument)
+            yield annotation
+            for field in annotation.model_fields.values():
+                yield from inside(field.annotation)
+        for argument in get_args(annotation):
+            yield from inside(argument)
 
-    yield model
-    for field in model.model_fields.values():
-        yield from inside(field.annotation)
+    yield from inside(Spec)
+    for choice in NAMED_SECTIONS.values():
+        yield from map(choice.model, choice.entries)
 
 
 def test_every_section_is_frozen_closed_and_strict() -> None:
@@ -126,6 +128,26 @@ def test_a_spec_cannot_be_changed(attribute: str, value: Any) -> None:
         target = getattr(target, parent)
     with pytest.raises(ValidationError, match="frozen"):
         setattr(target, last, value)
+
+
+def test_a_frozen_spec_is_held_to_the_same_rules_as_a_job_file() -> None:
+    """What a ticket or a run holds is read without `reading`; each conflict is an error at its own field."""
+    value = spec_with("optimizer", "sgd").model_dump(mode="json")
+    value["train"]["optimizer"] |= {"nesterov": True, "momentum": 0.0}
+    value["data"] |= {"batch_size": 1}
+    with pytest.raises(ValidationError) as caught:
+        Spec.model_validate_json(json.dumps(value))
+    assert {error["loc"] for error in caught.value.errors()} == {
+        *{("train", "optimizer", "nesterov"), ("data", "batch_size")},
+    }
+    assert "needs a momentum above 0" in str(caught.value)
+
+
+def test_widths_stand_beside_a_depth_as_a_frozen_spec_has_them() -> None:
+    value = spec_with("model", "vgg").model_dump(mode="json")
+    value["model"]["widths"] = [8, "M", 16]
+    assert value["model"]["depth"] == 11
+    assert Spec.model_validate_json(json.dumps(value)).model.options()["widths"] == (8, "M", 16)
 
 
 def test_defaults_are_not_shared_between_two_jobs() -> None:
