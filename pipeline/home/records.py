@@ -10,16 +10,14 @@ queue/jobs/<id>/result.json   End       the job's one recorded end
 from __future__ import annotations
 
 import dataclasses
-import functools
 import math
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Self
 
-from pydantic import TypeAdapter
-
 from pipeline.home import durable
+from pipeline.home.typed import convert
 
 Outcome = Literal["succeeded", "failed", "invalid", "cancelled", "timed_out", "lost", "interrupted"]
 """How an attempt ended. `interrupted` was asked to stop and goes on later; it is the end of no job."""
@@ -48,7 +46,7 @@ class _Record:
         if value is None:
             return None
         try:
-            record: Self = _adapter(cls).validate_python(value)  # type: ignore[arg-type] # a class has a hash
+            record: Self = convert(value, cls)
         except ValueError:
             return None
         return record
@@ -59,11 +57,6 @@ class _Record:
 
     def to_json(self) -> dict[str, Any]:
         return dataclasses.asdict(self)  # type: ignore[call-overload,no-any-return]
-
-
-@functools.cache
-def _adapter(record: Any) -> TypeAdapter[Any]:
-    return TypeAdapter(record)
 
 
 def _finite(metrics: dict[str, float]) -> dict[str, float]:

@@ -21,8 +21,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from operator import itemgetter
 from pathlib import Path
-
-from pydantic import ValidationError
+from typing import TYPE_CHECKING
 
 from pipeline.errors import QueueError
 from pipeline.home import durable
@@ -30,8 +29,10 @@ from pipeline.home.ids import age_key
 from pipeline.home.lease import Lease
 from pipeline.home.paths import Home
 from pipeline.home.records import FOLDER_OF, Attempts, End, Result, now
-from pipeline.jobfile.spec import Spec
 from pipeline.queue.tickets import Ticket, Tickets
+
+if TYPE_CHECKING:
+    from pipeline.jobfile.spec import Spec
 
 BACK_OFF_S = (1, 2, 4, 8, 16, 32, 60)  # before the first retry, the second, ...; the last for all that follow
 PASS_OVER_S = 10.0  # a job that the disk did not let this process take
@@ -149,6 +150,8 @@ class Queue:
         if self.is_cancel_requested(ticket.id):
             self.end_waiting(claim)
             return None
+        from pydantic import ValidationError
+
         try:
             ticket.validated()
         except ValidationError as error:

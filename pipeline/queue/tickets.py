@@ -12,16 +12,16 @@ import re
 import secrets
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-from pydantic import ValidationError
+from typing import TYPE_CHECKING, Any
 
 from pipeline.errors import UsageError
 from pipeline.home import durable
 from pipeline.home.ids import ID, age_key, new_id
 from pipeline.home.paths import STATES, QueuePaths
 from pipeline.home.records import now
-from pipeline.jobfile.spec import Resources, Spec
+
+if TYPE_CHECKING:  # looking at jobs does without; it takes as long as all else of `status`
+    from pipeline.jobfile.spec import Resources, Spec
 
 MAX_TICKET_BYTES = 1024 * 1024
 MAX_QUARANTINED_NAME = 150  # characters of a foreign file's name that are kept
@@ -62,11 +62,17 @@ class Ticket:
 
     def validated(self) -> Spec:
         """The spec. Raises ValidationError where this version of the program does not take it any more."""
+        from pipeline.jobfile.spec import Spec
+
         return Spec.model_validate_json(json.dumps(self.spec))
 
     @property
     def resources(self) -> Resources:
         """Of the spec; the defaults where this version of the program does not take it any more."""
+        from pydantic import ValidationError
+
+        from pipeline.jobfile.spec import Resources
+
         try:
             return self.validated().resources
         except ValidationError:

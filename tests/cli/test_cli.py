@@ -16,6 +16,7 @@ import typer
 from typer.testing import CliRunner
 
 from pipeline.cli import main
+from pipeline.cli.submission import load_all
 from pipeline.home.paths import Home
 from pipeline.home.records import Result
 from pipeline.jobfile.spec import json_schema
@@ -26,7 +27,7 @@ from pipeline.queue.tickets import Ticket
 Pipeline = Callable[..., subprocess.CompletedProcess[str]]
 JobFile = Callable[..., Path]
 
-COMMANDS = {c.name or c.callback.__name__: c.callback for c in main.app.registered_commands if c.callback}
+COMMANDS = {str(c.name): c.callback for c in main.make_app().registered_commands if c.callback}
 ID = re.compile(r"tiny-\d{8}T\d{12}Z-[0-9a-f]{6}")
 STATUS_FIELDS = {
     *("id", "name", "state", "priority", "attempt", "submitted_at", "started_at", "finished_at"),
@@ -65,10 +66,10 @@ def test_the_commands_are_those_of_the_contract() -> None:
 @pytest.mark.parametrize("name", COMMANDS)
 def test_every_command_explains_itself_and_all_its_options(name: str) -> None:
     assert COMMANDS[name].__doc__
-    command = typer.main.get_command(main.app).commands[name]  # type: ignore[attr-defined]
+    command = typer.main.get_command(main.make_app()).commands[name]  # type: ignore[attr-defined]
     assert [parameter.name for parameter in command.params if not parameter.help] == []
 
-    shown = CliRunner().invoke(main.app, [name, "--help"])
+    shown = CliRunner().invoke(main.make_app(), [name, "--help"])
     assert shown.exit_code == 0
     assert " ".join(str(COMMANDS[name].__doc__).split()) in " ".join(shown.stdout.split())
 
@@ -205,7 +206,7 @@ def test_status_shows_a_job_a_line_and_can_choose_a_state(pipeline: Pipeline, jo
 
 def test_status_shows_the_latest_ends_and_all_on_demand(home: Home, pipeline: Pipeline, job_file: JobFile) -> None:
     queue = Queue(home)
-    spec = main.load_all([job_file()], [])[0]
+    spec = load_all([job_file()], [])[0]
     queue.submit_all([spec] * 25)
     while (claim := queue.claim("test")) is not None:
         queue.end(claim, Result(1, "succeeded", "trained", 10, 10, 100))
@@ -386,7 +387,7 @@ def test_the_home_is_the_option_then_the_environment_then_var(tmp_path: Path, jo
 
 
 def test_a_reader_that_leaves_early_is_no_error(job_file: JobFile, home: Home) -> None:
-    Queue(home).submit_all(main.load_all([job_file()], []) * 300)  # more than a pipe holds
+    Queue(home).submit_all(load_all([job_file()], []) * 300)  # more than a pipe holds
     command = [sys.executable, "-m", "pipeline.cli", "--home", str(home.root), "status", "--json"]
     buffered = {key: value for key, value in os.environ.items() if key != "PYTHONUNBUFFERED"}
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=buffered) as process:
@@ -453,13 +454,13 @@ def test_doctor_measures_the_disk_that_runs_are_written_to(home: Home, small_dis
 def test_what_answers_at_once_imports_nothing_heavy(
     arguments: tuple[str, ...], job_file: JobFile, home: Home, tmp_path: Path
 ) -> None:
-    Queue(home).submit_all(main.load_all([job_file()], []))
+    Queue(home).submit_all(load_all([job_file()], []))
     code = """if True:
         import atexit, sys
         from pipeline.cli import main
         heavy = {"torch", "torchvision", "numpy", "sklearn", "matplotlib", "tensorboard", "PIL"}
         atexit.register(lambda: print("heavy:", sorted(heavy & set(sys.modules)), file=sys.stderr))
-        main()
+        main.main()
     """
     command = [sys.executable, "-c", code, "--home", str(home.root), *arguments]
     done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, timeout=60, check=False)

@@ -1,4 +1,4 @@
-"""The commands for workers: worker, up, down, health. `cli.py` adds them to its own."""
+"""The commands that start and stop what serves a home: worker, up, down, health."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from pipeline.cli.arguments import message, queue_of
-from pipeline.cli.terminal import TerminalDisplay
+from pipeline.cli.display import TerminalDisplay
 from pipeline.home.paths import Home
 from pipeline.queue import live_workers
 
@@ -83,6 +83,3 @@ def work(
         worker.queue.paths.stop_request(worker.name).unlink(missing_ok=True)
     if drain and worker.num_unsuccessful:
         raise typer.Exit(1)
-
-
-COMMANDS = (worker, up, down, health)
