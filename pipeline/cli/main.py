@@ -1,57 +1,35 @@
-"""The command line: its commands by name, and what becomes of errors.
+"""The console script: starts quickly, runs the command, and makes errors into messages and exit codes.
 
 Exit codes: 0 done; 1 the job or the command failed; 2 bad usage or an invalid job file; `submit --wait` adds 3 failed,
-4 cancelled, 5 timed out, 6 lost. Of the commands, only those that are asked for are loaded, and nothing that answers
-at once imports torch: `benchmarks/commands.py` measures what that takes.
+4 cancelled, 5 timed out, 6 lost. What answers at once takes at most twice the processor time of importing typer and
+Pydantic, which `benchmarks/commands.py` measures; so even typer is imported after the interpreter is set up for that.
 """
 
 from __future__ import annotations
 
-import importlib
+import gc
 import os
 import shlex
 import sys
-from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import NoReturn
 
-import typer
-
-import pipeline
-from pipeline.cli.arguments import message
 from pipeline.errors import PipelineError, SpecError
-from pipeline.home.paths import Home
-
-COMMANDS: Mapping[str, str] = {
-    "validate": "pipeline.cli.submission:validate",
-    "submit": "pipeline.cli.submission:submit",
-    "status": "pipeline.cli.overview:status",
-    "show": "pipeline.cli.overview:show",
-    "logs": "pipeline.cli.overview:logs",
-    "cancel": "pipeline.cli.control:cancel",
-    "retry": "pipeline.cli.control:retry",
-    "schema": "pipeline.cli.submission:schema",
-    "run": "pipeline.cli.foreground:train_in_foreground",
-    "doctor": "pipeline.cli.doctor:doctor",
-    "worker": "pipeline.cli.service:worker",
-    "up": "pipeline.cli.service:up",
-    "down": "pipeline.cli.service:down",
-    "health": "pipeline.cli.service:health",
-    "export": "pipeline.cli.results:export",
-    "compare": "pipeline.cli.results:compare",
-    "report": "pipeline.cli.results:report",
-    "predict": "pipeline.cli.results:predict",
-    "export-model": "pipeline.cli.results:export_model",
-}
-"""The function of each command, as `module:attribute`; its docstring and its arguments are the command's help."""
 
 WITH_THE_WORKER = ("torch", "torchvision", "sklearn")  # left out of the image of TensorBoard and command line
+FIRST_COLLECTION = 50_000  # objects; by Python's 700, a tenth of the time of `status` goes into looking at new modules
 
 
 def main() -> NoReturn:
-    """The console script. Errors that the program raises on purpose become a message and an exit code."""
+    """Runs the command that `sys.argv` names, and leaves with its exit code.
+
+    Errors that the program raises on purpose become a message.
+    """
     sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr] # a file name need not be text
+    gc.set_threshold(FIRST_COLLECTION)
+    os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "1")  # to look for some reads each installed distribution
     try:
+        from pipeline.cli.app import make_app
+
         make_app(sys.argv[1:])()
     except PipelineError as error:
         message(f"error: {error}" if not isinstance(error, SpecError) else str(error))
@@ -72,43 +50,8 @@ def main() -> NoReturn:
     sys.exit(0)
 
 
-def make_app(words: Sequence[str] = ()) -> typer.Typer:
-    """The application with the commands that are among the words of a command line; where none is, with all."""
-    app = typer.Typer(
-        name="pipeline",
-        help="Train image classifiers from job files: submit, walk away, look at TensorBoard.",
-        no_args_is_help=True,
-        add_completion=False,
-        rich_markup_mode=None,
-        pretty_exceptions_enable=False,
-    )
-    app.callback()(options)
-    for name in [name for name in COMMANDS if name in words] or COMMANDS:
-        module, _, attribute = COMMANDS[name].partition(":")
-        app.command(name)(getattr(importlib.import_module(module), attribute))
-    return app
-
-
-def _version(wanted: bool) -> None:
-    if wanted:
-        typer.echo(pipeline.__version__)
-        raise typer.Exit
-
-
-def options(
-    context: typer.Context,
-    home: Annotated[
-        Path | None,
-        typer.Option(
-            help="Folder of queue, runs and datasets; default: $PIPELINE_HOME, else ./var.", show_default=False
-        ),
-    ] = None,
-    version: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
-    ] = False,
-) -> None:
-    del version
-    context.obj = Home.find(home)
+def message(text: str) -> None:
+    print(text, file=sys.stderr)  # noqa: T201
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ from __future__ import annotations
 import importlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from pydantic import Field
 
@@ -22,8 +22,7 @@ def option(type_: Any, default: Any, description: str, **bounds: Any) -> tuple[A
     return (type_, Field(default, description=description, **bounds))
 
 
-@dataclass(frozen=True)
-class Facts:
+class Facts(NamedTuple):
     """What a section has to fit with in the rest of the file; None where it is not known or is itself wrong."""
 
     image_size: int | None = None  # pixels a side
@@ -40,8 +39,7 @@ FIELDS_OF_FACTS: Mapping[str, tuple[str, ...]] = {
 """The fields of a job file that each fact comes from."""
 
 
-@dataclass(frozen=True)
-class Rule:
+class Rule(NamedTuple):
     """Says what does not fit in a valid section, or None; asked only where the facts that it needs are known."""
 
     field: str  # of the section; the message is about it
@@ -51,8 +49,7 @@ class Rule:
     blames: str | None = None  # a field elsewhere that the message is about instead, from the top of the file
 
 
-@dataclass(frozen=True)
-class FieldConflict:
+class FieldConflict(NamedTuple):
     """Fields that are right by themselves and wrong together, all named from the top of the file."""
 
     field: str

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from typing import Any
 
 import yaml
@@ -26,13 +25,11 @@ _REFUSED = re.compile(r"[\x00-\x08\x0b-\x1f\x7f\ud800-\udfff]")  # control chara
 _WORDS: dict[str, Any] = {"": None, "~": None, "null": None, "true": True, "false": False}
 
 
-@dataclass
 class Node:
     """`value` is a scalar, a list of nodes, or a mapping of key to node; `key_line` is 0 where there is no key."""
 
-    line: int
-    value: Any
-    key_line: int = 0
+    def __init__(self, line: int, value: Any, key_line: int = 0) -> None:
+        self.line, self.value, self.key_line = line, value, key_line
 
     def plain(self) -> Any:
         if isinstance(self.value, dict):
@@ -98,23 +95,25 @@ def _refused(source: str, line: int, message: str) -> SpecError:
     return SpecError([Problem(source, line, "", message)])
 
 
-@dataclass
 class _Open:
     """A collection that is not closed yet, and the key that waits for its value."""
 
-    node: Node
-    key: str | None = None
-    key_line: int = 0
+    def __init__(self, node: Node) -> None:
+        self.node = node
+        self.key: str | None = None
+        self.key_line = 0
 
 
-@dataclass
 class _Builder:
-    source: str
-    root: Node | None = None
-    stack: list[_Open] = field(default_factory=list)
-    problems: list[Problem] = field(default_factory=list)
-    documents: int = 0
-    line: int = 1  # of the latest event
+    """Makes the tree of the parser's events."""
+
+    def __init__(self, source: str) -> None:
+        self.source = source
+        self.root: Node | None = None
+        self.stack: list[_Open] = []
+        self.problems: list[Problem] = []
+        self.documents = 0
+        self.line = 1  # of the latest event
 
     def feed(self, event: yaml.Event) -> None:
         self.line = line = event.start_mark.line + 1 if event.start_mark else 0

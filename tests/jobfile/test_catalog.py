@@ -76,7 +76,7 @@ def test_a_rule_is_about_options_of_its_own_entry_and_facts_that_there_are(group
     fields = {name for rule in entry.all_rules() for name in (rule.field, *rule.also)}
     assert fields <= {"name", *entry.options}, group
     facts = {name for rule in entry.all_rules() for name in rule.facts}
-    assert facts <= FIELDS_OF_FACTS.keys() <= set(Facts.__dataclass_fields__)
+    assert facts <= FIELDS_OF_FACTS.keys() <= set(Facts._fields)
 
 
 def test_reading_the_catalog_imports_no_torch() -> None:
