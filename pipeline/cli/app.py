@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperCommand, TyperGroup
 
 import pipeline
 from pipeline.home.paths import Home
@@ -36,6 +37,46 @@ COMMANDS: Mapping[str, str] = {
 """The function of each command, as `module:attribute`; its docstring and its arguments are the command's help."""
 
 
+CONVERSIONS: Mapping[Any, Callable[[Any], Any]] = {
+    str: str,
+    Path: Path,
+    list[str]: list,
+    list[Path]: lambda paths: [Path(path) for path in paths],
+}
+
+
+class QuickValue:
+    """Makes paths and text of what was typed, and leaves all else to typer, which would load Pydantic for these too."""
+
+    def coerce(self, value: Any, param: Any, ctx: Any) -> Any:
+        """As typer's: an option that was not given is None, or empty where it may be given again."""
+        if value is None:
+            return () if param.multiple or param.nargs == -1 else None
+        convert = CONVERSIONS.get(param.type_descriptor.annotation)
+        if convert is not None:
+            return convert(value)
+        param._runtime_param = None
+        return param.get_runtime_param().coerce(value, param=param, ctx=ctx)
+
+
+def with_quick_values(parameters: list[Any]) -> list[Any]:
+    """Where another version of typer does not look for this, its own conversion goes on as before."""
+    for parameter in parameters:
+        if getattr(parameter, "_runtime_param", None) is None:
+            parameter._runtime_param = QuickValue()
+    return parameters
+
+
+class QuickCommand(TyperCommand):
+    def get_params(self, ctx: Any) -> list[Any]:
+        return with_quick_values(super().get_params(ctx))
+
+
+class QuickGroup(TyperGroup):
+    def get_params(self, ctx: Any) -> list[Any]:
+        return with_quick_values(super().get_params(ctx))
+
+
 def make_app(words: Sequence[str] = ()) -> typer.Typer:
     """The application with the commands that are among the words of a command line; where none is, with all."""
     app = typer.Typer(
@@ -45,11 +86,12 @@ def make_app(words: Sequence[str] = ()) -> typer.Typer:
         add_completion=False,
         rich_markup_mode=None,
         pretty_exceptions_enable=False,
+        cls=QuickGroup,
     )
     app.callback()(options)
     for name in [name for name in COMMANDS if name in words] or COMMANDS:
         module, _, attribute = COMMANDS[name].partition(":")
-        app.command(name)(getattr(importlib.import_module(module), attribute))
+        app.command(name, cls=QuickCommand)(getattr(importlib.import_module(module), attribute))
     return app
 
 
