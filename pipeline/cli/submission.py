@@ -60,12 +60,12 @@ def schema(
     markdown: Annotated[bool, typer.Option("--markdown", help="Print the reference page instead, for people.")] = False,
 ) -> None:
     """Print the JSON Schema of job files, for editors."""
-    from pipeline.jobfile import reference, spec
+    from pipeline.jobfile import json_schema, reference
 
     if markdown:
         typer.echo(reference.markdown(), nl=False)
     else:
-        print_json(spec.json_schema())
+        print_json(json_schema.json_schema())
 
 
 def load_all(files: Sequence[Path], overrides: Sequence[str]) -> list[Spec]:

@@ -11,9 +11,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Annotated, Any, Literal
 
-from pydantic import Field
-
 from pipeline.jobfile.entries import Dataset, Entry, Facts, Model, Rule, option
+from pipeline.jobfile.fields import Bounds
 
 
 def _vgg_min_size(section: Any) -> int:
@@ -60,7 +59,7 @@ MODELS: dict[str, Model] = {
                 Literal[11, 13, 16, 19], 11, "Weight layers, as the columns A, B, D, E of the paper's Table 1."
             ),
             "widths": option(
-                tuple[Annotated[int, Field(ge=1, le=4096)] | Literal["M"], ...] | None,
+                tuple[Annotated[int, Bounds(ge=1, le=4096)] | Literal["M"], ...] | None,
                 None,
                 "Instead of a depth: the channels of each 3x3 convolution, M for a 2x2 max pooling.",
                 min_length=1,
@@ -121,7 +120,7 @@ AUGMENTATIONS: dict[str, Entry] = {
 _LR = "Learning rate at the schedule's peak."
 _DECAY = "Weight decay."
 _BETAS = option(
-    tuple[Annotated[float, Field(ge=0, lt=1)], Annotated[float, Field(ge=0, lt=1)]],
+    tuple[Annotated[float, Bounds(ge=0, lt=1)], Annotated[float, Bounds(ge=0, lt=1)]],
     (0.9, 0.999),
     "Decay rates of the two moment estimates.",
 )

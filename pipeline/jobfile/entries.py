@@ -12,14 +12,14 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from pydantic import Field
+from pipeline.jobfile.fields import Field
 
-Options = Mapping[str, tuple[Any, Any]]
+Options = Mapping[str, tuple[Any, Field]]
 
 
-def option(type_: Any, default: Any, description: str, **bounds: Any) -> tuple[Any, Any]:
-    """A field of a job file's section, as `pydantic.create_model` takes it. `...` as default: it must be given."""
-    return (type_, Field(default, description=description, **bounds))
+def option(type_: Any, default: Any, description: str, **bounds: Any) -> tuple[Any, Field]:
+    """A field of a job file's section. `...` as default: it must be given. bounds: as of `fields.field`."""
+    return (type_, Field(default, description, bounds))
 
 
 class Facts(NamedTuple):

@@ -156,7 +156,7 @@ def _section_at(path: Keys, plain: Any) -> type[Section]:
     section: type[Section] = Spec
     for depth, key in enumerate(path, start=1):
         if choice := _choice_of(path[:depth]):
-            section = choice.model(given(plain, (*path[:depth], "name")) or choice.default)
+            section = choice.section_class(given(plain, (*path[:depth], "name")) or choice.default)
         elif isinstance(key, str):
             annotation = section.model_fields[key].annotation
             section = annotation if isinstance(annotation, type) and issubclass(annotation, Section) else section
@@ -171,7 +171,7 @@ def _elsewhere(name: str) -> str | None:
             return ".".join((*path, name))
         for key, field in section.model_fields.items():
             if choice := NAMED_SECTIONS.get((*path, key)):
-                sections.append(((*path, key), choice.model(None)))
+                sections.append(((*path, key), choice.section_class(None)))
             elif isinstance(field.annotation, type) and issubclass(field.annotation, Section):
                 sections.append(((*path, key), field.annotation))
     return None

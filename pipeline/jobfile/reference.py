@@ -8,7 +8,7 @@ from typing import Any
 
 from pipeline.jobfile import catalog
 from pipeline.jobfile.entries import Entry
-from pipeline.jobfile.spec import json_schema
+from pipeline.jobfile.json_schema import json_schema
 
 _HEAD = """# Job files
 

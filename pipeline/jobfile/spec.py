@@ -1,4 +1,4 @@
-"""The job file as frozen Pydantic models: every field with its bounds, default and description.
+"""The job file as frozen sections: every field with its bounds, default and description.
 
 The sections `model`, `data`, `optimizer` and `schedule` and each of `augment` are chosen by `name`; their fields and
 the rules that these keep come from the catalog. The reference page and the JSON Schema are generated from what stands
@@ -8,14 +8,14 @@ here. Reading a file is the part of `reading.py`.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Literal
 
-from pydantic import Field, ValidationError, model_validator
-from pydantic_core import InitErrorDetails, PydanticCustomError
+from pydantic_core import InitErrorDetails, PydanticCustomError, ValidationError
 
 from pipeline.jobfile import catalog
 from pipeline.jobfile.entries import Facts, FieldConflict
-from pipeline.jobfile.sections import ChosenByName, Duration, NamedSection, Section, TextFormat
+from pipeline.jobfile.fields import Bounds, Duration, TextFormat, field
+from pipeline.jobfile.sections import ChosenByName, NamedSection, Section
 
 Name = Annotated[
     str, TextFormat(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}", "is not a name; use up to 64 letters, digits, - and _")
@@ -29,13 +29,13 @@ Keys = tuple[str | int, ...]
 
 
 class Data(NamedSection):
-    batch_size: int = Field(128, ge=1, le=65536, description="Images a training step sees at once.")
-    augment: tuple[Annotated[NamedSection, AUGMENTATION], ...] = Field(
+    batch_size: int = field(128, ge=1, le=65536, description="Images a training step sees at once.")
+    augment: tuple[Annotated[NamedSection, AUGMENTATION], ...] = field(
         (),
         max_length=16,
         description="Random changes of each training image, in this order: a name, or a name with its options.",
     )
-    image_size: int | None = Field(
+    image_size: int | None = field(
         None, ge=4, le=1024, description="Resize every image once to this many pixels a side; default: as they are."
     )
 
@@ -57,34 +57,30 @@ Auto = bool | Literal["auto"]
 
 
 class Train(Section):
-    epochs: int = Field(10, ge=1, le=100_000, description="Passes over the training set.")
-    seed: int = Field(0, ge=0, lt=2**63, description="Of the first weights, the order of images and all augmentation.")
-    deterministic: bool = Field(
+    epochs: int = field(10, ge=1, le=100_000, description="Passes over the training set.")
+    seed: int = field(0, ge=0, lt=2**63, description="Of the first weights, the order of images and all augmentation.")
+    deterministic: bool = field(
         False, description="Only deterministic kernels: on the CPU the same job gives the same weights, bit for bit."
     )
-    precision: Literal["auto", "fp32", "bf16", "fp16"] = Field(
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = field(
         "auto", description="Of the forward and backward pass; auto: bf16 where the device is fast at it."
     )
-    channels_last: Auto = Field("auto", description="Memory format of images and convolutions; auto: on.")
-    fused: Auto = Field("auto", description="Fused optimizer kernels; auto: where the device has them.")
-    compile: Auto = Field("auto", description="torch.compile the model; auto: off, which is faster for small jobs.")
-    optimizer: Annotated[NamedSection, OPTIMIZER] = Field(
-        {}, validate_default=True, description="How weights follow gradients."
-    )
-    schedule: Annotated[NamedSection, SCHEDULE] = Field(
-        {}, validate_default=True, description="The learning rate over time."
-    )
-    label_smoothing: float = Field(
+    channels_last: Auto = field("auto", description="Memory format of images and convolutions; auto: on.")
+    fused: Auto = field("auto", description="Fused optimizer kernels; auto: where the device has them.")
+    compile: Auto = field("auto", description="torch.compile the model; auto: off, which is faster for small jobs.")
+    optimizer: Annotated[NamedSection, OPTIMIZER] = field({}, description="How weights follow gradients.")
+    schedule: Annotated[NamedSection, SCHEDULE] = field({}, description="The learning rate over time.")
+    label_smoothing: float = field(
         0.0, ge=0, lt=1, description="Probability spread over the other classes in the loss."
     )
-    clip_grad_norm: float | None = Field(None, gt=0, description="Scale gradients down to this norm; default: never.")
-    accumulate: int = Field(1, ge=1, le=4096, description="Batches whose gradients are averaged for one step.")
-    checkpoint_every: Duration = Field(
+    clip_grad_norm: float | None = field(None, gt=0, description="Scale gradients down to this norm; default: never.")
+    accumulate: int = field(1, ge=1, le=4096, description="Batches whose gradients are averaged for one step.")
+    checkpoint_every: Duration = field(
         600, description="Longest time between two checkpoints; each epoch ends with one too."
     )
 
 
-Evaluations = bool | Annotated[int, Field(ge=1, le=100_000)] | Literal["auto", "end"]
+Evaluations = bool | Annotated[int, Bounds(ge=1, le=100_000)] | Literal["auto", "end"]
 """After which epochs; see `is_due`."""
 
 
@@ -106,48 +102,48 @@ _WHEN = (
 
 
 class Log(Section):
-    every: int = Field(
+    every: int = field(
         100, ge=1, le=1_000_000, description="Steps between two points of the training curves; one an epoch at least."
     )
-    histograms: Evaluations = Field(True, description=f"Histograms of every parameter and its gradient. {_WHEN}")
-    images: bool = Field(
+    histograms: Evaluations = field(True, description=f"Histograms of every parameter and its gradient. {_WHEN}")
+    images: bool = field(
         True, description="The first training batch as the network sees it, and training images as they are."
     )
-    graph: bool = Field(True, description="The network as a graph.")
-    figures: Evaluations = Field(
+    graph: bool = field(True, description="The network as a graph.")
+    figures: Evaluations = field(
         "auto", description="Predictions, confusion matrix and worst mistakes as images; as for `histograms`."
     )
-    pr_curves: Evaluations = Field("auto", description="A precision-recall curve a class; as for `histograms`.")
-    embeddings: Evaluations = Field(
+    pr_curves: Evaluations = field("auto", description="A precision-recall curve a class; as for `histograms`.")
+    embeddings: Evaluations = field(
         "end", description="250 held-out images for the projector, as pixels and features; as for `histograms`."
     )
-    profile: bool = Field(False, description="Record five early steps with PyTorch's profiler.")
+    profile: bool = field(False, description="Record five early steps with PyTorch's profiler.")
 
 
 class Resources(Section):
-    device: Device = Field("auto", description="auto, cpu, cuda or cuda:N; auto: a GPU where there is one.")
-    timeout: Duration | None = Field(None, description="Longest wall time of one attempt, as 90s, 5m, 1h30m, 2d.")
-    retries: int = Field(
+    device: Device = field("auto", description="auto, cpu, cuda or cuda:N; auto: a GPU where there is one.")
+    timeout: Duration | None = field(None, description="Longest wall time of one attempt, as 90s, 5m, 1h30m, 2d.")
+    retries: int = field(
         2, ge=0, le=100, description="How often the job is started again after an attempt that `retry_on` names."
     )
-    retry_on: tuple[Literal["lost", "failed", "timed_out"], ...] = Field(
+    retry_on: tuple[Literal["lost", "failed", "timed_out"], ...] = field(
         ("lost",),
         max_length=3,
         description="Ends of an attempt after which it is tried again; lost: its worker or process was killed.",
     )
-    priority: int = Field(0, ge=-1000, le=1000, description="Higher runs first; equals run in order of submission.")
+    priority: int = field(0, ge=-1000, le=1000, description="Higher runs first; equals run in order of submission.")
 
 
 class Spec(Section):
     """A job file of the pipeline: one image classifier, trained on one dataset."""
 
-    name: Name = Field(..., description="Letters, digits, - and _; the start of the job's id.")
-    description: str = Field("", max_length=10_000, description="For people.")
-    model: Annotated[NamedSection, MODEL] = Field(..., description="The network.")
-    data: Annotated[Data, DATA] = Field(..., description="The images.")
-    train: Train = Field(default_factory=Train, description="How it is trained.")
-    log: Log = Field(default_factory=Log, description="What TensorBoard gets.")
-    resources: Resources = Field(default_factory=Resources, description="Where it runs, how long, how often.")
+    name: Name = field(description="Letters, digits, - and _; the start of the job's id.")
+    description: str = field("", max_length=10_000, description="For people.")
+    model: Annotated[NamedSection, MODEL] = field(description="The network.")
+    data: Annotated[Data, DATA] = field(description="The images.")
+    train: Train = field({}, description="How it is trained.")
+    log: Log = field({}, description="What TensorBoard gets.")
+    resources: Resources = field({}, description="Where it runs, how long, how often.")
 
     @property
     def image_size(self) -> int | None:
@@ -163,13 +159,11 @@ class Spec(Section):
         yield "train.optimizer", self.train.optimizer
         yield "train.schedule", self.train.schedule
 
-    @model_validator(mode="after")
-    def fields_fit_together(self) -> Self:
+    def check(self) -> None:
         size = size_of_images(self.data.name, self.data.image_size)
         facts = Facts(*size, batch_size=self.data.batch_size, epochs=self.train.epochs)
         if conflicts := find_conflicts(self.named_sections(), facts):
             raise ValidationError.from_exception_data("Spec", [conflict_error(conflict) for conflict in conflicts])
-        return self
 
 
 def size_of_images(dataset: str, resized: int | None) -> tuple[int | None, str]:
@@ -197,9 +191,3 @@ def conflict_error(conflict: FieldConflict) -> InitErrorDetails:
 def split(field: str) -> Keys:
     """The keys that lead to a field: `data.augment.0`."""
     return tuple(int(part) if part.isdigit() else part for part in field.split("."))
-
-
-def json_schema() -> dict[str, Any]:
-    """The JSON Schema that editors check and complete job files by."""
-    schema = Spec.model_json_schema()
-    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}

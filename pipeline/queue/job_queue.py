@@ -150,7 +150,7 @@ class Queue:
         if self.is_cancel_requested(ticket.id):
             self.end_waiting(claim)
             return None
-        from pydantic import ValidationError
+        from pydantic_core import ValidationError
 
         try:
             ticket.validated()

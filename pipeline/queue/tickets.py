@@ -69,7 +69,7 @@ class Ticket:
     @property
     def resources(self) -> Resources:
         """Of the spec; the defaults where this version of the program does not take it any more."""
-        from pydantic import ValidationError
+        from pydantic_core import ValidationError
 
         from pipeline.jobfile.spec import Resources
 

@@ -15,11 +15,11 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from pipeline.cli import main
+from pipeline.cli.app import make_app
 from pipeline.cli.submission import load_all
 from pipeline.home.paths import Home
 from pipeline.home.records import Result
-from pipeline.jobfile.spec import json_schema
+from pipeline.jobfile.json_schema import json_schema
 from pipeline.queue import checks
 from pipeline.queue.job_queue import Queue
 from pipeline.queue.tickets import Ticket
@@ -27,7 +27,7 @@ from pipeline.queue.tickets import Ticket
 Pipeline = Callable[..., subprocess.CompletedProcess[str]]
 JobFile = Callable[..., Path]
 
-COMMANDS = {str(c.name): c.callback for c in main.make_app().registered_commands if c.callback}
+COMMANDS = {str(c.name): c.callback for c in make_app().registered_commands if c.callback}
 ID = re.compile(r"tiny-\d{8}T\d{12}Z-[0-9a-f]{6}")
 STATUS_FIELDS = {
     *("id", "name", "state", "priority", "attempt", "submitted_at", "started_at", "finished_at"),
@@ -66,10 +66,10 @@ def test_the_commands_are_those_of_the_contract() -> None:
 @pytest.mark.parametrize("name", COMMANDS)
 def test_every_command_explains_itself_and_all_its_options(name: str) -> None:
     assert COMMANDS[name].__doc__
-    command = typer.main.get_command(main.make_app()).commands[name]  # type: ignore[attr-defined]
+    command = typer.main.get_command(make_app()).commands[name]  # type: ignore[attr-defined]
     assert [parameter.name for parameter in command.params if not parameter.help] == []
 
-    shown = CliRunner().invoke(main.make_app(), [name, "--help"])
+    shown = CliRunner().invoke(make_app(), [name, "--help"])
     assert shown.exit_code == 0
     assert " ".join(str(COMMANDS[name].__doc__).split()) in " ".join(shown.stdout.split())
 

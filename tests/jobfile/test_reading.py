@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 
 from pipeline.errors import PipelineError, SpecError, UsageError
 from pipeline.jobfile import catalog, reading, yamltree
-from pipeline.jobfile.spec import Spec, json_schema
+from pipeline.jobfile.json_schema import json_schema
+from pipeline.jobfile.spec import Spec
 
 MINIMAL = "name: tiny\nmodel: {name: net}\ndata: {name: mnist}\n"
 JOBS = Path(__file__).parents[2] / "jobs"
