@@ -26,7 +26,6 @@ def main() -> NoReturn:
     """
     sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr] # a file name need not be text
     gc.set_threshold(FIRST_COLLECTION)
-    os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "1")  # to look for some reads each installed distribution
     try:
         from pipeline.cli.app import make_app
 

@@ -36,13 +36,13 @@ def submit(
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print the ids and nothing else.")] = False,
 ) -> None:
     """Put jobs into the queue and print their ids. Nothing is submitted if one of the files is wrong."""
-    from pipeline.queue import views
-
     changes = list(overrides or []) + ([] if priority is None else [f"resources.priority={priority}"])
     queue = queue_of(context)
     specs = load_all(files, changes)
     warn_of_missing_folders(specs, queue.home)
     ids = queue.submit_all(specs)
+    if as_json or wait:
+        from pipeline.queue import views
     if as_json and not wait:
         print_json([views.find(queue, job_id).to_json() for job_id in ids])
     elif not as_json:
