@@ -20,10 +20,12 @@ from pipeline.wording import table
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.text import Text
 
     from pipeline.queue.checks import Check
     from pipeline.queue.views import JobView
 
+GAP = 2  # blanks between two columns
 RECENT = 20  # ended jobs that a table shows
 TENSORBOARD_URL = "PIPELINE_TENSORBOARD_URL"  # environment variable: where a container serves it
 COLOURS: Mapping[str, str] = {
@@ -65,11 +67,11 @@ def command_to_look(home: Home) -> str:
     return f"{shlex.join([*words, 'up'])}, then open http://localhost:6006"
 
 
-def console() -> Console:
+def console(*, width: int | None = None) -> Console:
     """The terminal, as rich writes to it; NO_COLOR and TERM=dumb are heeded by rich itself."""
     from rich.console import Console
 
-    return Console(markup=False, emoji=False, highlight=False)
+    return Console(markup=False, emoji=False, highlight=False, width=width)
 
 
 def _row(job: JobView) -> tuple[str, ...]:
@@ -107,20 +109,31 @@ def _print_table(rows: Rows, header: Sequence[str] | None = None) -> None:
 
 
 def _print_on_terminal(rows: Rows, header: Sequence[str] | None) -> None:
-    """In colours; under a header the last column ends where the terminal does, and nothing else is ever cut."""
     from rich.cells import cell_len
-    from rich.table import Table
     from rich.text import Text
 
-    terminal, gap = console(), 2
-    widths = [
-        max(cell_len(cell) for cell in column) for column in zip(*rows, *([header] if header else []), strict=True)
-    ]
+    widths = [max(map(cell_len, column)) for column in zip(*rows, *([header] if header else []), strict=True)]
+    cells = [[Text(cell, style=COLOURS.get(cell, "")) for cell in row] for row in rows]
     if header:
-        widths[-1] = min(widths[-1], max(terminal.width - sum(widths[:-1]) - gap * (len(widths) - 1), len(header[-1])))
-    shown = Table(box=None, pad_edge=False, padding=(0, gap, 0, 0), show_header=bool(header), header_style="bold")
-    for name, width in zip(header or [""] * len(widths), widths, strict=True):
+        _print_under_header(cells, header, widths)
+        return
+    terminal = console()
+    for *labels, text in cells:
+        for label, width in zip(labels, widths, strict=False):
+            label.pad_right(width + GAP - label.cell_len)
+        terminal.print(Text().join([*labels, text]), soft_wrap=True)  # a path goes on below, and can be copied
+
+
+def _print_under_header(cells: Sequence[Sequence[Text]], header: Sequence[str], widths: list[int]) -> None:
+    """The last column ends where the terminal does; nothing else is ever cut."""
+    from rich.table import Table
+
+    *others, last = widths
+    room = console().width - sum(others) - GAP * len(others)
+    widths = [*others, min(last, max(room, len(header[-1])))]
+    shown = Table(box=None, pad_edge=False, padding=(0, GAP, 0, 0), header_style="bold")
+    for name, width in zip(header, widths, strict=True):
         shown.add_column(name, width=width, no_wrap=True, overflow="ellipsis")
-    for row in rows:
-        shown.add_row(*(Text(cell, style=COLOURS.get(cell, "")) for cell in row))
-    terminal.print(shown, width=sum(widths) + gap * (len(widths) - 1), crop=False)
+    for row in cells:
+        shown.add_row(*row)
+    console(width=sum(widths) + GAP * len(others)).print(shown)
