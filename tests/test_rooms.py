@@ -160,7 +160,7 @@ def when_loaded(tree: ast.Module) -> ast.Module:
 
 
 def test_the_command_line_loads_nothing_heavy() -> None:
-    """By reading; `test_cli.py` does it by running."""
+    """By reading; `tests/cli/test_main.py` does it by running."""
     left = [module for module in MODULES if room_of(module) == "cli"]  # the entry loads the commands by name
     reached = set(left)
     heavy = []
