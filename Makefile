@@ -165,9 +165,10 @@ else
 	@echo "nothing to prune without containers; remove runs that you do not need from $(or $(PIPELINE_HOME),./var)/runs" >&2
 endif
 
-bench: $(READY) ## Measure throughput and what logging costs: make bench BENCH_DATA=folder-with-cifar10-images
-	@$(VENV)/bin/python benchmarks/throughput.py $(if $(BENCH_DATA),--data "$(BENCH_DATA)"); throughput=$$?; echo; \
-	$(VENV)/bin/python benchmarks/logging_cost.py $(if $(BENCH_DATA),--data "$(BENCH_DATA)") && exit $$throughput
+bench: $(READY) ## Measure the commands, throughput and what logging costs: make bench BENCH_DATA=folder-with-cifar10-images
+	@$(VENV)/bin/python benchmarks/commands.py; commands=$$?; echo; \
+	$(VENV)/bin/python benchmarks/throughput.py $(if $(BENCH_DATA),--data "$(BENCH_DATA)"); throughput=$$?; echo; \
+	$(VENV)/bin/python benchmarks/logging_cost.py $(if $(BENCH_DATA),--data "$(BENCH_DATA)") && exit $$((commands | throughput))
 
 schema: $(READY) ## Write jobs/schema.json and docs/job-files.md anew, after a change of the catalog
 	@$(VENV)/bin/pipeline schema > jobs/schema.json

@@ -16,7 +16,7 @@ A message says what is wrong, where, and what to do about it.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 
 class PipelineError(Exception):
@@ -27,8 +27,7 @@ class UsageError(PipelineError):
     exit_code = 2
 
 
-@dataclass(frozen=True)
-class Problem:
+class Problem(NamedTuple):
     """One thing wrong with a job file: `file:line: field: message`. `line` counts from 1; 0 means no line."""
 
     source: str

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import json
 import re
 import shutil
@@ -33,6 +32,8 @@ def cut(text: str, length: int = 60) -> str:
 
 def nearest(wrong: str, names: Iterable[str], hint: str | None = None) -> str:
     """`; did you mean 'a'? (known: a, b)`; without the question where nothing is near, or with a hint in its place."""
+    import difflib  # here, for what is right needs no remedy
+
     known = sorted(set(names), key=lambda name: (int(name) if name.isdigit() else 0, name))
     if re.fullmatch("[0-9]{1,300}", wrong) and all(name.isdigit() for name in known):
         near = [min(known, key=lambda name: abs(int(name) - int(wrong)))]

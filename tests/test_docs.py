@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from pydantic import BaseModel
 
-from pipeline.cli import main
+from pipeline.cli import app
 from pipeline.jobfile import catalog, reference
 from pipeline.jobfile.spec import Data, Log, Resources, Spec, Train
 
@@ -31,7 +31,7 @@ def tracked_jobs() -> list[str]:
 TARGETS = re.findall(r"^([a-z]+):.*## (.+)$", (ROOT / "Makefile").read_text(), re.MULTILINE)
 JOBS = sorted(path.stem for path in (ROOT / "jobs").glob("*.yaml"))
 READY = [job for job in JOBS if not (tracked := tracked_jobs()) or job in tracked]  # the others are a user's own
-COMMANDS = sorted(c.name or c.callback.__name__ for c in main.app.registered_commands if c.callback)
+COMMANDS = sorted(app.COMMANDS)
 MODULES = sorted(
     str(path.relative_to(ROOT)) for path in (ROOT / "pipeline").rglob("*.py") if path.name != "__init__.py"
 )  # of which a network that somebody adds to models/ need not be named: the catalog does

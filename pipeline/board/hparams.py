@@ -11,10 +11,10 @@ import types
 import typing
 from collections.abc import Iterator
 
-from pydantic import BaseModel
 from torch.utils.tensorboard.summary import hparams
 
 from pipeline.board.writer import Board
+from pipeline.jobfile.sections import Section
 from pipeline.jobfile.spec import Spec
 
 SECTIONS = ("model", "data", "train")  # the others do not change what is learned
@@ -38,10 +38,10 @@ def flatten(spec: Spec) -> Iterator[tuple[str, float | str]]:
         yield from _flatten(name, getattr(spec, name))
 
 
-def _flatten(path: str, section: BaseModel) -> Iterator[tuple[str, float | str]]:
+def _flatten(path: str, section: Section) -> Iterator[tuple[str, float | str]]:
     for name, field in type(section).model_fields.items():
         value, key = getattr(section, name), f"{path}.{name}"
-        if isinstance(value, BaseModel):
+        if isinstance(value, Section):
             yield from _flatten(key, value)
         elif value is not None:
             yield key, float(value) if _is_number(field.annotation) else _as_text(value)
@@ -61,7 +61,7 @@ def _is_number(annotation: object) -> bool:
 def _as_text(value: object) -> str:
     if isinstance(value, tuple):
         return " ".join(_as_text(member) for member in value) or "none"
-    if isinstance(value, BaseModel):
+    if isinstance(value, Section):
         fields = type(value).model_fields
         options = {key: o for key, o in value.model_dump().items() if key != "name" and o != fields[key].default}
         return str(getattr(value, "name", "")) + (

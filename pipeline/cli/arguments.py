@@ -9,13 +9,15 @@ import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from pipeline.errors import UsageError
-from pipeline.home.paths import Home
-from pipeline.queue.job_queue import Queue
+
+if TYPE_CHECKING:
+    from pipeline.home.paths import Home
+    from pipeline.queue.job_queue import Queue
 
 Files = Annotated[list[Path], typer.Argument(metavar="FILE...", help="Job files.", show_default=False)]
 File = Annotated[Path, typer.Argument(metavar="FILE", help="A job file.", show_default=False)]
@@ -45,6 +47,8 @@ def print_lines(lines: Sequence[str]) -> None:
 
 def queue_of(context: typer.Context) -> Queue:
     """The queue of the home. Raises UsageError where no home can be."""
+    from pipeline.queue.job_queue import Queue  # what checks job files alone does without
+
     home: Home = context.obj
     nearest = next(path for path in (home.root, *home.root.parents) if os.access(path, os.F_OK))
     if not nearest.is_dir():
@@ -52,3 +56,8 @@ def queue_of(context: typer.Context) -> Queue:
     if not os.access(nearest, os.R_OK | os.X_OK):
         raise UsageError(f"{home.root}: cannot be a home: {nearest} cannot be read")
     return Queue(home)
+
+
+def hint_at_worker(queue: Queue) -> None:
+    if not queue.live_workers():
+        message("no worker is running: start one with `make up` or `make worker`")

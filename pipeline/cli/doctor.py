@@ -1,4 +1,4 @@
-"""Checks of a home and its machine, for `doctor` and for the worker's start: what is missing, and what to do."""
+"""The command `doctor`: checks of the home, the machine and the installation; what is missing, and what to do."""
 
 from __future__ import annotations
 
@@ -7,8 +7,23 @@ import platform
 import sys
 from typing import Literal
 
+import typer
+
+from pipeline.cli.arguments import Json, print_json
+from pipeline.cli.terminal import print_checks
 from pipeline.home.paths import Home
 from pipeline.queue.checks import Check, check_home
+
+
+def doctor(context: typer.Context, as_json: Json = False) -> None:
+    """Check the home, the machine and the installation."""
+    found = check_all(context.obj)
+    if as_json:
+        print_json([check.__dict__ for check in found])
+    else:
+        print_checks(found)
+    if any(check.verdict == "error" for check in found):
+        raise typer.Exit(1)
 
 
 def check_all(home: Home) -> list[Check]:

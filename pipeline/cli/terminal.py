@@ -1,123 +1,60 @@
-"""What a person sees in a terminal: tables, and the worker's log with a live line under it."""
+"""Tables for people: aligned text where a program may read it, with colours and the width in mind on a terminal.
+
+What a table says comes from job files and class names, so rich never looks for its markup in it. rich is loaded for a
+terminal alone: it takes as long as the rest of `status`.
+"""
 
 from __future__ import annotations
 
-import contextlib
 import os
 import shlex
-import shutil
 import sys
-import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from pipeline.home.ids import name_of
+from pipeline.board import tags
+from pipeline.cli.arguments import print_lines
 from pipeline.home.paths import Home, RunPaths
-from pipeline.home.records import Progress
-from pipeline.queue.views import JobView
-from pipeline.wording import in_words, table
+from pipeline.wording import table
 
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.text import Text
+
+    from pipeline.queue.checks import Check
+    from pipeline.queue.views import JobView
+
+GAP = 2  # blanks between two columns
 RECENT = 20  # ended jobs that a table shows
-LIVE_EVERY_S = 0.5
 TENSORBOARD_URL = "PIPELINE_TENSORBOARD_URL"  # environment variable: where a container serves it
+COLOURS: Mapping[str, str] = {
+    **{"pending": "yellow", "running": "cyan", "done": "green", "cancelled": "magenta"},
+    **dict.fromkeys(("failed", "invalid", "timed_out", "lost"), "red"),
+    **{"succeeded": "green", "ok": "green", "warning": "yellow", "error": "red"},
+}
+"""Of the states and outcomes of jobs, and the verdicts of checks."""
+
+Rows = Sequence[Sequence[str]]
 
 
-class TerminalDisplay:
-    """The worker's Display: lines as they come and, on a terminal, one that is overwritten with where each job is."""
-
-    def __init__(self) -> None:
-        self.is_terminal = sys.stdout.isatty()
-        self.live = ""
-        self.written_at = 0.0
-
-    def say(self, line: str) -> None:
-        self._write(f"worker: {line}")
-
-    def log_line(self, job_id: str, line: str) -> None:
-        self._write(f"{name_of(job_id)}: {line}")
-
-    def progress(self, jobs: list[tuple[str, Progress]]) -> None:
-        if not self.is_terminal or time.monotonic() - self.written_at < LIVE_EVERY_S:
-            return
-        self.written_at = time.monotonic()
-        self._clear()
-        self.live = "  |  ".join(f"{name_of(job_id)}: {live(progress)}" for job_id, progress in jobs)
-        sys.stdout.write(self.live[: shutil.get_terminal_size().columns - 1])
-        sys.stdout.flush()
-
-    def close(self) -> None:
-        self._clear()
-        self.live = ""
-
-    def _write(self, line: str) -> None:
-        """Nobody may be reading any more, or the disk may be full: the jobs matter more."""
-        with contextlib.suppress(OSError, UnicodeEncodeError):
-            self._clear()
-            sys.stdout.write(f"{line}\n")
-            sys.stdout.write(self.live[: shutil.get_terminal_size().columns - 1] if self.live else "")
-            sys.stdout.flush()
-
-    def _clear(self) -> None:
-        if self.live:
-            sys.stdout.write("\r\x1b[2K")
-
-
-def live(progress: Progress) -> str:
-    """Where a job is, in a line."""
-    if progress.note:
-        return progress.note
-    parts = [f"epoch {min(progress.epoch + 1, progress.epochs)}/{progress.epochs}"]
-    if progress.steps:
-        parts.append(f"{100 * progress.step / progress.steps:.0f} %")
-    for label, tag, scale, unit in (("loss", "train/loss", 1, ""), ("test accuracy", "test/accuracy", 100, " %")):
-        if tag in progress.metrics:
-            parts.append(f"{label} {progress.metrics[tag] * scale:.4g}{unit}")
-    if progress.images_per_second:
-        parts.append(f"{progress.images_per_second:,.0f} images/s")
-    if progress.time_left_s:
-        parts.append(f"{in_words(progress.time_left_s)} left")
-    return "  ".join(parts)
-
-
-def status_table(jobs: Sequence[JobView], *, all_ended: bool) -> list[str]:
-    """Lines; of the ended jobs only the latest ones, unless all are asked for."""
+def print_jobs(jobs: Sequence[JobView], *, all_ended: bool) -> None:
+    """A line a job; of the ended ones only the latest, unless all are asked for."""
     ended = [job for job in jobs if job.outcome is not None]
     hidden = 0 if all_ended else max(0, len(ended) - RECENT)
     shown = ended[hidden:] + [job for job in jobs if job.outcome is None]
-    rows = [("ID", "STATE", "EPOCH", "ACCURACY", "WHY"), *(_row(job) for job in shown)]
-    lines = table(rows)
-    return [f"... and {hidden:,} that ended earlier (--all shows them)", *lines] if hidden else lines
+    if hidden:
+        print_lines([f"... and {hidden:,} that ended earlier (--all shows them)"])
+    _print_table([_row(job) for job in shown], header=("ID", "STATE", "EPOCH", "ACCURACY", "WHY"))
 
 
-def _row(job: JobView) -> tuple[str, ...]:
-    accuracy = job.metrics.get("test/accuracy")
-    state = job.outcome or "failed" if job.state == "failed" else job.state
-    epoch = f"{job.epoch}/{job.epochs}" if job.epochs else ""
-    return job.id, state, epoch, "" if accuracy is None else f"{100 * accuracy:.2f} %", " ".join(job.why.split())
-
-
-def job_table(job: JobView, *, tensorboard: str) -> list[str]:
+def print_job(job: JobView, *, tensorboard: str) -> None:
     """One job, a line a fact."""
-    metrics = job.metrics
-    rows = [("job", job.id), ("state", job.state), ("outcome", job.outcome or "none yet"), ("why", job.why)]
-    for label, tag in (("test accuracy", "test/accuracy"), ("best test accuracy", "test/best_accuracy")):
-        if tag in metrics:
-            rows.append((label, f"{100 * metrics[tag]:.2f} %"))
-    for label, tag in (("test loss", "test/loss"), ("train loss", "train/loss")):
-        if tag in metrics:
-            rows.append((label, f"{metrics[tag]:.4f}"))
-    rows += [
-        ("epoch", f"{job.epoch} of {job.epochs}"),
-        ("step", str(job.step)),
-        ("attempt", str(job.attempt)),
-    ]
-    times = {"submitted": job.submitted_at, "started": job.started_at, "finished": job.finished_at}
-    rows += [(label, at) for label, at in times.items() if at]
-    run = RunPaths(Path(job.run_dir))
-    rows += [("run", str(run.root))]
-    rows += [("report", str(run.report))] if run.report.exists() else []
-    rows += [("TensorBoard", tensorboard)]
-    return table(rows)
+    _print_table([*_facts(job), ("TensorBoard", tensorboard)])
+
+
+def print_checks(checks: Sequence[Check]) -> None:
+    _print_table([(check.verdict, check.name, check.text) for check in checks])
 
 
 def command_to_look(home: Home) -> str:
@@ -128,3 +65,75 @@ def command_to_look(home: Home) -> str:
     words = [str(program.relative_to(Path.cwd())) if program.is_relative_to(Path.cwd()) else str(program)]
     words += [] if home == Home.find() else ["--home", str(home.root)]
     return f"{shlex.join([*words, 'up'])}, then open http://localhost:6006"
+
+
+def console(*, width: int | None = None) -> Console:
+    """The terminal, as rich writes to it; NO_COLOR and TERM=dumb are heeded by rich itself."""
+    from rich.console import Console
+
+    return Console(markup=False, emoji=False, highlight=False, width=width)
+
+
+def _row(job: JobView) -> tuple[str, ...]:
+    accuracy = job.metrics.get(tags.TEST_ACCURACY)
+    state = job.outcome or "failed" if job.state == "failed" else job.state
+    epoch = f"{job.epoch}/{job.epochs}" if job.epochs else ""
+    return job.id, state, epoch, "" if accuracy is None else f"{100 * accuracy:.2f} %", " ".join(job.why.split())
+
+
+def _facts(job: JobView) -> list[tuple[str, str]]:
+    """The train loss and accuracy are means over the latest epoch; of runs of before, over its last steps."""
+    metrics = job.metrics
+    rows = [("job", job.id), ("state", job.state), ("outcome", job.outcome or "none yet"), ("why", job.why)]
+    train_loss = tags.EPOCH_LOSS if tags.EPOCH_LOSS in metrics else tags.TRAIN_LOSS
+    train_accuracy = tags.EPOCH_ACCURACY if tags.EPOCH_ACCURACY in metrics else tags.TRAIN_ACCURACY
+    accuracies = {"test accuracy": tags.TEST_ACCURACY, "best test accuracy": tags.BEST_ACCURACY}
+    accuracies["train accuracy"] = train_accuracy
+    rows += [(label, f"{100 * metrics[tag]:.2f} %") for label, tag in accuracies.items() if tag in metrics]
+    losses = {"test loss": tags.TEST_LOSS, "train loss": train_loss}
+    rows += [(label, f"{metrics[tag]:.4f}") for label, tag in losses.items() if tag in metrics]
+    rows += [("epoch", f"{job.epoch} of {job.epochs}"), ("step", str(job.step)), ("attempt", str(job.attempt))]
+    times = {"submitted": job.submitted_at, "started": job.started_at, "finished": job.finished_at}
+    rows += [(label, at) for label, at in times.items() if at]
+    run = RunPaths(Path(job.run_dir))
+    rows += [("run", str(run.root))]
+    rows += [("report", str(run.report))] if run.report.exists() else []
+    return rows
+
+
+def _print_table(rows: Rows, header: Sequence[str] | None = None) -> None:
+    if sys.stdout.isatty():
+        _print_on_terminal(rows, header)
+    else:
+        print_lines(table([header, *rows] if header else rows))
+
+
+def _print_on_terminal(rows: Rows, header: Sequence[str] | None) -> None:
+    from rich.cells import cell_len
+    from rich.text import Text
+
+    widths = [max(map(cell_len, column)) for column in zip(*rows, *([header] if header else []), strict=True)]
+    cells = [[Text(cell, style=COLOURS.get(cell, "")) for cell in row] for row in rows]
+    if header:
+        _print_under_header(cells, header, widths)
+        return
+    terminal = console()
+    for *labels, text in cells:
+        for label, width in zip(labels, widths, strict=False):
+            label.pad_right(width + GAP - label.cell_len)
+        terminal.print(Text().join([*labels, text]), soft_wrap=True)  # a path goes on below, and can be copied
+
+
+def _print_under_header(cells: Sequence[Sequence[Text]], header: Sequence[str], widths: list[int]) -> None:
+    """The last column ends where the terminal does; nothing else is ever cut."""
+    from rich.table import Table
+
+    *others, last = widths
+    room = console().width - sum(others) - GAP * len(others)
+    widths = [*others, min(last, max(room, len(header[-1])))]
+    shown = Table(box=None, pad_edge=False, padding=(0, GAP, 0, 0), header_style="bold")
+    for name, width in zip(header, widths, strict=True):
+        shown.add_column(name, width=width, no_wrap=True, overflow="ellipsis")
+    for row in cells:
+        shown.add_row(*row)
+    console(width=sum(widths) + GAP * len(others)).print(shown)

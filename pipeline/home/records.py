@@ -9,7 +9,6 @@ queue/jobs/<id>/result.json   End       the job's one recorded end
 from __future__ import annotations
 
 import dataclasses
-import functools
 import itertools
 import math
 import time
@@ -18,9 +17,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Self
 
-from pydantic import TypeAdapter
-
 from pipeline.home import durable
+from pipeline.home.typed import convert
 
 Outcome = Literal["succeeded", "failed", "invalid", "cancelled", "timed_out", "lost", "interrupted"]
 """How an attempt ended. `interrupted` was asked to stop and goes on later; it is the end of no job."""
@@ -51,7 +49,7 @@ class Record:
         if value is None:
             return None
         try:
-            record: Self = _adapter(cls).validate_python(value)  # type: ignore[arg-type] # a class has a hash
+            record: Self = convert(value, cls)
         except ValueError:
             return None
         return record
@@ -62,11 +60,6 @@ class Record:
 
     def to_json(self) -> dict[str, Any]:
         return dataclasses.asdict(self)  # type: ignore[call-overload,no-any-return]
-
-
-@functools.cache
-def _adapter(record: Any) -> TypeAdapter[Any]:
-    return TypeAdapter(record)
 
 
 def _finite(metrics: dict[str, float]) -> dict[str, float]:

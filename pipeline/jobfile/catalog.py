@@ -2,61 +2,50 @@
 
 To add a model, dataset, augmentation, optimizer or schedule, write one function or class and add one entry here.
 An entry's options become the fields of the job file's section, with these bounds, defaults and descriptions, and are
-passed to the code by name. Nothing here imports torch, so that a job file is checked in milliseconds.
+passed to the code by name; its rules say which of them do not go together. Nothing here imports torch, so that a job
+file is checked in milliseconds.
 """
 
 from __future__ import annotations
 
-import importlib
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable
 from typing import Annotated, Any, Literal
 
-from pydantic import Field
-
-Options = Mapping[str, tuple[Any, Any]]
-
-
-def option(type_: Any, default: Any, description: str, **bounds: Any) -> tuple[Any, Any]:
-    """A field of a job file's section, as `pydantic.create_model` takes it. `...` as default: it must be given."""
-    return (type_, Field(default, description=description, **bounds))
-
-
-@dataclass(frozen=True)
-class Entry:
-    code: str  # "module:attribute"
-    summary: str
-    options: Options = field(default_factory=dict)
-
-    def load(self) -> Any:
-        module, _, attribute = self.code.partition(":")
-        return getattr(importlib.import_module(module), attribute)
-
-
-@dataclass(frozen=True)
-class Model(Entry):
-    """Called with `num_classes`, `channels`, `image_size` and its options; gives an `nn.Module`."""
-
-    min_size: int | Callable[[Any], int] = 1  # pixels, or a function of the model's section
-    min_batch: int = 1  # 2 where it has batch norm over single values, which one image has no variance of
-
-    def smallest(self, section: Any) -> int:
-        """The smallest images that the model can take, in pixels a side."""
-        return self.min_size if isinstance(self.min_size, int) else self.min_size(section)
-
-
-@dataclass(frozen=True)
-class Dataset(Entry):
-    """Called with the datasets' folder and its options; gives a `pipeline.data.dataset.Found`."""
-
-    num_classes: int | None = None  # None: known when the images are read
-    channels: int = 3
-    size: int | None = None  # pixels; None: known when the images are read
+from pipeline.jobfile.entries import Dataset, Entry, Facts, Model, Rule, option
+from pipeline.jobfile.fields import Bounds
 
 
 def _vgg_min_size(section: Any) -> int:
     poolings = section.widths.count("M") if section.widths else 5
     return int(2**poolings)
+
+
+def _begins_with_a_convolution(section: Any, _: Facts) -> str | None:
+    if section.widths is None or isinstance(section.widths[0], int):
+        return None
+    return "must begin with a number of channels, as [64, M, 128, M]"
+
+
+def _is_no_larger_than_images(option: str) -> Callable[[Any, Facts], str | None]:
+    def complaint(section: Any, facts: Facts) -> str | None:
+        value = getattr(section, option)
+        if facts.image_size is None or value <= facts.image_size:
+            return None
+        return f"{value} is more than the images' {facts.image_size} pixels"
+
+    return complaint
+
+
+def _has_momentum(section: Any, _: Facts) -> str | None:
+    if not section.nesterov or section.momentum:
+        return None
+    return "needs a momentum above 0; set train.optimizer.momentum: 0.9"
+
+
+def _ends_before_training_does(section: Any, facts: Facts) -> str | None:
+    if facts.epochs is None or section.warmup_epochs <= facts.epochs:
+        return None
+    return f"{section.warmup_epochs:g} is longer than the whole training of {facts.epochs} epochs"
 
 
 MODELS: dict[str, Model] = {
@@ -70,7 +59,7 @@ MODELS: dict[str, Model] = {
                 Literal[11, 13, 16, 19], 11, "Weight layers, as the columns A, B, D, E of the paper's Table 1."
             ),
             "widths": option(
-                tuple[Annotated[int, Field(ge=1, le=4096)] | Literal["M"], ...] | None,
+                tuple[Annotated[int, Bounds(ge=1, le=4096)] | Literal["M"], ...] | None,
                 None,
                 "Instead of a depth: the channels of each 3x3 convolution, M for a 2x2 max pooling.",
                 min_length=1,
@@ -79,7 +68,9 @@ MODELS: dict[str, Model] = {
             "batch_norm": option(bool, False, "Batch norm after each convolution."),
             "dropout": option(float, 0.0, "Dropout before the classifier, as a probability.", ge=0, lt=1),
         },
+        rules=(Rule("widths", _begins_with_a_convolution),),
         min_size=_vgg_min_size,
+        min_size_options=("widths",),
     ),
 }
 
@@ -113,22 +104,23 @@ AUGMENTATIONS: dict[str, Entry] = {
         "pipeline.data.augment:crop",
         "pad with black, then crop at random",
         options={"padding": option(int, 4, "Pixels added on each side.", ge=1, le=64)},
+        rules=(Rule("padding", _is_no_larger_than_images("padding"), facts=("image_size",)),),
     ),
     "flip": Entry("pipeline.data.augment:flip", "mirror left and right, every second image"),
     "cutout": Entry(
         "pipeline.data.augment:cutout",
         "a square set to the mean colour (DeVries and Taylor, 2017)",
         options={"size": option(int, 8, "Side of the square in pixels.", ge=1, le=512)},
+        rules=(Rule("size", _is_no_larger_than_images("size"), facts=("image_size",)),),
     ),
 }
 
 _LR = "Learning rate at the schedule's peak."
 _DECAY = "Weight decay."
 _BETAS = option(
-    tuple[Annotated[float, Field(ge=0, lt=1)], Annotated[float, Field(ge=0, lt=1)]],
+    tuple[Annotated[float, Bounds(ge=0, lt=1)], Annotated[float, Bounds(ge=0, lt=1)]],
     (0.9, 0.999),
     "Decay rates of the two moment estimates.",
-    strict=False,  # a list is a tuple here too, behind the section's default name
 )
 
 OPTIMIZERS: dict[str, Entry] = {
@@ -141,6 +133,7 @@ OPTIMIZERS: dict[str, Entry] = {
             "weight_decay": option(float, 0.0, _DECAY, ge=0, le=1),
             "nesterov": option(bool, False, "Nesterov's momentum; needs momentum above 0."),
         },
+        rules=(Rule("nesterov", _has_momentum, also=("momentum",)),),
     ),
     "adam": Entry(
         "pipeline.training.optimizers:adam",
@@ -163,10 +156,14 @@ OPTIMIZERS: dict[str, Entry] = {
 }
 
 _WARMUP = option(float, 0.0, "Epochs over which the learning rate rises from 0.", ge=0, le=1000)
+_WARMUP_ENDS = Rule("warmup_epochs", _ends_before_training_does, facts=("epochs",))
 
 SCHEDULES: dict[str, Entry] = {
     "constant": Entry(
-        "pipeline.training.schedules:constant", "the same rate throughout", options={"warmup_epochs": _WARMUP}
+        "pipeline.training.schedules:constant",
+        "the same rate throughout",
+        options={"warmup_epochs": _WARMUP},
+        rules=(_WARMUP_ENDS,),
     ),
     "step": Entry(
         "pipeline.training.schedules:step_decay",
@@ -176,11 +173,13 @@ SCHEDULES: dict[str, Entry] = {
             "gamma": option(float, 0.5, "Factor of each decay.", gt=0, le=1),
             "warmup_epochs": _WARMUP,
         },
+        rules=(_WARMUP_ENDS,),
     ),
     "cosine": Entry(
         "pipeline.training.schedules:cosine",
         "half a cosine down to 0 (Loshchilov and Hutter, 2017)",
         options={"warmup_epochs": _WARMUP},
+        rules=(_WARMUP_ENDS,),
     ),
     "one_cycle": Entry(
         "pipeline.training.schedules:one_cycle",

@@ -2,27 +2,17 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Sequence
-from typing import Any, get_args
+from typing import Any
 
-from pydantic import BaseModel
 from pydantic_core import ErrorDetails
 
 from pipeline.jobfile import yamltree
-from pipeline.jobfile.spec import Spec
+from pipeline.jobfile.sections import ChosenByName, Section
+from pipeline.jobfile.spec import NAMED_SECTIONS, Keys, Spec
 from pipeline.wording import nearest, short
 
-Keys = tuple[str | int, ...]
-
-_NOUNS = {
-    "model": "a model",
-    "data": "a dataset",
-    "optimizer": "an optimizer",
-    "schedule": "a schedule",
-    "augment": "an augmentation",
-}
 _EXPECTED = {
     "bool_type": "true or false",
     "int_type": "a whole number",
@@ -46,15 +36,16 @@ def explain(details: Sequence[ErrorDetails], path: Keys, plain: Any) -> str:
     """Pydantic's errors at `path` of the file's plain data: one, or one a member of a union of plain types."""
     detail, value = details[0], given(plain, path)
     kind, context = detail["type"], detail.get("ctx", {})
-    if kind == "union_tag_invalid":
-        noun = _NOUNS[str(next(part for part in reversed(path[:-1]) if isinstance(part, str)))]
-        return f"{short(value)} is not {noun}{nearest(str(value), _quoted(context['expected_tags']))}"
+    if kind == "conflict":
+        return detail["msg"]
+    if kind == "unknown_name" and (choice := _choice_of(path)):
+        return f"{short(value)} is not {choice.noun}{nearest(str(value), choice.entries)}"
     if kind == "extra_forbidden":
         return _no_such_field(path, plain)
     if kind == "missing" and isinstance(value, list):
         return f"{short(value)} should have {int(details[-1]['loc'][-1]) + 1} items"
-    if kind in ("missing", "union_tag_not_found"):
-        return "is missing and has no default" + _names(path, plain)
+    if kind == "missing":
+        return "is missing and has no default" + _names(path)
     if kind in ("duration", "format"):
         return f"{short(value)} {detail['msg']}"
     if kind == "literal_error":
@@ -66,18 +57,19 @@ def explain(details: Sequence[ErrorDetails], path: Keys, plain: Any) -> str:
 
 
 def _no_such_field(path: Keys, plain: Any) -> str:
-    name, members = str(path[-1]), _sections(path[:-1], plain)
-    section = _chosen(members, given(plain, path[:-1]))
-    known, others = list(section.model_fields), [_name(m) for m in members if name in m.model_fields]
+    name, section, choice = str(path[-1]), _section_at(path[:-1], plain), _choice_of(path[:-1])
+    known = list(section.model_fields)
     top, _, rest = name.partition(".")
     hint = None
-    if others:
+    if choice and (others := choice.having(name)):
         hint = f"it belongs to {', '.join(others)}"
     elif rest and top in known:
         hint = f"write {top}: {{{rest}: ...}}"
     elif elsewhere := _elsewhere(name):
         hint = f"did you mean '{elsewhere}'?"
-    subject = f"{_name(section)!r} has" if len(members) > 1 else "there is"
+    chosen = given(plain, (*path[:-1], "name")) or (choice.default if choice else None)
+    is_chosen = choice and isinstance(chosen, str) and chosen in choice.entries
+    subject = f"{chosen!r} has" if is_chosen else "there is"
     return f"{subject} no such field{nearest(name, known, hint)}"
 
 
@@ -108,19 +100,17 @@ def _hint(kind: str, value: Any, path: Keys, plain: Any) -> str:
     elif kind == "tuple_type" and isinstance(value, (str, int, float)):
         remedy = f"[{value}]"
     elif kind.startswith(("model", "dict")):
-        if value not in [_name(member) for member in _sections(path, plain) if "name" in member.model_fields]:
-            return _names(path, plain)
+        choice = _choice_of(path)
+        if choice is None or not isinstance(value, str) or value not in choice.entries:
+            return _names(path)
         remedy = f"{{name: {value}}}"
     return f"; write {remedy}" if remedy else ""
 
 
 def _hint_for_nothing(kind: str, path: Keys, plain: Any) -> str:
     """For a field that is there with nothing after its colon."""
-    if not isinstance(path[-1], str):
-        return _names(path, plain)
-    section = _chosen(_sections(path[:-1], plain), given(plain, path[:-1]))
-    if section.model_fields[path[-1]].is_required():
-        return _names(path, plain)
+    if not isinstance(path[-1], str) or _section_at(path[:-1], plain).model_fields[path[-1]].is_required():
+        return _names(path)
     return '; write "" for empty text' if kind == "string_type" else "; leave it out for the default"
 
 
@@ -141,59 +131,47 @@ def given(plain: Any, path: Keys) -> Any:
     return plain
 
 
-def likely_name(path: Keys, plain: Any) -> str:
-    """What a wrong or missing name at `path` was perhaps meant to be."""
-    names = [_name(member) for member in _sections(path[:-1] if path[-1] == "name" else path, plain)]
-    return [*difflib.get_close_matches(str(given(plain, path)), names, n=1, cutoff=0.5), names[0]][0]
-
-
 def _quoted(text: str) -> list[str]:
     """The choices in Pydantic's enumeration: `'a', 'b' or 3`."""
     return [name or number for name, number in re.findall(r"'([^']*)'|\b(\d+)\b", text)]
 
 
-def _names(path: Keys, plain: Any) -> str:
+def _names(path: Keys) -> str:
     """The names that choose the section, where it is the section or its name that is missing."""
-    section = path[:-1] if path[-1] == "name" else path
-    members = _sections(section, plain)
-    if len(members) < 2:
+    choice, is_name = _choice_of(path), path[-1] == "name" and path != ("name",)
+    if choice is None:
         return ""
-    names = ", ".join(sorted(_name(member) for member in members))
-    return f"; choose one of {names}" + ("" if path[-1] == "name" else f", as {{name: {_name(members[0])}}}")
+    example = "" if is_name else f", as {{name: {next(iter(choice.entries))}}}"
+    return f"; choose one of {', '.join(sorted(choice.entries))}{example}"
+
+
+def _choice_of(path: Keys) -> ChosenByName | None:
+    """What chooses the section at `path`, which may be that of its name; None where it has no name."""
+    keys = tuple(key for key in path if isinstance(key, str))
+    return NAMED_SECTIONS.get(keys[:-1] if keys[-1:] == ("name",) else keys)
+
+
+def _section_at(path: Keys, plain: Any) -> type[Section]:
+    """The model of the section at `path`, by its name where it has one."""
+    section: type[Section] = Spec
+    for depth, key in enumerate(path, start=1):
+        if choice := _choice_of(path[:depth]):
+            section = choice.section_class(given(plain, (*path[:depth], "name")) or choice.default)
+        elif isinstance(key, str):
+            annotation = section.model_fields[key].annotation
+            section = annotation if isinstance(annotation, type) and issubclass(annotation, Section) else section
+    return section
 
 
 def _elsewhere(name: str) -> str | None:
     """Where a field of this name is, from the top of the file."""
-    seen: list[tuple[str, type[BaseModel]]] = [("", Spec)]
-    for prefix, model in seen:
-        if name in model.model_fields and name != "name":
-            return f"{prefix}{name}"
-        for key, field in model.model_fields.items():
-            seen += [(f"{prefix}{key}.", member) for member in _members(field.annotation)]
+    sections: list[tuple[tuple[str, ...], type[Section]]] = [((), Spec)]
+    for path, section in sections:
+        if name in section.model_fields and name != "name":
+            return ".".join((*path, name))
+        for key, field in section.model_fields.items():
+            if choice := NAMED_SECTIONS.get((*path, key)):
+                sections.append(((*path, key), choice.section_class(None)))
+            elif isinstance(field.annotation, type) and issubclass(field.annotation, Section):
+                sections.append(((*path, key), field.annotation))
     return None
-
-
-def _sections(path: Keys, plain: Any) -> list[type[BaseModel]]:
-    """The models that may stand at `path`; several where a `name` chooses."""
-    members: list[type[BaseModel]] = [Spec]
-    for depth, key in enumerate(path):
-        if isinstance(key, str):
-            model = _chosen(members, given(plain, path[:depth]))
-            members = _members(model.model_fields[key].annotation)
-    return members
-
-
-def _chosen(members: list[type[BaseModel]], section: Any) -> type[BaseModel]:
-    name = section.get("name") if isinstance(section, dict) else None
-    return next((m for m in members if len(members) > 1 and _name(m) == name), members[0])
-
-
-def _name(member: type[BaseModel]) -> str:
-    return str(get_args(member.model_fields["name"].annotation)[0])
-
-
-def _members(annotation: Any) -> list[type[BaseModel]]:
-    """The models in an annotation, through unions and tuples."""
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return [annotation]
-    return [member for argument in get_args(annotation) for member in _members(argument)]

@@ -7,7 +7,8 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from pipeline.jobfile import catalog
-from pipeline.jobfile.spec import json_schema
+from pipeline.jobfile.entries import Entry
+from pipeline.jobfile.json_schema import json_schema
 
 _HEAD = """# Job files
 
@@ -22,7 +23,7 @@ and tags are refused. Any field can be overridden when a job is submitted: `--se
 Durations are `90s`, `5m`, `1h30m`, `2d`, or a number of seconds.
 """
 
-_CHOICES: tuple[tuple[str, str, Mapping[str, catalog.Entry]], ...] = (
+_NAMED_SECTIONS: tuple[tuple[str, str, Mapping[str, Entry]], ...] = (
     ("model", "model", catalog.MODELS),
     ("data", "data", catalog.DATASETS),
     ("data.augment", "augment", catalog.AUGMENTATIONS),
@@ -37,12 +38,12 @@ def markdown() -> str:
     parts = [_HEAD, _section("The file", schema["properties"], schema.get("required", []))]
     for name in ("Train", "Log", "Resources"):
         parts.append(_section(f"`{name.lower()}`", definitions[name]["properties"], []))
-    for path, noun, entries in _CHOICES:
-        parts.append(_choice(path, noun, entries, definitions))
+    for path, noun, entries in _NAMED_SECTIONS:
+        parts.append(_named_section(path, noun, entries, definitions))
     return "\n".join(parts)
 
 
-def _choice(path: str, noun: str, entries: Mapping[str, catalog.Entry], definitions: Mapping[str, Any]) -> str:
+def _named_section(path: str, noun: str, entries: Mapping[str, Entry], definitions: Mapping[str, Any]) -> str:
     lines = [f"## `{path}`", ""]
     common = [key for key in definitions[f"{next(iter(entries))}_section"]["properties"] if key != "name"]
     common = [key for key in common if all(key not in entry.options for entry in entries.values())]

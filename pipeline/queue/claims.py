@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pipeline.home.lease import Lease
 from pipeline.home.records import Attempts, End
-from pipeline.jobfile.spec import Resources, Spec
 from pipeline.queue.tickets import Ticket
+
+if TYPE_CHECKING:
+    from pipeline.jobfile.spec import Resources, Spec
 
 
 @dataclass
@@ -28,6 +30,8 @@ class Claim:
     @property
     def resources(self) -> Resources:
         """Those of the spec; the defaults where this version of the program does not take it any more."""
+        from pipeline.jobfile.spec import Resources  # here: whoever looks at jobs does without
+
         return self.spec.resources if self.spec else Resources()
 
 

@@ -20,19 +20,20 @@ from collections.abc import Container, Iterable
 from dataclasses import dataclass, field
 from operator import itemgetter
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from pydantic import ValidationError
-
-from pipeline.errors import QueueError
+from pipeline.errors import QueueError, SpecError
 from pipeline.home import durable
 from pipeline.home.ids import age_key
 from pipeline.home.lease import Lease
 from pipeline.home.paths import Home
 from pipeline.home.records import FOLDER_OF, Attempts, End, Progress, Result, now
-from pipeline.jobfile.spec import Spec
 from pipeline.queue import back_off
 from pipeline.queue.claims import Claim, Ended, RecordExecutor, by_nobody
 from pipeline.queue.tickets import ForeignFile, Ticket, Tickets
+
+if TYPE_CHECKING:
+    from pipeline.jobfile.spec import Spec
 
 PASS_OVER_S = 10.0  # a job that the disk did not let this process take
 
@@ -140,8 +141,8 @@ class Queue:
             return self.end_waiting(claim)
         try:
             claim.spec = ticket.validated()
-        except ValidationError as error:
-            why = f"this version of the program does not take its spec: {error.errors(include_input=False)[0]['msg']}"
+        except SpecError as error:
+            why = error.problems[0].message
             return self.end(claim, Result(claim.attempts.number, "invalid", why))
         claim.attempts.begin(worker, executor(ticket.id))
         claim.attempts.write(self.paths.attempts(ticket.id))

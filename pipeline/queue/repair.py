@@ -10,9 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from pydantic import ValidationError
-
-from pipeline.errors import QueueError
+from pipeline.errors import QueueError, SpecError
 from pipeline.home import durable
 from pipeline.home.lease import Lease
 from pipeline.home.records import FOLDER_OF, End, Progress, Result, now
@@ -148,7 +146,7 @@ def _settle_abandoned(queue: Queue, job_id: str, lease: Lease) -> tuple[str | No
     if end := queue.follow_end(job_id, "running"):
         return queue.tickets.state(job_id), end
     claim = Claim(ticket, lease, queue.sound_attempts(job_id))
-    with contextlib.suppress(ValidationError):  # then it ends as invalid when it is claimed
+    with contextlib.suppress(SpecError):  # then it ends as invalid when it is claimed
         claim.spec = ticket.validated()
     run = queue.home.run(job_id)
     durable.remove_temporaries(queue.paths.job(job_id))

@@ -14,14 +14,16 @@ import secrets
 from collections.abc import Container
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from pipeline.errors import UsageError
+from pipeline.errors import Problem, SpecError, UsageError
 from pipeline.home import durable
 from pipeline.home.ids import ID, age_key, new_id
 from pipeline.home.paths import STATES, QueuePaths
 from pipeline.home.records import now
-from pipeline.jobfile.spec import Spec
+
+if TYPE_CHECKING:
+    from pipeline.jobfile.spec import Spec
 
 MAX_TICKET_BYTES = 1024 * 1024
 MAX_QUARANTINED_NAME = 150  # characters of a foreign file's name that are kept
@@ -61,8 +63,16 @@ class Ticket:
         return ticket
 
     def validated(self) -> Spec:
-        """The spec. Raises ValidationError where this version of the program does not take it any more."""
-        return Spec.model_validate_json(json.dumps(self.spec))
+        """The spec. Raises SpecError where this version of the program does not take it any more."""
+        from pydantic_core import ValidationError  # here: whoever looks at jobs does without, and answers sooner
+
+        from pipeline.jobfile.spec import Spec
+
+        try:
+            return Spec.model_validate_json(json.dumps(self.spec))
+        except ValidationError as error:
+            why = f"this version of the program does not take its spec: {error.errors(include_input=False)[0]['msg']}"
+            raise SpecError([Problem(self.id, 0, "", why)]) from None
 
 
 @dataclass(frozen=True)

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import inspect
+import json
 import subprocess
 import sys
 from types import MappingProxyType
-from typing import Any
 
 import pytest
-from pydantic import create_model
+from pydantic_core import SchemaValidator
 
 from pipeline.jobfile import catalog
+from pipeline.jobfile.entries import FIELDS_OF_FACTS, Facts
+from pipeline.jobfile.fields import schema_of
+from pipeline.jobfile.sections import CONFIG
 
 # What the program itself passes, by name, beside an entry's options.
 GIVEN = MappingProxyType(
@@ -57,17 +60,25 @@ def test_a_default_of_the_code_is_the_default_of_the_catalog(group: str, entry: 
 
 @pytest.mark.parametrize(("group", "entry"), ENTRIES)
 def test_every_default_is_within_its_own_bounds(group: str, entry: catalog.Entry) -> None:
-    fields: dict[str, Any] = dict(entry.options)
-    section = create_model(group, **fields)
-    optional = {name: field.default for name, field in section.model_fields.items() if not field.is_required()}
-    required = dict.fromkeys(set(section.model_fields) - set(optional), "given")
-    section.model_validate(optional | required)
+    assert entry in getattr(catalog, group).values()
+    for type_, field in entry.options.values():
+        if not field.is_required():
+            given = list(field.default) if isinstance(field.default, tuple) else field.default
+            SchemaValidator(schema_of(type_, **field.bounds), CONFIG).validate_json(json.dumps(given))
 
 
 @pytest.mark.parametrize(("group", "entry"), ENTRIES)
 def test_everything_is_described(group: str, entry: catalog.Entry) -> None:
     assert entry.summary, group
     assert [name for name, (_, field) in entry.options.items() if not field.description] == []
+
+
+@pytest.mark.parametrize(("group", "entry"), ENTRIES)
+def test_a_rule_is_about_options_of_its_own_entry_and_facts_that_there_are(group: str, entry: catalog.Entry) -> None:
+    fields = {name for rule in entry.all_rules() for name in (rule.field, *rule.also)}
+    assert fields <= {"name", *entry.options}, group
+    facts = {name for rule in entry.all_rules() for name in rule.facts}
+    assert facts <= FIELDS_OF_FACTS.keys() <= set(Facts._fields)
 
 
 def test_reading_the_catalog_imports_no_torch() -> None:

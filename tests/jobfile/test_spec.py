@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import copy
+import functools
 import json
+import operator
+import pickle
 from collections.abc import Iterator
 from typing import Any, get_args
 
 import pytest
-from pydantic import BaseModel, ValidationError
+from pydantic_core import ValidationError
 
 from pipeline.jobfile import catalog
-from pipeline.jobfile.spec import Choice, Spec, is_due
+from pipeline.jobfile.json_schema import json_schema
+from pipeline.jobfile.sections import CONFIG, NamedSection, Section
+from pipeline.jobfile.spec import NAMED_SECTIONS, Log, Spec, is_due
 
 SECTIONS = {
     "model": catalog.MODELS,
@@ -34,14 +40,14 @@ def spec_with(section: str, name: str) -> Spec:
     return Spec.model_validate_json(json.dumps(value))
 
 
-def chosen_in(spec: Spec, section: str) -> Choice:
+def chosen_in(spec: Spec, section: str) -> NamedSection:
     places: dict[str, Any] = {
         "model": spec.model,
         "data": spec.data,
         "optimizer": spec.train.optimizer,
         "schedule": spec.train.schedule,
     }
-    found: Choice = places.get(section) or spec.data.augment[0]
+    found: NamedSection = places.get(section) or spec.data.augment[0]
     return found
 
 
@@ -58,27 +64,39 @@ def test_every_entry_of_the_catalog_can_be_chosen_and_survives_a_round_trip(sect
     assert json.dumps(again.model_dump(mode="json")) == as_json
 
 
-def models(model: type[BaseModel] = Spec) -> Iterator[type[BaseModel]]:
-    """All models of the spec, each once for each place that it stands in."""
+def models() -> Iterator[type[Section]]:
+    """All models of the spec: of the plain sections, and one an entry of those that a name chooses."""
 
-    def inside(annotation: Any) -> Iterator[type[BaseModel]]:
-        if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-            yield from models(annotation)
-        else:
-            for argument in get_args(annotation):
-                yield from inside(argument)
+    def inside(annotation: Any) -> Iterator[type[Section]]:
+        if isinstance(annotation, type) and issubclass(annotation, Section):
+            yield annotation
+            annotation.fill_in_types()
+            for field in annotation.model_fields.values():
+                yield from inside(field.annotation)
+        for argument in get_args(annotation):
+            yield from inside(argument)
 
-    yield model
-    for field in model.model_fields.values():
-        yield from inside(field.annotation)
+    yield from inside(Spec)
+    for choice in NAMED_SECTIONS.values():
+        yield from map(choice.section_class, choice.entries)
 
 
-def test_every_section_is_frozen_closed_and_strict() -> None:
-    found = list(models())
-    assert len(found) > len(ENTRIES)
-    for model in found:
-        wanted = {"frozen": True, "extra": "forbid", "strict": True, "allow_inf_nan": False}
-        assert {key: model.model_config.get(key) for key in wanted} == wanted, model
+def test_every_section_is_there() -> None:
+    assert len(list(models())) > len(ENTRIES)
+    assert {choice.entries[name].summary for choice in NAMED_SECTIONS.values() for name in choice.entries} <= {
+        model.__doc__ for model in models()
+    }
+
+
+@pytest.mark.parametrize("section", ["train", "train.optimizer", "data", "log", "resources"])
+def test_a_section_is_closed_and_strict(section: str) -> None:
+    """No field that there is not, no text for a number, no number for text; `nan` is none."""
+    for change in ({"zzz": 1}, {"name": 3}):
+        value = spec_with("optimizer", "sgd").model_dump(mode="json")
+        functools.reduce(operator.getitem, section.split("."), value).update(change)
+        with pytest.raises(ValidationError):
+            Spec.model_validate_json(json.dumps(value))
+    assert CONFIG == {"strict": True, "allow_inf_nan": False, "extra_fields_behavior": "forbid"}
 
 
 def test_every_field_of_a_section_is_described() -> None:
@@ -111,7 +129,7 @@ def test_every_number_and_list_has_a_bound() -> None:
             for key, value in schema.items():
                 look(value, f"{where}.{key}")
 
-    look(Spec.model_json_schema(), "")
+    look(json_schema(), "")
     assert unbounded == []
 
 
@@ -124,8 +142,42 @@ def test_a_spec_cannot_be_changed(attribute: str, value: Any) -> None:
     *parents, last = attribute.split(".")
     for parent in parents:
         target = getattr(target, parent)
-    with pytest.raises(ValidationError, match="frozen"):
+    with pytest.raises(AttributeError, match="frozen"):
         setattr(target, last, value)
+
+
+def test_a_frozen_spec_is_held_to_the_same_rules_as_a_job_file() -> None:
+    """What a ticket or a run holds is read without `reading`; each conflict is an error at its own field."""
+    value = spec_with("optimizer", "sgd").model_dump(mode="json")
+    value["train"]["optimizer"] |= {"nesterov": True, "momentum": 0.0}
+    value["data"] |= {"batch_size": 1}
+    with pytest.raises(ValidationError) as caught:
+        Spec.model_validate_json(json.dumps(value))
+    assert {error["loc"] for error in caught.value.errors()} == {
+        *{("train", "optimizer", "nesterov"), ("data", "batch_size")},
+    }
+    assert "needs a momentum above 0" in str(caught.value)
+
+
+def test_widths_stand_beside_a_depth_as_a_frozen_spec_has_them() -> None:
+    value = spec_with("model", "vgg").model_dump(mode="json")
+    value["model"]["widths"] = [8, "M", 16]
+    assert value["model"]["depth"] == 11
+    assert Spec.model_validate_json(json.dumps(value)).model.options()["widths"] == (8, "M", 16)
+
+
+def test_a_section_can_be_made_copied_compared_and_told() -> None:
+    log = Log(every=3)
+    assert (log.every, log.histograms) == (3, True)
+    assert log.model_copy(update={"every": 4}) == Log(every=4) != log
+    assert hash(Log(every=3)) == hash(log)
+    assert copy.deepcopy(log) == pickle.loads(pickle.dumps(log)) == log
+    assert repr(log).startswith("Log(every=3, histograms=True, ")
+    with pytest.raises(ValidationError, match="every"):
+        Log(every=0)
+    made = Spec.model_validate({"name": "x", "model": {"name": "net"}, "data": {"name": "mnist"}, "log": log})
+    assert made.log == log
+    assert Spec.model_validate_json(made.model_dump_json()) == made
 
 
 def test_defaults_are_not_shared_between_two_jobs() -> None:

@@ -285,7 +285,8 @@ def test_a_table_needs_neither_torch_nor_matplotlib(home: Home) -> None:
     make_run(home, "a", {"test/accuracy": [0.1]})
     make_run(home, "b", {"test/accuracy": [0.1]})
     loaded = (
-        "import sys; from pipeline.cli import main; main.app(sys.argv[1:], standalone_mode=False); print(*sys.modules)"
+        "import sys; from pipeline.cli.app import make_app; "
+        "make_app()(sys.argv[1:], standalone_mode=False); print(*sys.modules)"
     )
     command = [sys.executable, "-c", loaded, "--home", str(home.root), "compare", "a", "b"]
     modules = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True).stdout.split()

@@ -1,6 +1,6 @@
-"""The commands for runs that there are: export, compare, report, predict, export-model.
+"""The commands for what runs left: export, compare, report, predict, export-model.
 
-`cli.py` adds them to its own. Each is parsing and printing only, and loads what it needs when it is called.
+Each is parsing and printing only, and loads what it needs when it is called.
 """
 
 from __future__ import annotations
@@ -139,6 +139,3 @@ def export_model(
     checked = exporter.export(classifier.load(run, checkpoint), format_, path)
     typer.echo(path)
     message(f"checked: {checked}")
-
-
-COMMANDS = (export, compare, report, predict, export_model)

@@ -1,7 +1,8 @@
-"""The commands for workers: worker, up, down, health. `cli.py` adds them to its own."""
+"""The commands that start and stop what serves a home: worker, up, down, health."""
 
 from __future__ import annotations
 
+import contextlib
 import signal
 from collections.abc import Callable
 from typing import Annotated
@@ -9,7 +10,7 @@ from typing import Annotated
 import typer
 
 from pipeline.cli.arguments import message, queue_of
-from pipeline.cli.terminal import TerminalDisplay
+from pipeline.cli.display import TerminalDisplay
 from pipeline.home.paths import Home
 from pipeline.queue import live_workers
 
@@ -71,6 +72,7 @@ def work(
     from pipeline.stop import Stop, listen
     from pipeline.worker.worker import Worker
 
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # whoever ignores it, as some launchers do, never sees a child end
     display, stop = TerminalDisplay(), Stop()
     worker = Worker(home, display, slots=slots, drain=drain, stop=stop, on_tick=on_tick)
     message(f"worker: serves {home.root}; Ctrl-C stops it, and its jobs go on later")
@@ -80,9 +82,7 @@ def work(
     finally:
         display.close()
         at_end()
-        worker.queue.paths.stop_request(worker.name).unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            worker.queue.paths.stop_request(worker.name).unlink()
     if drain and worker.num_unsuccessful:
         raise typer.Exit(1)
-
-
-COMMANDS = (worker, up, down, health)

@@ -1,0 +1,94 @@
+"""What a worker shows: its lines as they come and, on a terminal, one under them with where each job is."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+import time
+from typing import TYPE_CHECKING
+
+from pipeline.board import tags
+from pipeline.cli.terminal import console
+from pipeline.home.ids import name_of
+from pipeline.home.records import Progress
+from pipeline.wording import in_words
+
+if TYPE_CHECKING:
+    from rich.live import Live
+
+LIVE_EVERY_S = 0.5
+
+
+class TerminalDisplay:
+    """The worker's Display. Nobody may be reading any more, or the disk may be full: the jobs matter more."""
+
+    def __init__(self) -> None:
+        self.live = _live_line() if sys.stdout.isatty() else None
+        self.updated_at = 0.0
+
+    def say(self, line: str) -> None:
+        self._write(f"worker: {line}")
+
+    def log_line(self, job_id: str, line: str) -> None:
+        self._write(f"{name_of(job_id)}: {line}")
+
+    def progress(self, jobs: list[tuple[str, Progress]]) -> None:
+        """Says where each job is, in the live line; from time to time, however often this is called."""
+        if self.live is None or time.monotonic() - self.updated_at < LIVE_EVERY_S:
+            return
+        self.updated_at = time.monotonic()
+        self._update("  |  ".join(f"{name_of(job_id)}: {describe(progress)}" for job_id, progress in jobs))
+
+    def close(self) -> None:
+        with contextlib.suppress(OSError):
+            if self.live is not None:
+                self.live.stop()
+
+    def _update(self, text: str) -> None:
+        from rich.text import Text
+
+        assert self.live is not None
+        try:
+            self.live.start()
+            self.live.update(Text(text, no_wrap=True, overflow="ellipsis"), refresh=True)
+        except OSError:
+            self.live = None  # the terminal is gone, and rich keeps what it could not write
+
+    def _write(self, line: str) -> None:
+        if self.live is None or not self.live.is_started:
+            with contextlib.suppress(OSError):
+                sys.stdout.write(f"{line}\n")
+                sys.stdout.flush()
+            return
+        try:
+            self.live.console.print(line, soft_wrap=True)
+        except OSError:
+            self.live = None
+
+
+def _live_line() -> Live | None:
+    """A line that is written over; None on a terminal that cannot, as TERM=dumb says."""
+    from rich.live import Live
+
+    terminal = console()
+    if terminal.is_dumb_terminal:
+        return None
+    return Live(console=terminal, auto_refresh=False, transient=True, redirect_stdout=False, redirect_stderr=False)
+
+
+def describe(progress: Progress) -> str:
+    """Where a job is, in a line."""
+    if progress.note:
+        return progress.note
+    parts = [f"epoch {min(progress.epoch + 1, progress.epochs)}/{progress.epochs}"]
+    if progress.steps:
+        parts.append(f"{100 * progress.step / progress.steps:.0f} %")
+    if tags.TRAIN_LOSS in progress.metrics:
+        parts.append(f"loss {progress.metrics[tags.TRAIN_LOSS]:.4g}")
+    if tags.TEST_ACCURACY in progress.metrics:
+        parts.append(f"test accuracy {100 * progress.metrics[tags.TEST_ACCURACY]:.4g} %")
+    if progress.images_per_second:
+        parts.append(f"{progress.images_per_second:,.0f} images/s")
+    if progress.time_left_s:
+        parts.append(f"{in_words(progress.time_left_s)} left")
+    return "  ".join(parts)

@@ -1,0 +1,71 @@
+"""The commands that look at jobs and change nothing: status, show, logs."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+import typer
+
+from pipeline.cli.arguments import Id, Json, hint_at_worker, message, print_json, queue_of
+from pipeline.cli.terminal import command_to_look, print_job, print_jobs
+from pipeline.queue import views
+
+State = Literal["pending", "running", "done", "failed", "cancelled"]
+
+
+def status(
+    context: typer.Context,
+    state: Annotated[State | None, typer.Option(help="Only jobs in this state.", show_default=False)] = None,
+    everything: Annotated[bool, typer.Option("--all", help="Show all ended jobs, not only the latest.")] = False,
+    as_json: Json = False,
+) -> None:
+    """List the jobs."""
+    queue = queue_of(context)
+    jobs = views.jobs(queue, state)
+    if as_json:
+        print_json([job.to_json() for job in jobs])
+        return
+    if not jobs:
+        message(
+            f"no jobs{f' are {state}' if state else ''} in {queue.home.root}; submit one with `make submit JOB=digits`"
+        )
+    else:
+        print_jobs(jobs, all_ended=everything)
+    for file in queue.foreign():
+        message(f"not a ticket, the next worker puts it into quarantine: {file}")
+    for line in queue.tickets.quarantined():
+        message(f"in quarantine: {line}")
+    if any(job.state == "pending" for job in jobs):
+        hint_at_worker(queue)
+
+
+def show(context: typer.Context, job_id: Id, as_json: Json = False) -> None:
+    """Show one job: its end, its figures, where its run lies and how to look at it."""
+    queue = queue_of(context)
+    job = views.find(queue, job_id)
+    if as_json:
+        print_json(job.to_json())
+        return
+    print_job(job, tensorboard=command_to_look(queue.home))
+
+
+def logs(
+    context: typer.Context,
+    job_id: Id,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until the job has ended.")] = False,
+) -> None:
+    """Print a job's log, all attempts of it."""
+    queue = queue_of(context)
+    job = views.find(queue, job_id)
+    if follow and job.state == "pending":
+        hint_at_worker(queue)
+    log = views.Log(queue.home.run(job.id))
+    for latest in views.changes(queue, job.id):
+        typer.echo(log.read_more(), nl=False)
+        job = latest
+        if not follow:
+            break
+    typer.echo(log.read_more(), nl=False)  # what was written before its end was
+    if not log.positions:
+        reason = "its run folder was removed" if job.outcome else f"it is {job.state}"
+        message(f"{job.id}: there is no log: {reason}")

@@ -1,0 +1,101 @@
+"""The commands for job files: validate, submit, schema."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from pipeline.cli.arguments import Files, Json, Overrides, hint_at_worker, message, print_json, print_lines, queue_of
+from pipeline.errors import SpecError
+from pipeline.home.paths import Home, find_data
+from pipeline.jobfile import reading
+
+if TYPE_CHECKING:
+    from pipeline.jobfile.spec import Spec
+    from pipeline.queue.job_queue import Queue
+    from pipeline.queue.views import JobView
+
+
+def validate(files: Files, overrides: Overrides = None) -> None:
+    """Check job files and print every problem, by line."""
+    load_all(files, overrides or [])
+    for path in files:
+        typer.echo(f"{path}: ok")
+
+
+def submit(
+    context: typer.Context,
+    files: Files,
+    overrides: Overrides = None,
+    priority: Annotated[int | None, typer.Option(help="Higher runs first; overrides resources.priority.")] = None,
+    wait: Annotated[bool, typer.Option("--wait", help="Wait for the end; the exit code tells it.")] = False,
+    as_json: Json = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print the ids and nothing else.")] = False,
+) -> None:
+    """Put jobs into the queue and print their ids. Nothing is submitted if one of the files is wrong."""
+    changes = list(overrides or []) + ([] if priority is None else [f"resources.priority={priority}"])
+    queue = queue_of(context)
+    specs = load_all(files, changes)
+    warn_of_missing_folders(specs, queue.home)
+    ids = queue.submit_all(specs)
+    if as_json or wait:
+        from pipeline.queue import views
+    if as_json and not wait:
+        print_json([views.find(queue, job_id).to_json() for job_id in ids])
+    elif not as_json:
+        print_lines(ids)
+    if not quiet:
+        hint_at_worker(queue)
+    if wait:
+        ends = wait_for(queue, ids)
+        if as_json:
+            print_json([end.to_json() for end in ends])
+        raise typer.Exit(max(views.EXIT_CODES[str(end.outcome)] for end in ends))
+
+
+def schema(
+    markdown: Annotated[bool, typer.Option("--markdown", help="Print the reference page instead, for people.")] = False,
+) -> None:
+    """Print the JSON Schema of job files, for editors."""
+    from pipeline.jobfile import json_schema, reference
+
+    if markdown:
+        typer.echo(reference.markdown(), nl=False)
+    else:
+        print_json(json_schema.json_schema())
+
+
+def load_all(files: Sequence[Path], overrides: Sequence[str]) -> list[Spec]:
+    """All specs. Raises SpecError with the problems of all files."""
+    specs, problems = [], []
+    for path in files:
+        try:
+            specs.append(reading.load(path, overrides))
+        except SpecError as error:
+            problems += error.problems
+    if problems:
+        raise SpecError(list(dict.fromkeys(problems)))  # an override may be wrong in each file
+    return specs
+
+
+def warn_of_missing_folders(specs: Sequence[Spec], home: Home) -> None:
+    for spec in specs:
+        path = spec.data.options().get("path")
+        if path is not None and not (folder := find_data(home.datasets, Path(path).expanduser())).is_dir():
+            message(f"warning: {spec.name}: there is no folder {folder} (yet)")
+
+
+def wait_for(queue: Queue, ids: Sequence[str]) -> list[JobView]:
+    """The ends of all the jobs, each told as it is reached."""
+    from pipeline.queue import views
+
+    ends = []
+    for job_id in ids:
+        for view in views.changes(queue, job_id):
+            last = view
+        message(f"{job_id}: {last.outcome}: {last.why}")
+        ends.append(last)
+    return ends

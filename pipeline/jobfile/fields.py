@@ -1,0 +1,149 @@
+"""Fields of a job file's sections: what may stand in one, by its Python type, its bounds and what it is annotated with.
+
+Pydantic's core validates them. The part of Pydantic that is written in Python, its `BaseModel`, does the same from the
+same declarations, and importing it takes longer than all else that `pipeline submit` does (`benchmarks/commands.py`).
+"""
+
+from __future__ import annotations
+
+import re
+import types
+from typing import Annotated, Any, Literal, Protocol, Union, get_args, get_origin
+
+from pydantic_core import CoreSchema, PydanticCustomError, core_schema
+
+JsonSchema = dict[str, Any]
+
+
+class Field:
+    """A field as it is declared. A default of `...` says that it must be given."""
+
+    def __init__(self, default: Any, description: str, bounds: dict[str, Any]) -> None:
+        self.default, self.description, self.bounds = default, description, bounds
+        self.annotation: Any = None  # its type, which the section that it belongs to fills in
+
+    def is_required(self) -> bool:
+        return self.default is ...
+
+    def schema(self) -> CoreSchema:
+        """The default is validated too where it is the `{}` of a section, which makes it a section of defaults."""
+        schema = schema_of(self.annotation, **self.bounds)
+        if self.is_required():
+            return schema
+        return core_schema.with_default_schema(schema, default=self.default, validate_default=self.default == {})
+
+
+def field(default: Any = ..., *, description: str, **bounds: Any) -> Any:
+    """Declares a field of a section. bounds: gt, ge, lt, le of numbers; min_length, max_length of text and lists."""
+    return Field(default, description, bounds)
+
+
+class Bounds:
+    """Annotates a number that is one of the kinds that a field may be, or one of a list."""
+
+    def __init__(self, **bounds: Any) -> None:
+        self.bounds = bounds
+
+
+class Kind(Protocol):
+    """What a type is annotated with to be validated, and shown to an editor, in its own way."""
+
+    def schema(self, of_type: CoreSchema) -> CoreSchema: ...
+
+    def json_schema(self, of_type: JsonSchema) -> JsonSchema: ...
+
+
+_PLAIN: dict[Any, Any] = {
+    bool: core_schema.bool_schema,
+    int: core_schema.int_schema,
+    float: core_schema.float_schema,
+    str: core_schema.str_schema,
+}
+
+
+def schema_of(kind: Any, **bounds: Any) -> CoreSchema:
+    """What a field of this type takes, as Pydantic's core knows it.
+
+    kind: bool, int, float, str, a section, Any, or a Literal, union or tuple of these, or one that is annotated.
+    """
+    origin, arguments = get_origin(kind), get_args(kind)
+    if kind in _PLAIN:
+        schema: CoreSchema = _PLAIN[kind](**bounds)
+        return schema
+    if origin is Annotated:
+        return _annotated_schema(*arguments)
+    if origin is Literal:
+        return core_schema.literal_schema(list(arguments))
+    if origin is tuple:
+        items = [schema_of(item) for item in arguments if item is not ...]
+        return core_schema.tuple_schema(items, variadic_item_index=0 if ... in arguments else None, **bounds)
+    if origin in (Union, types.UnionType):
+        return _union_schema([member for member in arguments if member is not types.NoneType], arguments, bounds)
+    return core_schema.any_schema() if kind is Any else kind.schema()  # of a section
+
+
+def _annotated_schema(kind: Any, annotation: Bounds | Kind) -> CoreSchema:
+    if isinstance(annotation, Bounds):
+        return schema_of(kind, **annotation.bounds)
+    return annotation.schema(schema_of(kind) if kind in _PLAIN else core_schema.any_schema())
+
+
+def _union_schema(members: list[Any], arguments: tuple[Any, ...], bounds: dict[str, Any]) -> CoreSchema:
+    if len(members) == 1:
+        schema = schema_of(members[0], **bounds)
+    else:
+        schema = core_schema.union_schema([schema_of(member) for member in members])
+    return schema if len(members) == len(arguments) else core_schema.nullable_schema(schema)
+
+
+class TextFormat:
+    """Annotates text that matches a pattern; `complaint` tells a person what is wrong otherwise."""
+
+    def __init__(self, pattern: str, complaint: str) -> None:
+        self.pattern, self.complaint = pattern, complaint
+
+    def check(self, value: object) -> object:
+        if re.fullmatch(self.pattern, str(value)) is None:
+            raise PydanticCustomError("format", "{complaint}", {"complaint": self.complaint})
+        return value
+
+    def schema(self, of_type: CoreSchema) -> CoreSchema:
+        return core_schema.no_info_before_validator_function(self.check, of_type)
+
+    def json_schema(self, of_type: JsonSchema) -> JsonSchema:
+        return {**of_type, "pattern": f"^({self.pattern})$"}
+
+
+MAX_DAYS = 366
+
+
+class InSeconds:
+    """Annotates a duration: `90`, `90s`, `5m`, `1h30m` or `2d`, as seconds."""
+
+    def convert(self, value: object) -> int:
+        pattern = "".join(f"(?:([0-9]{{1,9}}){unit})?" for unit in "dhms")
+        match = re.fullmatch(pattern, value) if isinstance(value, str) and value else None
+        if match:
+            days, hours, minutes, seconds = (int(part or 0) for part in match.groups())
+            value = ((days * 24 + hours) * 60 + minutes) * 60 + seconds
+        if type(value) is not int:
+            raise PydanticCustomError("duration", "is not a duration; write 90s, 5m, 1h30m, 2d or a number of seconds")
+        if not 1 <= value <= MAX_DAYS * 86400:
+            raise PydanticCustomError(
+                "duration", "is out of range; a duration is from 1s to {days}d", {"days": MAX_DAYS}
+            )
+        return value
+
+    def schema(self, of_type: CoreSchema) -> CoreSchema:  # noqa: ARG002
+        return core_schema.no_info_plain_validator_function(self.convert)
+
+    def json_schema(self, of_type: JsonSchema) -> JsonSchema:
+        return {
+            "anyOf": [
+                {**of_type, "minimum": 1, "maximum": MAX_DAYS * 86400},
+                {"type": "string", "pattern": r"^(?=.)(\d+d)?(\d+h)?(\d+m)?(\d+s)?$"},
+            ]
+        }
+
+
+Duration = Annotated[int, InSeconds()]

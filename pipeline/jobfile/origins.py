@@ -1,0 +1,74 @@
+"""Where each field of a job was given: in which line of its file, or in which override."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from pipeline import wording
+from pipeline.errors import Problem, SpecError, UsageError
+from pipeline.jobfile import yamltree
+from pipeline.jobfile.spec import split
+from pipeline.jobfile.yamltree import Node
+
+if TYPE_CHECKING:
+    from pydantic_core import ErrorDetails
+
+    from pipeline.jobfile.spec import Keys
+
+
+class Origins:
+    """A file's tree with overrides applied to it, and where each of its fields is from."""
+
+    def __init__(self, source: str, root: Node) -> None:
+        self.source, self.root = source, root
+        self.overridden: dict[int, str] = {}  # id of a node -> the override that it came from
+
+    def override(self, text: str) -> None:
+        key, separator, value = text.partition("=")
+        path = key.strip().split(".")
+        source = f"--set {wording.cut(text)}"
+        if not separator or not all(path) or len(path) > yamltree.MAX_DEPTH:
+            raise UsageError(f"{source}: write it as key=value, for example --set train.epochs=3")
+        try:
+            new = yamltree.parse(value.encode("utf-8", "surrogatepass"), source)
+        except SpecError as error:
+            raise SpecError([problem._replace(line=0) for problem in error.problems]) from None
+        node = self.root
+        for part in path[:-1]:
+            child = node.child(part)
+            if child is None or child.value is None:
+                child = node.value[part] = Node(0, {}, 0)
+                self.overridden[id(child)] = source
+            if not isinstance(child.value, dict):
+                whole = "; give the whole list" if isinstance(child.value, list) else ""
+                problem = f"'{part}' is {wording.short(child.plain())}, which has no fields of its own{whole}"
+                raise SpecError([Problem(source, 0, ".".join(path), problem)])
+            node = child
+        self._mark(new, source)
+        node.value[path[-1]] = new
+
+    def _mark(self, node: Node, source: str) -> None:
+        self.overridden[id(node)] = source
+        children = node.value.values() if isinstance(node.value, dict) else node.value
+        for child in children if isinstance(node.value, (dict, list)) else ():
+            self._mark(child, source)
+
+    def find(self, path: Keys, *, of_key: bool = False) -> tuple[str, int]:
+        """The source, and the line in it, of a field or of the last there is of what it lies in."""
+        source, line = self.source, self.root.line
+        for depth, (_, node) in enumerate(yamltree.walk(self.root, path), start=1):
+            if id(node) in self.overridden:
+                source, line = self.overridden[id(node)], 0
+            else:
+                line = node.key_line if of_key and depth == len(path) and node.key_line else node.line
+        return source, line
+
+    def of_error(self, path: Keys, detail: ErrorDetails) -> tuple[str, int]:
+        """The source and line to tell with an error at `path`."""
+        source, line = self.find(path, of_key=detail["type"] == "extra_forbidden")
+        conflict = detail.get("ctx", {}).get("conflict")
+        for field in map(split, conflict.depends if conflict and line else ()):
+            other, other_line = self.find(field)
+            if not other_line and len(list(yamltree.walk(self.root, field))) == len(field):
+                source, line = other, 0  # the override that changed what the field depends on
+        return source, line

@@ -1,0 +1,234 @@
+"""Sections of a job file: frozen, closed, with every default filled in.
+
+A named section (`model: {name: vgg, depth: 11}`) is validated by the class of the entry that it names, and by that one
+alone; classes are made when they are first asked for. Where the name is wrong, a class of all fields that some entry
+has judges what can be judged without it, so that a wrong name hides no other mistake.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+from collections.abc import Callable, Mapping
+from typing import Annotated, Any, ClassVar, Literal, Self, get_type_hints
+
+from pydantic_core import (
+    CoreConfig,
+    CoreSchema,
+    PydanticCustomError,
+    PydanticKnownError,
+    SchemaValidator,
+    core_schema,
+)
+
+from pipeline.jobfile.entries import Entry
+from pipeline.jobfile.fields import Field, JsonSchema, field
+
+CONFIG = CoreConfig(strict=True, allow_inf_nan=False, extra_fields_behavior="forbid")
+
+
+class Section:
+    """What stands in braces in a job file. It has that part of the interface of Pydantic's models that is used here."""
+
+    model_fields: ClassVar[Mapping[str, Field]] = {}
+
+    def __init_subclass__(cls) -> None:
+        """Takes the declared fields out of the class; an instance has their values."""
+        own = {name: value for name, value in vars(cls).items() if isinstance(value, Field)}
+        cls.model_fields = {**cls.model_fields, **own}
+        for name in own:
+            delattr(cls, name)
+
+    def __init__(self, **values: Any) -> None:
+        self.__dict__.update(self.model_validate(values).__dict__)
+
+    @classmethod
+    def model_validate(cls, value: object) -> Self:
+        """Raises ValidationError with all that is wrong."""
+        section: Self = cls._validator().validate_python(value)
+        return section
+
+    @classmethod
+    def model_validate_json(cls, text: str | bytes) -> Self:
+        """As `model_validate`, where a list is a tuple too."""
+        section: Self = cls._validator().validate_json(text)
+        return section
+
+    @classmethod
+    @functools.cache
+    def _validator(cls) -> SchemaValidator:
+        return SchemaValidator(cls.schema(), CONFIG)
+
+    @classmethod
+    def schema(cls) -> CoreSchema:
+        cls.fill_in_types()
+        fields = {name: core_schema.model_field(field.schema()) for name, field in cls.model_fields.items()}
+        values = core_schema.model_fields_schema(fields, model_name=cls.__name__)
+        return core_schema.json_or_python_schema(
+            core_schema.no_info_after_validator_function(cls._make, values),
+            core_schema.no_info_wrap_validator_function(cls._take, values),
+        )
+
+    @classmethod
+    def fill_in_types(cls) -> None:
+        types = get_type_hints(cls, include_extras=True)
+        for name, declared in cls.model_fields.items():
+            declared.annotation = types[name]
+
+    @classmethod
+    def _make(cls, validated: tuple[dict[str, Any], object, object]) -> Self:
+        section = cls.__new__(cls)
+        section.__dict__.update(validated[0])
+        section.check()
+        return section
+
+    @classmethod
+    def _take(cls, value: object, validate: Callable[[object], Any]) -> Self:
+        return value if isinstance(value, cls) else cls._make(validate(value))
+
+    def check(self) -> None:
+        """Raises ValidationError where valid fields do not fit together."""
+
+    def model_copy(self, *, update: Mapping[str, Any]) -> Self:
+        """With other values, which are not validated."""
+        section = type(self).__new__(type(self))
+        section.__dict__.update(self.__dict__ | dict(update))
+        return section
+
+    def model_dump(self, *, mode: Literal["python", "json"] = "python") -> dict[str, Any]:
+        return {name: _plain(value, list if mode == "json" else tuple, mode) for name, value in self.__dict__.items()}
+
+    def model_dump_json(self) -> str:
+        return json.dumps(self.model_dump(mode="json"), ensure_ascii=False)
+
+    def __setattr__(self, name: str, value: object) -> None:
+        raise AttributeError(f"{type(self).__name__} is frozen: {name} cannot be set")
+
+    def __eq__(self, other: object) -> bool:
+        return type(self) is type(other) and self.__dict__ == other.__dict__
+
+    def __hash__(self) -> int:
+        return hash(tuple(self.__dict__.values()))
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({', '.join(f'{name}={value!r}' for name, value in self.__dict__.items())})"
+
+
+def _plain(value: Any, sequence: type, mode: Literal["python", "json"]) -> Any:
+    if isinstance(value, Section):
+        return value.model_dump(mode=mode)
+    return sequence(_plain(item, sequence, mode) for item in value) if isinstance(value, tuple) else value
+
+
+class NamedSection(Section):
+    """A section whose `name` is an entry of the catalog; its other fields are the entry's options."""
+
+    entry: ClassVar[Entry]
+    name: str = field(description="The entry.")
+
+    def options(self) -> dict[str, Any]:
+        """What the catalog's entry declares, as keyword arguments for its code."""
+        return {key: getattr(self, key) for key in self.entry.options}
+
+
+class ChosenByName:
+    """Annotates a field with the entries that its section may name.
+
+    base: the class of the fields that the sections of all entries have.
+    default: the name of a section that gives none. is_short: the name alone may stand for a section without options.
+    """
+
+    def __init__(
+        self,
+        noun: str,
+        entries: Mapping[str, Entry],
+        base: type[NamedSection] = NamedSection,
+        *,
+        default: str | None = None,
+        is_short: bool = False,
+    ) -> None:
+        self.noun, self.entries, self.base, self.default, self.is_short = noun, entries, base, default, is_short
+        self._classes: dict[str | None, type[NamedSection]] = {}
+
+    def section_class(self, name: object) -> type[NamedSection]:
+        """The class of the sections that have this name, or of those that have a wrong one or none."""
+        key = name if isinstance(name, str) and name in self.entries else None
+        if key not in self._classes:
+            self._classes[key] = self._class_of_no_entry() if key is None else self._class_of(key)
+        return self._classes[key]
+
+    def having(self, option: str) -> list[str]:
+        """The names of the entries that have an option."""
+        return [name for name, entry in self.entries.items() if option in entry.options]
+
+    def _class_of(self, name: str) -> type[NamedSection]:
+        entry = self.entries[name]
+        default = name if name == self.default else ...
+        options = {"name": (Literal[name], field(default, description=entry.summary)), **entry.options}
+        section = _make_class(f"{name}_section", self.base, options, entry.summary)
+        section.entry = entry
+        return section
+
+    def _class_of_no_entry(self) -> type[NamedSection]:
+        """Refuses any name, judges each field that is the same wherever it is, and takes any value of the others."""
+        options: dict[str, tuple[Any, Field]] = {"name": (Annotated[Any, _Refused()], field(description="Refused."))}
+        for key in dict.fromkeys(key for entry in self.entries.values() for key in entry.options):
+            (kind, first), *others = (self.entries[name].options[key] for name in self.having(key))
+            is_one_kind = all((other, declared.bounds) == (kind, first.bounds) for other, declared in others)
+            bounds = first.bounds if is_one_kind else {}
+            options[key] = (kind if is_one_kind else Any, Field(None, first.description, bounds))
+        return _make_class("section_of_no_entry", self.base, options, "")
+
+    def section(self, value: object, *, is_json: bool = True) -> NamedSection:
+        """The validated section. Raises ValidationError with all that is wrong in it, by the keys that were written."""
+        if isinstance(value, NamedSection):
+            return value
+        if self.is_short and isinstance(value, str):
+            value = {"name": value}
+        if not isinstance(value, dict):
+            raise PydanticKnownError("dict_type")
+        if self.default and "name" not in value:
+            value = {"name": self.default, **value}
+        chosen = self.section_class(value.get("name"))
+        # as JSON, for a list is a tuple there alone: the sections are strict
+        return chosen.model_validate_json(json.dumps(value)) if is_json else chosen.model_validate(value)
+
+    def validate(self, value: object, info: core_schema.ValidationInfo) -> NamedSection:
+        return self.section(value, is_json=info.mode == "json")
+
+    def schema(self, of_type: CoreSchema) -> CoreSchema:  # noqa: ARG002
+        return core_schema.with_info_plain_validator_function(self.validate)
+
+    def json_schema(self, of_type: JsonSchema) -> JsonSchema:  # noqa: ARG002
+        """One of the entries' sections, so that an editor completes each by itself; `reference.py` has them."""
+        names = {name: f"#/$defs/{self.section_class(name).__name__}" for name in self.entries}
+        choice = {
+            "discriminator": {"mapping": names, "propertyName": "name"},
+            "oneOf": [{"$ref": name} for name in names.values()],
+        }
+        return {"anyOf": [choice, {"enum": [*names], "type": "string"}]} if self.is_short else choice
+
+
+def _make_class(
+    name: str, base: type[NamedSection], options: Mapping[str, tuple[Any, Field]], summary: str
+) -> type[NamedSection]:
+    fields = {
+        key: Field(declared.default, declared.description, declared.bounds) for key, (_, declared) in options.items()
+    }
+    annotations = {key: kind for key, (kind, _) in options.items()}
+    namespace = {"__annotations__": annotations, "__doc__": summary, "__module__": base.__module__, **fields}
+    made: type[NamedSection] = type(name, (base,), namespace)
+    return made
+
+
+class _Refused:
+    """Annotates a name that is not that of any entry."""
+
+    def refuse(self, _: object) -> None:
+        raise PydanticCustomError("unknown_name", "names no entry of the catalog")
+
+    def schema(self, of_type: CoreSchema) -> CoreSchema:  # noqa: ARG002
+        return core_schema.no_info_plain_validator_function(self.refuse)
+
+    def json_schema(self, of_type: JsonSchema) -> JsonSchema:
+        return of_type

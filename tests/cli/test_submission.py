@@ -1,0 +1,116 @@
+"""validate, submit and schema: what they print where, what is in the ticket, and their exit codes."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from cli_runs import JobFile, Pipeline, end, submitted
+
+from pipeline.home.paths import Home
+from pipeline.jobfile.json_schema import json_schema
+from pipeline.queue.tickets import Ticket
+
+ID = re.compile(r"tiny-\d{8}T\d{12}Z-[0-9a-f]{6}")
+
+
+def test_a_bad_job_file_exits_with_2_and_every_problem(pipeline: Pipeline, job_file: JobFile, home: Home) -> None:
+    path = job_file("train: {epochs: 0, seed: x}\n")
+    for command in ("submit", "run"):
+        done = pipeline(command, path)
+        assert (done.returncode, done.stdout) == (2, "")
+        assert done.stderr.splitlines() == [
+            f"{path}:4: train.epochs: 0 should be at least 1",
+            f"{path}:4: train.seed: 'x' should be a whole number",
+        ]
+    assert not home.root.exists()
+
+
+def test_validate_says_ok_for_each_file(pipeline: Pipeline, job_file: JobFile) -> None:
+    first, second = job_file(name="a.yaml"), job_file(name="b.yaml")
+    done = pipeline("validate", first, second, "--set", "train.epochs=3")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.splitlines() == [f"{first}: ok", f"{second}: ok"]
+
+
+def test_one_bad_file_keeps_all_from_being_submitted(pipeline: Pipeline, job_file: JobFile, home: Home) -> None:
+    good, bad, worse = job_file(name="a.yaml"), job_file("x: 1\n", name="b.yaml"), job_file("y: 1\n", name="c.yaml")
+    done = pipeline("submit", good, bad, worse)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert [line.split(": ")[0] for line in done.stderr.splitlines()] == [f"{bad}:4", f"{worse}:4"]
+    assert not home.root.exists()
+
+
+def test_a_bad_override_is_told_once_for_all_files(pipeline: Pipeline, job_file: JobFile) -> None:
+    done = pipeline("submit", job_file(name="a.yaml"), job_file(name="b.yaml"), "--set", "train.epochs=x")
+    assert done.returncode == 2
+    assert done.stderr == "--set train.epochs=x: train.epochs: 'x' should be a whole number\n"
+
+
+def test_schema_prints_the_schema(pipeline: Pipeline) -> None:
+    assert json.loads(pipeline("schema").stdout) == json_schema()
+
+
+def test_submit_prints_ids_and_nothing_else_on_stdout(pipeline: Pipeline, job_file: JobFile, home: Home) -> None:
+    path = job_file()
+    done = pipeline("submit", path, path)
+    assert done.returncode == 0
+    ids = done.stdout.splitlines()
+    assert len(set(ids)) == 2
+    assert all(ID.fullmatch(job_id) for job_id in ids)
+    assert "no worker is running" in done.stderr
+    assert sorted(path.stem for path in home.queue.state("pending").iterdir()) == sorted(ids)
+
+
+def test_overrides_and_priority_are_in_the_ticket(pipeline: Pipeline, job_file: JobFile, home: Home) -> None:
+    (job_id,) = submitted(pipeline, job_file(), "--set", "train.epochs=7", "--set", "log.every=3", "--priority", "5")
+    ticket = Ticket.parse(home.queue.ticket("pending", job_id).read_bytes(), job_id)
+    assert (ticket.priority, ticket.spec["train"]["epochs"], ticket.spec["log"]["every"]) == (5, 7, 3)
+
+
+def test_a_priority_out_of_range_is_refused(pipeline: Pipeline, job_file: JobFile) -> None:
+    done = pipeline("submit", job_file(), "--priority", "1001")
+    assert done.returncode == 2
+    assert "resources.priority: 1001 should be at most 1000" in done.stderr
+
+
+def test_submit_warns_of_a_folder_of_images_that_is_nowhere(
+    pipeline: Pipeline, job_file: JobFile, home: Home, tmp_path: Path
+) -> None:
+    """It may still come; where it is expected first is the home."""
+    path = job_file(text="name: tiny\nmodel: {name: net}\ndata: {name: image_folder, path: my pets}\n")
+    own, further = home.datasets / "my pets", tmp_path / "further"
+    further.mkdir()
+
+    def warnings(**environment: str) -> list[str]:
+        done = pipeline("submit", path, env={**os.environ, **environment})
+        assert done.returncode == 0
+        return [line for line in done.stderr.splitlines() if line.startswith("warning: ")]
+
+    missing = [f"warning: tiny: there is no folder {own} (yet)"]
+    assert warnings() == warnings(PIPELINE_DATA="") == warnings(PIPELINE_DATA=str(further)) == missing
+    (further / "my pets").mkdir()
+    assert warnings() == missing
+    assert warnings(PIPELINE_DATA=str(further)) == []
+    own.mkdir(parents=True)
+    assert warnings() == []
+
+
+@pytest.mark.parametrize(
+    ("outcome", "code"),
+    [("succeeded", 0), ("failed", 3), ("invalid", 3), ("cancelled", 4), ("timed_out", 5), ("lost", 6)],
+)
+def test_submit_wait_exits_as_the_job_ended(outcome: str, code: int, job_file: JobFile, home: Home) -> None:
+    command = [sys.executable, "-m", "pipeline.cli", "--home", str(home.root), "submit", str(job_file()), "--wait"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as waiting:
+        assert waiting.stdout is not None
+        job_id = waiting.stdout.readline().strip()
+        end(home, job_id, outcome, "so it went")
+        _, said = waiting.communicate(timeout=60)
+    assert waiting.returncode == code
+    assert f"{job_id}: {outcome}: so it went" in said
