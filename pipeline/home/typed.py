@@ -16,8 +16,8 @@ _type_hints = functools.cache(get_type_hints)
 def convert(value: Any, kind: Any) -> Any:
     """The value as what the type says; an int may be a float. Raises ValueError where it is something else.
 
-    kind: a dataclass, None, Any, int, float, str, bool, or a list, dict, Literal or union of these. A dataclass is made
-    of an object that has all fields without a default; what else is in it is left out.
+    kind: a dataclass, None, Any, int, float, str, bool, or a list, dict, Literal, tuple of a length or union of these. A
+    dataclass is made of an object that has all fields without a default; what else is in it is left out.
     """
     origin, arguments = get_origin(kind), get_args(kind)
     if dataclasses.is_dataclass(kind):
@@ -29,6 +29,8 @@ def convert(value: Any, kind: Any) -> Any:
     if origin is dict and isinstance(value, dict):
         keys, values = _convert_items([*value], arguments[0]), _convert_items([*value.values()], arguments[1])
         return dict(zip(keys, values, strict=True))
+    if origin is tuple and isinstance(value, (list, tuple)) and len(value) == len(arguments):
+        return tuple(map(convert, value, arguments))
     if kind is float and type(value) is int and abs(value) < 2**1023:
         return float(value)
     if kind is Any or type(value) is kind or (origin is Literal and value in arguments):
