@@ -108,7 +108,6 @@ def make_side(log: dict[str, Any], data: Path, scratch: Path, epochs: int) -> Si
             "log": Log(**log),
         }
     )
-    device.keep_freed_memory()
     setting, dataset = device.choose(spec), load_dataset(spec, scratch, log=complain)
     engine = Engine(spec, dataset, setting)
     run = RunPaths(Path(tempfile.mkdtemp(dir=scratch)))
@@ -160,8 +159,8 @@ def print_tables(found: dict[str, dict[str, Any]], epochs: int) -> None:
 
 
 if __name__ == "__main__":
-    # The environment that a worker gives its child; OpenMP reads it when it is loaded.
+    # The environment that a worker gives its child; libraries read it when the process starts.
     environment = child_environment(slots=1)
-    if os.environ.get("GOMP_SPINCOUNT") != environment.get("GOMP_SPINCOUNT"):
+    if environment != dict(os.environ):
         os.execve(sys.executable, [sys.executable, *sys.argv], environment)
     sys.exit(main())

@@ -104,7 +104,6 @@ def ours(work: Work) -> None:
             "resources": {"device": "cpu"},
         }
     )
-    device.keep_freed_memory()
     setting = device.choose(spec)
     dataset = load_dataset(spec, work.scratch, log=complain)
     engine = Engine(spec, dataset, setting)

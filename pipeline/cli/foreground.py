@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 
 import typer
 
@@ -16,11 +17,12 @@ from pipeline.worker.executors.local import child_environment
 def run(context: typer.Context, file: File, overrides: Overrides = None) -> None:
     """Train a job in the foreground, without the queue."""
     spec = reading.load(file, overrides or [])
-    os.environ.update(child_environment(slots=1))  # before torch is loaded
+    queue = queue_of(context)
+    _begin_anew_in(child_environment(slots=1))
     from pipeline.results.report import write
     from pipeline.training.attempt import train_in_foreground
 
-    result, folder = train_in_foreground(queue_of(context).home, spec, echo=typer.echo)
+    result, folder = train_in_foreground(queue.home, spec, echo=typer.echo)
     message(f"the run is in {folder}")
     try:
         message(f"its report is {write(context.obj, RunPaths(folder))}")
@@ -28,3 +30,13 @@ def run(context: typer.Context, file: File, overrides: Overrides = None) -> None
         message(f"its report was not written: {error}")
     if result.outcome != "succeeded":
         raise typer.Exit(1)
+
+
+def _begin_anew_in(environment: dict[str, str]) -> None:
+    """Start the same command again, in the same process, where its environment is not this one.
+
+    Libraries read it when the process starts: glibc its allocator's settings, OpenMP how long threads spin.
+    """
+    if any(os.environ.get(name) != value for name, value in environment.items()):
+        sys.stdout.flush()
+        os.execve(sys.executable, sys.orig_argv, environment)

@@ -16,8 +16,8 @@ _type_hints = functools.cache(get_type_hints)
 def convert(value: Any, kind: Any) -> Any:
     """The value as what the type says; an int may be a float. Raises ValueError where it is something else.
 
-    kind: a dataclass, None, Any, int, float, str, bool, or a list, dict, Literal, tuple of a length or union of these. A
-    dataclass is made of an object that has all fields without a default; what else is in it is left out.
+    kind: a dataclass, None, Any, int, float, str, bool, or a list, dict, Literal, tuple of a length or union of these.
+    A dataclass is made of an object that has all fields without a default; what else is in it is left out.
     """
     origin, arguments = get_origin(kind), get_args(kind)
     if dataclasses.is_dataclass(kind):

@@ -172,7 +172,6 @@ class Attempt:
         from pipeline.training.loop import Loop
         from pipeline.training.step import EagerStep
 
-        device.keep_freed_memory()
         if spec.train.deterministic:
             device.make_deterministic()
         setting = device.choose(spec)

@@ -1,4 +1,4 @@
-"""Where and how a job computes: device, precision, memory format, determinism, and the allocator's settings.
+"""Where and how a job computes: device, precision, memory format and determinism.
 
 What a job file leaves at `auto` is decided here, from what the device is and from what was measured on such devices
 (docs/benchmarks.md).
@@ -6,7 +6,6 @@ What a job file leaves at `auto` is decided here, from what the device is and fr
 
 from __future__ import annotations
 
-import ctypes
 import os
 import platform
 from contextlib import AbstractContextManager
@@ -125,20 +124,3 @@ def make_deterministic() -> None:
     os.environ["CUBLAS_WORKSPACE_CONFIG"] = ":4096:8"
     torch.use_deterministic_algorithms(True)
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined] # it costs, for nothing
-
-
-_M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_THRESHOLD = -1, -2, -3  # malloc.h
-
-
-def keep_freed_memory() -> None:
-    """Tell glibc's malloc to keep what a step frees for the next step.
-
-    By default it gives large blocks back to the kernel, which costs 12 to 70 thousand page faults a training step. All
-    three are needed: without the trim threshold 12 thousand remain. Other allocators and systems are left as they are.
-    """
-    try:
-        mallopt = ctypes.CDLL("libc.so.6").mallopt
-    except (OSError, AttributeError):
-        return
-    for parameter, value in ((_M_MMAP_THRESHOLD, 1 << 30), (_M_TRIM_THRESHOLD, 2_000_000_000), (_M_TOP_PAD, 64 << 20)):
-        mallopt(parameter, value)

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import ctypes
 import json
-import subprocess
-import sys
 
 import pytest
 import torch
@@ -65,30 +62,3 @@ def test_the_manifest_gets_words_and_numbers() -> None:
     described = device.choose(make_spec("cpu")).describe()
     assert json.loads(json.dumps(described)) == described
     assert described["device"] == "cpu"
-
-
-KEEPS = """
-import resource, sys, torch
-if sys.argv[1] == "keep":
-    from pipeline.training import device
-    device.keep_freed_memory()
-def faults():
-    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-for _ in range(20):
-    torch.ones(8 << 20)
-before = faults()
-for _ in range(20):
-    torch.ones(8 << 20)
-print(faults() - before)
-"""
-
-
-def test_freed_memory_is_kept_for_the_next_step() -> None:
-    if not hasattr(ctypes.CDLL(None), "mallopt"):
-        pytest.skip("this C library has no mallopt")
-    command = [sys.executable, "-c", KEEPS]
-    before, after = (
-        int(subprocess.run([*command, word], capture_output=True, text=True, check=True).stdout)
-        for word in ("default", "keep")
-    )
-    assert after < before / 10

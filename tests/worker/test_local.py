@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import platform
 import subprocess
 import sys
 from pathlib import Path
@@ -117,3 +118,28 @@ def test_threads_are_shared_out_and_what_the_user_has_set_stands(monkeypatch: py
     assert local.child_environment(1)["GOMP_SPINCOUNT"] == "5000"
     monkeypatch.setenv("GOMP_SPINCOUNT", "7")
     assert local.child_environment(1)["GOMP_SPINCOUNT"] == "7"
+
+
+FAULTS = """
+import resource, torch
+def faults():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+for _ in range(20):
+    torch.ones(8 << 20)
+before = faults()
+for _ in range(20):
+    torch.ones(8 << 20)
+print(faults() - before)
+"""
+
+
+def test_memory_that_a_step_frees_is_kept_for_the_next_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    if platform.libc_ver()[0] != "glibc":
+        pytest.skip("this C library has no such settings")
+    monkeypatch.delenv("GLIBC_TUNABLES", raising=False)
+    command = [sys.executable, "-c", FAULTS]
+    before, after = (
+        int(subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout)
+        for environment in (dict(os.environ), local.child_environment(1))
+    )
+    assert after < before / 10
