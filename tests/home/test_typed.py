@@ -49,7 +49,7 @@ def test_what_json_holds_becomes_what_the_types_say() -> None:
     ],
 )
 def test_what_is_of_another_kind_is_refused(change: dict[str, Any]) -> None:
-    with pytest.raises(ValueError, match="not |missing"):
+    with pytest.raises(ValueError, match=r"not |missing"):
         convert({"kind": "line", "points": [], **change}, Shape)
 
 
