@@ -57,7 +57,7 @@ class Section:
     @classmethod
     @functools.cache
     def _validator(cls) -> SchemaValidator:
-        return SchemaValidator(cls.schema(), CONFIG)
+        return SchemaValidator(cls.schema(), CoreConfig(**CONFIG, title=cls.__name__))
 
     @classmethod
     def schema(cls) -> CoreSchema:
@@ -152,10 +152,12 @@ class ChosenByName:
 
     def section_class(self, name: object) -> type[NamedSection]:
         """The class of the sections that have this name, or of those that have a wrong one or none."""
-        key = name if isinstance(name, str) and name in self.entries else None
-        if key not in self._classes:
-            self._classes[key] = self._class_of_no_entry() if key is None else self._class_of(key)
-        return self._classes[key]
+        if not isinstance(name, str) or name not in self.entries:
+            name = None
+        made = self._classes.get(name)
+        if made is None or (name is not None and made.entry is not self.entries[name]):
+            made = self._classes[name] = self._class_of_no_entry() if name is None else self._class_of(name)
+        return made
 
     def having(self, option: str) -> list[str]:
         """The names of the entries that have an option."""

@@ -45,6 +45,18 @@ def test_help_and_version_need_no_home(pipeline: Pipeline) -> None:
     assert re.fullmatch(r"\d+\.\d+\.\d+\n", pipeline("--version").stdout)
 
 
+def test_a_folder_or_a_job_may_have_the_name_of_a_command(
+    job_file: JobFile, pipeline: Pipeline, tmp_path: Path
+) -> None:
+    """Only the commands that are among the words are loaded; more than one may be."""
+    job_file(name="show", text=job_file().read_text().replace("tiny", "cancel"))
+    done = pipeline("submit", "show", home=Home(Path("status")), cwd=tmp_path)
+    assert done.stdout.startswith("cancel-")
+    assert pipeline("show", "cancel", home=Home(Path("status")), cwd=tmp_path).stdout.startswith("job ")
+    wrong = pipeline("sumbit", "show", cwd=tmp_path)
+    assert (wrong.returncode, "No such command 'sumbit'" in wrong.stderr) == (2, True)
+
+
 @pytest.mark.parametrize(
     ("arguments", "complaint"),
     [
