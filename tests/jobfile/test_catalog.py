@@ -82,9 +82,6 @@ def test_a_rule_is_about_options_of_its_own_entry_and_facts_that_there_are(group
 
 
 def test_reading_the_catalog_imports_no_torch() -> None:
-    code = (
-        "import pipeline.jobfile.catalog, sys; "
-        "print(sorted({'torch', 'torchvision', 'numpy'} & set(sys.modules)))"
-    )
+    code = "import pipeline.jobfile.catalog, sys; print(sorted({'torch', 'torchvision', 'numpy'} & set(sys.modules)))"
     said = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout
     assert said == "[]\n"

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 from quick import quick_spec, wait_until
-from test_worker import Start, end_of, outcomes, queue, start, wait_for_training  # noqa: F401 - two are fixtures
+from worker_processes import Start, end_of, outcomes, queue, start, wait_for_training  # noqa: F401 - two are fixtures
 
 from pipeline.errors import QueueError
 from pipeline.home import durable

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from quick import quick_spec, wait_until
-from test_worker import Start, queue, start, training_process, wait_for_training  # noqa: F401 - two are fixtures
+from worker_processes import Start, queue, start, training_process, wait_for_training  # noqa: F401 - two are fixtures
 
 from pipeline.home import durable
 from pipeline.home.lease import Lease
