@@ -13,12 +13,14 @@ from pipeline.home.paths import RunPaths
 from pipeline.jobfile import reading
 from pipeline.worker.executors.local import child_environment
 
+BEGUN = "PIPELINE_BEGUN"  # environment variable: the process that has begun anew, so that it does so once
+
 
 def run(context: typer.Context, file: File, overrides: Overrides = None) -> None:
     """Train a job in the foreground, without the queue."""
+    _begin_anew_in(child_environment(slots=1))  # before anything is read: the file may be a pipe
     spec = reading.load(file, overrides or [])
     queue = queue_of(context)
-    _begin_anew_in(child_environment(slots=1))
     from pipeline.results.report import write
     from pipeline.training.attempt import train_in_foreground
 
@@ -37,6 +39,6 @@ def _begin_anew_in(environment: dict[str, str]) -> None:
 
     Libraries read it when the process starts: glibc its allocator's settings, OpenMP how long threads spin.
     """
-    if any(os.environ.get(name) != value for name, value in environment.items()):
+    if os.environ.get(BEGUN) != str(os.getpid()) and environment != dict(os.environ):
         sys.stdout.flush()
-        os.execve(sys.executable, sys.orig_argv, environment)
+        os.execve(sys.executable, sys.orig_argv, {**environment, BEGUN: str(os.getpid())})

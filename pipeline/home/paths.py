@@ -1,6 +1,6 @@
 """Every file name of a home, its queue and its runs, in one place.
 
-HOME/queue/     the directory queue (jobqueue.py)
+HOME/queue/     the directory queue (job_queue.py)
 HOME/runs/      one folder a job; TensorBoard's log directory
 HOME/datasets/  what torchvision downloads, the user's image folders, and `.cache/` of decoded datasets; of what is not
                 there, the folder that PIPELINE_DATA names is asked

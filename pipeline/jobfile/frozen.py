@@ -1,6 +1,6 @@
 """The frozen spec of a run: `runs/<id>/spec.yaml`, the validated job file with every default filled in.
 
-This is the one reader and writer of that file. It can be submitted again as it is.
+This module alone writes that file and makes a spec of it. It can be submitted again as it is.
 """
 
 from __future__ import annotations

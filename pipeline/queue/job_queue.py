@@ -16,7 +16,7 @@ import contextlib
 import copy
 import dataclasses
 import time
-from collections.abc import Container, Iterable
+from collections.abc import Container, Iterable, Set
 from dataclasses import dataclass, field
 from operator import itemgetter
 from pathlib import Path
@@ -28,13 +28,16 @@ from pipeline.home.ids import age_key
 from pipeline.home.lease import Lease
 from pipeline.home.paths import Home
 from pipeline.home.records import FOLDER_OF, Attempts, End, Progress, Result, now
+from pipeline.home.temporaries import remove_temporaries
 from pipeline.queue import back_off
 from pipeline.queue.claims import Claim, Ended, RecordExecutor, by_nobody
+from pipeline.queue.job_records import JobRecords
 from pipeline.queue.tickets import ForeignFile, Ticket, Tickets
 
 if TYPE_CHECKING:
     from pipeline.jobfile.spec import Spec
 
+HOPELESS = 3  # claims of a job that were refused in a row
 PASS_OVER_S = 10.0  # a job that the disk did not let this process take
 
 
@@ -43,10 +46,12 @@ class Queue:
     home: Home
     _known: dict[str, tuple[tuple[int, str, str], Ticket]] = field(default_factory=dict)  # pending, with its place
     _passed_over: dict[str, float] = field(default_factory=dict)  # until when, on the monotonic clock
+    _refused: dict[str, int] = field(default_factory=dict)  # how often in a row the system did not let it claim a job
 
     def __post_init__(self) -> None:
         self.paths = self.home.queue
         self.tickets = Tickets(self.paths)
+        self.records = JobRecords(self.home, self.tickets)
 
     def create(self) -> None:
         """Make the queue's folders where they are missing."""
@@ -100,9 +105,12 @@ class Queue:
                 continue
             try:
                 claim = self._claim_one(ticket, worker, executor)
-            except OSError:
+            except OSError as error:
                 self.pass_over(ticket.id)
+                if error.errno not in durable.DISK_FULL:
+                    self._refused[ticket.id] = self._refused.get(ticket.id, 0) + 1
                 raise
+            self._refused.pop(ticket.id, None)
             if claim is not None:
                 return claim
         return None
@@ -133,10 +141,10 @@ class Queue:
         except FileNotFoundError:
             return None
         self.paths.wait(ticket.id).unlink(missing_ok=True)
+        durable.remove_temporaries(self.paths.job(ticket.id))
         if self.follow_end(ticket.id, "running"):
             return None
-        durable.remove_temporaries(self.paths.job(ticket.id))
-        claim = Claim(ticket, lease, self.sound_attempts(ticket.id))
+        claim = Claim(ticket, lease, self.records.sound_attempts(ticket.id))
         if self.is_cancel_requested(ticket.id):
             return self.end_waiting(claim)
         try:
@@ -214,11 +222,12 @@ class Queue:
         )
         path = self.paths.end(claim.id)
         durable.make_folder(path.parent)
-        self.recorded_end(claim.id)  # takes a damaged one out of the way
+        self.records.recorded_end(claim.id)  # takes a damaged one out of the way
         with contextlib.suppress(FileExistsError):  # the first recorded end stands
             durable.create(path, durable.to_json(end.to_json()), by_way_of=self.paths.tmp)
         durable.fsync_folder(path.parent)
         claim.attempts.write(self.paths.attempts(claim.id))  # after the end: a crash between them repeats no attempt
+        remove_temporaries(self.home.run(claim.id))
         return Ended(claim.id, self.follow_end(claim.id, "running") or end)
 
     def requeue(self, claim: Claim, *, delay_s: float = 0) -> None:
@@ -229,38 +238,13 @@ class Queue:
 
     def follow_end(self, job_id: str, state: str) -> End | None:
         """Move the ticket where its recorded end says, if there is one, and give that."""
-        end = self.recorded_end(job_id)
+        end = self.records.recorded_end(job_id)
         if end is None:
             return None
         self.tickets.move(job_id, state, FOLDER_OF[end.outcome])
         self.paths.cancel_request(job_id).unlink(missing_ok=True)
         self.paths.wait(job_id).unlink(missing_ok=True)
         return end
-
-    # Records, for the holder of the job's lease: a damaged one goes to quarantine
-
-    def recorded_end(self, job_id: str) -> End | None:
-        path = self.paths.end(job_id)
-        if durable.is_there(path.parent) and not path.parent.is_dir():
-            self.tickets.quarantine(path.parent, "it is not a folder")
-        was_there = durable.is_there(path)  # asked before it is read: one that comes meanwhile is not damaged
-        end = End.read(path)
-        if end is None and was_there:
-            self.tickets.quarantine(path, "it is not a job's end; the job counts as not ended")
-        return end
-
-    def sound_attempts(self, job_id: str) -> Attempts:
-        """The attempts; where their record is damaged, as many as there are logs."""
-        path = self.paths.attempts(job_id)
-        if not durable.is_there(path):
-            return Attempts()
-        attempts = Attempts.read(path)
-        if attempts is not None:
-            return attempts
-        self.tickets.quarantine(path, "it is not a record of attempts; they are counted by their logs")
-        numbers = [int(log.stem.removeprefix("attempt-")) for log in self.home.run(job_id).logs()]
-        unknown = {"outcome": "lost", "why": "not known: the record of attempts was damaged"}
-        return Attempts([dict(unknown) for _ in range(max(numbers, default=0))])
 
     # Looking
 
@@ -272,24 +256,40 @@ class Queue:
 
     def live_workers(self) -> list[str]:
         """Their names."""
-        return sorted(path.name.removeprefix(".worker-") for path in self.worker_leases() if Lease.is_held(path))
+        return sorted(path.name.removeprefix(".worker-") for path in self.worker_leases() if _is_held(path))
 
     def worker_leases(self) -> list[Path]:
         return list(self.paths.leases.glob(".worker-*"))
 
-    def is_drained(self, but_for: Container[str] = ()) -> bool:
+    def is_drained(self, but_for: Set[str] = frozenset()) -> bool:
         """Whether nothing waits: no ticket, no retry for its time, no job of a dead worker for its child to leave.
 
         Running jobs are looked at first: one that goes back is seen there, or among those that wait.
         but_for: jobs that are not waited for, whatever state they are in.
         """
         running, alive = self.tickets.ids("running"), self.live_workers()
-        if self.tickets.ids("pending"):
+        if not set(self.tickets.ids("pending")).issubset(but_for):
             return False
         return all(job_id in but_for or self._is_in_good_hands(job_id, alive) for job_id in running)
 
+    @property
+    def unclaimable(self) -> set[str]:
+        """The jobs that wait, and that the system did not let this process claim, time after time."""
+        return {job_id for job_id, times in self._refused.items() if times >= HOPELESS}
+
     def _is_in_good_hands(self, job_id: str, alive: Container[str]) -> bool:
+        """Whether a worker that lives has it; whose it is, an unreadable record does not say."""
+        if not _is_held(self.paths.lease(job_id)):
+            return False
         try:
             return self.attempts(job_id).latest.get("worker", "") in alive
-        except OSError:  # whose it is, nobody can say
-            return Lease.is_held(self.paths.lease(job_id))
+        except OSError:
+            return True
+
+
+def _is_held(path: Path) -> bool:
+    """Whether somebody holds a worker's lease; one that cannot be opened tells nothing, and is nobody's."""
+    try:
+        return Lease.is_held(path)
+    except OSError:
+        return False

@@ -84,8 +84,9 @@ def quarantine_foreign_files(queue: Queue) -> list[Repaired]:
 
 
 def _quarantine(queue: Queue, file: ForeignFile) -> Repaired:
-    queue.tickets.quarantine(file.path, file.why)
-    return Repaired(f"to quarantine: {file}")
+    if queue.tickets.quarantine(file.path, file.why):
+        return Repaired(f"to quarantine: {file}")
+    return Repaired(f"cannot be moved to quarantine now: {file}")
 
 
 def _place(queue: Queue, job_id: str, state: str) -> list[Repaired]:
@@ -143,13 +144,13 @@ def _settle_abandoned(queue: Queue, job_id: str, lease: Lease) -> tuple[str | No
     ticket = queue.tickets.read("running", job_id)
     if ticket is None or isinstance(ticket, ForeignFile):
         return None
+    durable.remove_temporaries(queue.paths.job(job_id))
     if end := queue.follow_end(job_id, "running"):
         return queue.tickets.state(job_id), end
-    claim = Claim(ticket, lease, queue.sound_attempts(job_id))
+    claim = Claim(ticket, lease, queue.records.sound_attempts(job_id))
     with contextlib.suppress(SpecError):  # then it ends as invalid when it is claimed
         claim.spec = ticket.validated()
     run = queue.home.run(job_id)
-    durable.remove_temporaries(queue.paths.job(job_id))
     if claim.attempts.is_open:
         end = queue.settle(claim, _left_by(claim, Result.read(run.result), Progress.glance(run.progress)))
     elif queue.is_cancel_requested(job_id):
@@ -240,7 +241,7 @@ def _retry(queue: Queue, job_id: str, state: str | None) -> None:
     if state not in ("failed", "cancelled"):
         hint = "; submit its job file again for a new run" if state == "done" else ""
         raise QueueError(f"{job_id}: is {state}; only a failed or cancelled job can be retried{hint}")
-    end, attempts = queue.recorded_end(job_id), queue.sound_attempts(job_id)
+    end, attempts = queue.records.recorded_end(job_id), queue.records.sound_attempts(job_id)
     if end is not None and attempts.is_open:
         attempts.end(end)
     attempts.retries_used = 0

@@ -130,8 +130,8 @@ class Tickets:
                     found += [file] if isinstance(file, ForeignFile) else []
         return found
 
-    def quarantine(self, path: Path, why: str) -> None:
-        """Move a file out of the way, with the reason beside it; where that cannot be done it stays."""
+    def quarantine(self, path: Path, why: str) -> bool:
+        """Moves a file out of the way, with the reason beside it; whether it went: else it stays where it is."""
         name = re.sub(r"[^A-Za-z0-9._-]", "_", path.name)[:MAX_QUARANTINED_NAME]
         target = self.paths.quarantine / f"{name}.{secrets.token_hex(3)}"
         reason = target.with_name(f"{target.name}.why")
@@ -142,6 +142,8 @@ class Tickets:
         except OSError:
             with contextlib.suppress(OSError):
                 reason.unlink()
+            return False
+        return True
 
     def quarantined(self) -> list[str]:
         """A line for each file in quarantine: where it lay, and why it is here."""

@@ -25,11 +25,11 @@ from pipeline.home import durable
 from pipeline.home.ids import new_id
 from pipeline.home.paths import Home
 from pipeline.home.records import Outcome, Result, now
+from pipeline.home.temporaries import remove_temporaries
 from pipeline.jobfile import frozen
 from pipeline.jobfile.spec import Spec
 from pipeline.stop import NO_ROOM, WORKER_DIED, Stop, listen
 from pipeline.training.progress import ProgressWriter
-from pipeline.training.temporaries import remove_temporaries
 
 if TYPE_CHECKING:
     from pipeline.training.engine import Engine

@@ -24,7 +24,7 @@ class ProgressWriter:
     def __init__(self, run: RunPaths, attempt: int, log: Callable[[str], None]) -> None:
         """log: takes a line for the attempt's log."""
         self.run, self.log = run, log
-        before = Progress.read(run.progress) or Progress(attempt)
+        before = Progress.glance(run.progress) or Progress(attempt)
         self.latest = dataclasses.replace(before, attempt=attempt, note="starting")
         self.num_steps = self.first_step = 0
         self.began_at = self.written_at = time.perf_counter()

@@ -12,32 +12,31 @@ import contextlib
 import math
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Any
 
 from pipeline.errors import QueueError
 from pipeline.home import durable
 from pipeline.home.lease import Lease
 from pipeline.home.paths import Home
 from pipeline.home.records import End, Progress, Result
-from pipeline.queue import checks, repair
+from pipeline.queue import checks
 from pipeline.queue.claims import Claim, Ended
 from pipeline.queue.job_queue import Queue
 from pipeline.queue.live_workers import new_name
-from pipeline.queue.repair import Repaired, StuckJobs
+from pipeline.queue.repair import Repaired
 from pipeline.stop import ASKED, GRACE_S, Stop
 from pipeline.worker.background_reports import BackgroundReports
 from pipeline.worker.complaints import Complaints
 from pipeline.worker.display import Display
 from pipeline.worker.executors.interface import Executor
 from pipeline.worker.executors.local import LocalExecutor
+from pipeline.worker.repairs import Repairs
 from pipeline.worker.room import Room
 from pipeline.worker.running_job import RunningJob, prepare_run
 from pipeline.worker.verdicts import judge
 
 TICK_S = 0.2
-REPAIR_EVERY_S = 5.0
 BEAT_EVERY_S = 2.0
 RECORD_S = 10.0  # for which a job that is gone is tried to be recorded, where its worker was stopped
 LEAVE_S = 3.0  # the same, for one that was asked twice
@@ -60,11 +59,10 @@ class Worker:
         self.queue = Queue(self.home)
         self.executor = LocalExecutor(self.home, self.slots)
         self.reports = BackgroundReports(self.home, self.display.say)
-        self.room = Room((self.home.queue.root, self.home.runs), self.display.say)
-        self.stuck = StuckJobs()
+        self.room = Room((self.home.queue.root, self.home.runs, self.home.datasets), self.display.say)
+        self.repairs = Repairs(self.queue, self.executor, self.tell_repair)
         self.complaints = Complaints(self.display.say)
-        self._is_all_repaired = False
-        self._repaired_at = self._beaten_at = -math.inf
+        self._beaten_at = -math.inf
         self._leave_at: float | None = None  # on the monotonic clock, whatever could not be recorded by then
 
     def run(self) -> None:
@@ -112,10 +110,22 @@ class Worker:
             return True
         if self.jobs:
             return False
-        is_drained = False
+        if self.stop.why:
+            return True
         with self.trying_again("the queue"):
-            is_drained = self.drain and self.queue.is_drained(but_for=self.stuck.jobs)
-        return bool(self.stop.why) or is_drained
+            return self.drain and self.is_drained()
+        return False
+
+    def is_drained(self) -> bool:
+        """Whether nothing waits that could ever be run or repaired from here; what cannot is said, and counted."""
+        stuck = self.repairs.stuck.jobs | self.queue.unclaimable
+        if not self.queue.is_drained(but_for=stuck):
+            return False
+        left = stuck.intersection(self.queue.tickets.ids("pending") + self.queue.tickets.ids("running"))
+        for job_id in sorted(left):
+            self.display.say(f"{job_id}: is not waited for: the system did not let this worker take it")
+        self.num_unsuccessful += len(left)
+        return True
 
     def tick(self) -> None:
         """One turn of the loop. Each part is tried again with the next one where the system refuses something now."""
@@ -129,7 +139,7 @@ class Worker:
                 "stopping: running jobs are saved and go on later; asked once more, it does not wait for that"
             )
         with self.trying_again("repair"):
-            self.repair()
+            self.repairs.tick()
         for job in list(self.jobs):
             with self.trying_again(job.id):
                 self.watch(job)
@@ -147,7 +157,9 @@ class Worker:
         try:
             yield
         except OSError as error:
-            if error.errno not in durable.DISK_FULL or not self.room.was_missed():
+            if error.errno in durable.DISK_FULL:
+                self.room.was_missed()
+            else:
                 self.complaints.make(f"{what}: does not work right now: {durable.in_words(error)}")
         except QueueError as error:
             self.complaints.make(f"{what}: does not work right now: {error}")
@@ -215,8 +227,14 @@ class Worker:
     def settle(self, job: RunningJob, status: int) -> None:
         """Record how an attempt ended that is gone, and let go of its job."""
         if job.verdict is None:
+            try:
+                left = Result.read(self.home.run(job.id).result)
+            except OSError as error:
+                self.give_up(job, error)
+                raise
+            progress = Progress.glance(self.home.run(job.id).progress)
             job.verdict = judge(
-                *self.left_by(job), attempt=job.number, status=status, asked=job.asked, timeout_s=job.timeout_s
+                left, progress, attempt=job.number, status=status, asked=job.asked, timeout_s=job.timeout_s
             )
         if job.verdict.lacked_room:
             self.room.was_missed()
@@ -228,16 +246,13 @@ class Worker:
         else:
             self.tell_end(job.id, end)
 
-    def left_by(self, job: RunningJob) -> tuple[Result | None, Progress | None]:
-        """What an attempt that is gone has recorded. A disk that does not give it is not asked for ever."""
+    def give_up(self, job: RunningJob, error: OSError) -> None:
+        """Leave a job whose result the disk does not give to repair, which asks again, so that its slot is free."""
         job.gone_at = job.gone_at or time.monotonic()
-        run = self.home.run(job.id)
-        try:
-            return Result.read(run.result), Progress.glance(run.progress)
-        except OSError:
-            if time.monotonic() < job.gone_at + RECORD_S:
-                raise
-            return None, Progress.glance(run.progress)
+        if time.monotonic() > job.gone_at + RECORD_S:
+            self.jobs.remove(job)
+            job.close()
+            self.display.say(f"{job.id}: how it ended cannot be read now: {durable.in_words(error)}")
 
     def tell_end(self, job_id: str, end: End) -> None:
         """Say how a job ended, count it, and have its report written."""
@@ -251,45 +266,26 @@ class Worker:
 
     # Repairing and leaving
 
-    def repair(self) -> None:
-        """Everything at first, and until it was done once; then what dead workers leave."""
-        if time.monotonic() < self._repaired_at + REPAIR_EVERY_S:
-            return
-        self._repaired_at = time.monotonic()
-        self.queue.create()
-        if self._is_all_repaired:
-            done = repair.quarantine_foreign_files(self.queue)
-            done += repair.repair_running(self.queue, self.is_alive)
-        else:
-            done = repair.repair(self.queue, self.is_alive)
-            self._is_all_repaired = True
-        self.stuck.count(done)
-        for repaired in done:
-            self.tell_repair(repaired)
-
     def tell_repair(self, repaired: Repaired) -> None:
         self.complaints.make(repaired.line)
         if repaired.end is not None:
             self.num_unsuccessful += repaired.end.outcome != "succeeded"
             self.reports.ask(repaired.job_id)
 
-    def is_alive(self, entry: Mapping[str, Any]) -> bool:
-        """Whether an attempt whose lease nobody holds still runs. Of another executor's, this worker cannot say."""
-        if entry.get("executor", self.executor.name) != self.executor.name:
-            return True
-        return self.executor.is_alive(entry)
-
     def leave_at_once(self) -> None:
         """Wait for neither checkpoints nor reports; jobs go on from the last checkpoint that was written.
 
-        It may be called from a signal handler. Called once more, the process is gone when it returns, whatever the
-        disk does.
+        It may be called from a signal handler. How the jobs ended is recorded if that takes no longer than some
+        seconds; called once more after that, the process is gone at once.
         """
-        is_insisting = self._leave_at is not None and self.reports.is_abandoned
+        now = time.monotonic()
+        if self.reports.is_abandoned and self._leave_at is not None:
+            if now > self._leave_at:
+                os._exit(1)
+            return
+        self._leave_at = now + LEAVE_S
         self.reports.abandon()
         for job in self.jobs:
             job.asked = job.asked or "interrupted"
-            job.attempt.kill()
-        if is_insisting:
-            os._exit(1)
-        self._leave_at = time.monotonic() + LEAVE_S
+            with contextlib.suppress(OSError):
+                job.attempt.kill()

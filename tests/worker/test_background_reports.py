@@ -114,7 +114,7 @@ def test_a_page_that_cannot_be_written_is_said_and_changes_no_end(
     assert end is not None
     assert (end.outcome, queue.tickets.state(job_id)) == ("failed", "failed")
     [line] = [line for line in (tmp_path / "output").read_text().splitlines() if "report" in line]
-    assert line.startswith(f"worker: {job_id}: its report was not written: {home.run(job_id).report}: is not a file")
+    assert line.startswith(f"worker: {job_id}: its report was not written: {home.run(job_id).report}: is a folder")
 
 
 @pytest.fixture

@@ -177,6 +177,27 @@ def test_a_worker_that_is_asked_to_leave_does_although_nothing_can_be_recorded(
     assert queue.attempts(job_id).entries[0]["outcome"] == "lost"
 
 
+def test_signals_in_quick_succession_lose_no_job(queue: Queue, start: Start) -> None:
+    """Somebody presses Ctrl-C three times; a terminal that closes sends several."""
+    job_id = queue.submit(quick_spec(resources={"retries": 0}))
+    worker = start(queue.home, command="trap '' TERM; touch RUN/here; while true; do sleep 1; done")
+    wait_until((queue.home.run(job_id).root / "here").exists, "the attempt")
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
+        worker.send_signal(number)
+        wait_until(lambda: not pending_signals(worker.pid), "the signal to be taken")
+    assert worker.wait(timeout=30) == 0
+    assert queue.tickets.state(job_id) == "pending"
+    assert [entry["outcome"] for entry in queue.attempts(job_id).entries] == ["interrupted"]
+
+
+def pending_signals(process: int) -> int:
+    try:
+        status = Path(f"/proc/{process}/status").read_text()
+    except OSError:
+        return 0
+    return sum(int(line.split()[1], 16) for line in status.splitlines() if line.startswith(("SigPnd", "ShdPnd")))
+
+
 # Single calls that fail
 
 
@@ -244,6 +265,59 @@ def test_an_unreadable_record_does_not_keep_a_drain_from_leaving(
     said = output.read_text()
     assert f"{bad}: its worker died, and it cannot be queued again now: Permission denied" in said
     assert said.count("cannot be queued again now") == 1, "once a minute"
+
+
+@pytest.mark.parametrize("kind", ["its attempts", "its lease", "the lease of a worker"])
+def test_a_waiting_job_that_cannot_be_claimed_is_said_and_not_waited_for(
+    queue: Queue, start: Start, output: Path, kind: str
+) -> None:
+    bad = queue.submit(quick_spec("bad", resources={"priority": 5}))
+    good = queue.submit(quick_spec("good"))
+    end = "no such file"
+    if kind == "its attempts":
+        claim = queue.claim("somebody")
+        assert isinstance(claim, Claim)
+        queue.requeue(claim)
+        claim.lease.release()
+        end = f"{bad}/attempts.json"
+    elif kind == "its lease":
+        queue.paths.lease(bad).mkdir()
+    else:
+        queue.paths.worker_lease("somebody-1234").touch()
+        end = ".worker-somebody-1234"
+    faults = f"from pipeline.queue import job_queue\njob_queue.PASS_OVER_S = 0.5\n{ALWAYS.format(end=end)}"
+    assert start(queue.home, "--drain", command="exit 4", faults=faults).wait(timeout=60) == 1
+    assert end_of(queue, good).outcome == "failed"
+    is_left = kind != "the lease of a worker"
+    assert (f"{bad}: is not waited for" in output.read_text()) == is_left
+    assert queue.tickets.state(bad) == ("pending" if is_left else "failed")
+
+
+def test_a_result_that_cannot_be_read_for_a_while_still_counts(queue: Queue, start: Start, output: Path) -> None:
+    job_id = queue.submit(quick_spec(resources={"retries": 0}))
+    faults = f"""
+worker.RECORD_S = 0.5
+begun = time.monotonic()
+def refuse(event, arguments):
+    if event == "open" and str(arguments[0]).endswith("{job_id}/result.json") and not (HOME / "readable").exists():
+        raise OSError(errno.EIO, os.strerror(errno.EIO), str(arguments[0]))
+sys.addaudithook(refuse)
+"""
+    left = '{"attempt": 1, "outcome": "succeeded", "why": "its own word"}'
+    command = f"echo '{left}' > RUN/result.json; exit 0"
+    worker = start(queue.home, "--drain", command=command, faults="import time\n" + faults)
+    wait_until(lambda: "how it ended cannot be read now" in output.read_text(), "the worker to say so")
+    (queue.home.root / "readable").touch()
+    assert worker.wait(timeout=60) == 0
+    assert (end_of(queue, job_id).outcome, end_of(queue, job_id).why) == ("succeeded", "its own word")
+
+
+def test_what_a_killed_attempt_was_writing_goes_when_its_job_ends(queue: Queue, start: Start) -> None:
+    job_id = queue.submit(quick_spec(resources={"retries": 0}))
+    command = "mkdir RUN/checkpoints; touch RUN/.manifest.json.1.ab.tmp RUN/checkpoints/.last.pt.1.ab.tmp; kill -9 $$"
+    assert start(queue.home, "--drain", command=command).wait(timeout=60) == 1
+    assert end_of(queue, job_id).outcome == "lost"
+    assert list(queue.home.run(job_id).root.rglob(".*.tmp")) == []
 
 
 def test_figures_that_cannot_be_read_hold_up_nothing(queue: Queue, start: Start) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from pipeline.home.paths import RunPaths
-from pipeline.training.temporaries import remove_temporaries
+from pipeline.home.temporaries import remove_temporaries
 
 LEFT = (
     ".result.json.12.0f0f0f0f.tmp",
