@@ -45,8 +45,8 @@ def listen(
     `abandoned` is called where the process is still there a grace period after that end of file: nobody else is left
     who could kill it, and it holds its job's lease.
 
-    Each further signal calls `again`; without one it acts as if nobody listened. A worker's child, which has an
-    `alive_fd`, takes no notice: whoever stops a whole service signals both, and then the worker asks its child as well.
+    Each further signal calls `again`; without one it acts as if nobody listened. A worker's attempt, which has
+    an `alive_fd`, takes no notice: whoever stops a whole service signals both, and then the worker asks it as well.
     """
     acts_again = again is None and alive_fd is None
 

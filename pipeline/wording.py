@@ -25,7 +25,7 @@ def short(value: Any) -> str:
 
 
 def cut(text: str, length: int = 60) -> str:
-    """On one line, and no longer than that."""
+    """Returns the text on one line, and no longer than that."""
     text = text.replace("\n", "\\n").replace("\r", "\\r")
     return text if len(text) <= length else f"{text[: length - 3]}..."
 

@@ -49,7 +49,7 @@ class QuickValue:
     """Makes paths and text of what was typed, and leaves all else to typer, which would load Pydantic for these too."""
 
     def coerce(self, value: Any, param: Any, ctx: Any) -> Any:
-        """As typer's: an option that was not given is None, or empty where it may be given again."""
+        """Converts as typer does: an option that was not given is None, or empty where it may be given again."""
         if value is None:
             return () if param.multiple or param.nargs == -1 else None
         convert = CONVERSIONS.get(param.type_descriptor.annotation)

@@ -77,7 +77,7 @@ def _live_line() -> Live | None:
 
 
 def describe(progress: Progress) -> str:
-    """Where a job is, in a line."""
+    """Says where a job is, in a line."""
     if progress.note:
         return progress.note
     parts = [f"epoch {min(progress.epoch + 1, progress.epochs)}/{progress.epochs}"]

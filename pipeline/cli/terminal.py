@@ -33,7 +33,7 @@ COLOURS: Mapping[str, str] = {
     **dict.fromkeys(("failed", "invalid", "timed_out", "lost"), "red"),
     **{"succeeded": "green", "ok": "green", "warning": "yellow", "error": "red"},
 }
-"""Of the states and outcomes of jobs, and the verdicts of checks."""
+"""The colours of jobs' states and outcomes, and of the verdicts of checks."""
 
 Rows = Sequence[Sequence[str]]
 

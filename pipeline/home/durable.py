@@ -118,7 +118,7 @@ def read_small(path: Path, *, limit: int) -> bytes:
 
 
 def make_folder(folder: Path) -> None:
-    """As `mkdir --parents`, durable."""
+    """Makes a folder and those above it, as `mkdir --parents` does, and makes that durable."""
     if folder.is_dir():
         return
     make_folder(folder.parent)

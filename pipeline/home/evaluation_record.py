@@ -1,4 +1,4 @@
-"""The record of a run's latest evaluation, runs/<id>/evaluation.json; the child writes it after each epoch.
+"""The record of a run's latest evaluation, runs/<id>/evaluation.json; the attempt writes it after each epoch.
 
 The confusion matrix is stored as those of its cells that are not 0: whole, that of 2,400 classes takes 17 MB, which is
 more than a reader of records takes. Files of before, which have the whole matrix, can be read too.
@@ -46,12 +46,12 @@ class ClassScore:
 
     @property
     def precision(self) -> float:
-        """Of what was taken for the class, the share that is."""
+        """The share that is right of what was taken for the class."""
         return self.num_correct / self.num_predicted if self.num_predicted else math.nan
 
     @property
     def recall(self) -> float:
-        """Of the class, the share that was recognized: its accuracy."""
+        """The share of the class that was recognized: its accuracy."""
         return self.num_correct / self.support if self.support else math.nan
 
     @property

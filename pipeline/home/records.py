@@ -1,6 +1,6 @@
 """The small JSON records of a job: how an attempt ended, where it is, how often it was tried.
 
-runs/<id>/result.json         Result    how an attempt ended as it saw it itself; by the child alone
+runs/<id>/result.json         Result    how an attempt ended as it saw it itself; by the attempt alone
 runs/<id>/progress.json       Progress  where the running attempt is; not durable, replaced every second or so
 queue/jobs/<id>/attempts.json Attempts  one entry an attempt, with its verdict; by the holder of the job's lease
 queue/jobs/<id>/result.json   End       the job's one recorded end
@@ -45,7 +45,7 @@ class Record:
 
     @classmethod
     def from_json(cls, value: dict[str, Any] | None) -> Self | None:
-        """None where fields are missing or of the wrong kind; unknown fields are left out."""
+        """Returns None where fields are missing or of the wrong kind; unknown fields are left out."""
         if value is None:
             return None
         try:
@@ -84,7 +84,7 @@ class Progress(Record):
 
     @classmethod
     def glance(cls, path: Path) -> Progress | None:
-        """As `read`; None too where the disk does not give it: these are figures for people, and hold up no job."""
+        """Reads, and returns None too where the disk does not give it: figures for people hold up no job."""
         try:
             return cls.read(path)
         except OSError:
@@ -108,7 +108,7 @@ class Result(Record):
 
     @classmethod
     def after(cls, progress: Progress | Result, *, attempt: int, outcome: Outcome, why: str) -> Result:
-        """With the figures that were last told; of an attempt that has left no result, say."""
+        """Makes a result of the figures that were last told, as of an attempt that has left none."""
         p = progress
         return Result(attempt, outcome, why, p.epoch, p.epochs, p.step, p.metrics, finished_at=now())
 
@@ -140,7 +140,7 @@ class Attempts(Record):
 
     @property
     def number(self) -> int:
-        """Of the latest attempt; 0 before the first."""
+        """The number of the latest attempt; 0 before the first."""
         return len(self.entries)
 
     @property

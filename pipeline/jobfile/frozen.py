@@ -1,16 +1,21 @@
 """The frozen spec of a run: `runs/<id>/spec.yaml`, the validated job file with every default filled in.
 
-This module alone writes that file and makes a spec of it. It can be submitted again as it is.
+This is the one reader and writer of that file. It can be submitted again as it is.
 """
 
 from __future__ import annotations
 
+from typing import Any
+
 import yaml
 
+from pipeline.errors import SpecError
 from pipeline.home import durable
 from pipeline.home.paths import RunPaths
 from pipeline.jobfile import yamltree
 from pipeline.jobfile.spec import Spec
+
+MAX_BYTES = 256 * 1024
 
 
 class _Dumper(yaml.SafeDumper):
@@ -34,3 +39,22 @@ def save(run: RunPaths, spec: Spec) -> None:
     durable.make_folder(run.root)
     text = yaml.dump(spec.model_dump(mode="json"), Dumper=_Dumper, sort_keys=False, allow_unicode=True)
     durable.replace(run.spec, lambda file: file.write(text.encode()))
+
+
+def read_text(run: RunPaths) -> str:
+    """Returns the file as it stands. Raises OSError where it cannot be read, ValueError where it is none of ours."""
+    return durable.read_small(run.spec, limit=MAX_BYTES).decode("utf-8", "replace")
+
+
+def read_tree(run: RunPaths) -> dict[str, Any]:
+    """Returns the fields, not validated, so that runs of other versions of the program can be looked at.
+
+    Raises OSError as `read_text` does, and ValueError too where it is no mapping.
+    """
+    try:
+        tree = yamltree.parse(read_text(run).encode(), run.spec.name).plain()
+    except SpecError as error:
+        raise ValueError(str(error)) from None
+    if not isinstance(tree, dict):
+        raise ValueError("it is no job file")  # noqa: TRY004 - of the file, not of the program
+    return tree

@@ -50,7 +50,7 @@ class Section:
 
     @classmethod
     def model_validate_json(cls, text: str | bytes) -> Self:
-        """As `model_validate`, where a list is a tuple too."""
+        """Validates JSON, where a list is a tuple too. Raises ValidationError with all that is wrong."""
         section: Self = cls._validator().validate_json(text)
         return section
 
@@ -90,7 +90,7 @@ class Section:
         """Raises ValidationError where valid fields do not fit together."""
 
     def model_copy(self, *, update: Mapping[str, Any]) -> Self:
-        """With other values, which are not validated."""
+        """Returns a copy with other values, which are not validated."""
         section = type(self).__new__(type(self))
         section.__dict__.update(self.__dict__ | dict(update))
         return section

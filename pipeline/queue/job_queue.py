@@ -64,7 +64,7 @@ class Queue:
     # Submitting
 
     def submit(self, spec: Spec) -> str:
-        """Put a job into the queue; its id, once it is on stable storage."""
+        """Puts a job into the queue and returns its id, once it is on stable storage."""
         return self.submit_all([spec])[0]
 
     def submit_all(self, specs: Iterable[Spec]) -> list[str]:
@@ -262,7 +262,7 @@ class Queue:
         return list(self.paths.leases.glob(".worker-*"))
 
     def is_drained(self, but_for: Set[str] = frozenset()) -> bool:
-        """Whether nothing waits: no ticket, no retry for its time, no job of a dead worker for its child to leave.
+        """Whether nothing waits: no ticket, no retry for its time, no job of a dead worker for its attempt to leave.
 
         Running jobs are looked at first: one that goes back is seen there, or among those that wait.
         but_for: jobs that are not waited for, whatever state they are in.

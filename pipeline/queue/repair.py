@@ -170,14 +170,14 @@ def _left_by(claim: Claim, result: Result | None, progress: Progress | None) -> 
 
 
 def _remove_old_temporaries(queue: Queue) -> None:
-    """Half-written files of processes that were killed; nobody was told of them."""
+    """Removes what processes that were killed were writing; nobody was told of it."""
     folders = (queue.paths.tmp, queue.paths.control, queue.paths.quarantine, queue.paths.root, queue.home.runs)
     for folder in folders:
         durable.remove_temporaries(folder, older_than_s=OLD_TEMPORARY_S)
 
 
 def _remove_free_leases(queue: Queue) -> None:
-    """The files of workers and children that were killed; nobody can mistake them, but they would add up."""
+    """Removes the files of workers and attempts that were killed; they harm nobody, but they would add up."""
     for path in queue.paths.leases.iterdir():
         with contextlib.suppress(OSError):
             lease = Lease.acquire(path)
@@ -186,7 +186,7 @@ def _remove_free_leases(queue: Queue) -> None:
 
 
 def _remove_old_stop_requests(queue: Queue) -> None:
-    """To workers that are gone, where nobody waited for them to the end."""
+    """Removes requests to workers that are gone, where nobody waited for them to the end."""
     for path in queue.paths.control.glob(".worker-*.stop"):
         with contextlib.suppress(OSError):
             if not Lease.is_held(queue.paths.leases / path.stem):

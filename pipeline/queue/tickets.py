@@ -196,5 +196,5 @@ def _read(path: Path) -> bytes:
 
 
 def _printable(path: Path) -> str:
-    """On one line, whatever its name is made of."""
+    """Returns the path on one line, whatever its name is made of."""
     return str(path) if str(path).isprintable() else ascii(str(path))

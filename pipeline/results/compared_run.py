@@ -9,12 +9,11 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-import yaml
-
 from pipeline.board import tags
 from pipeline.board.events import Point, read_scalars, shortest
 from pipeline.errors import PipelineError
 from pipeline.home.paths import Home, RunPaths
+from pipeline.jobfile import frozen
 from pipeline.results import run_state
 from pipeline.results.run_state import RunState
 
@@ -88,12 +87,10 @@ def read_fields(run: RunPaths) -> dict[str, Any]:
     It is not validated: a run of another version of the program can be compared too.
     """
     try:
-        spec = yaml.safe_load(run.spec.read_bytes())
-    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
-        raise PipelineError(f"{run.spec}: cannot be read: {' '.join(str(error).split())}") from None
-    if not isinstance(spec, dict):
-        raise PipelineError(f"{run.spec}: is no job file; compare the others without this run")
-    return flatten(spec)
+        return flatten(frozen.read_tree(run))
+    except (OSError, ValueError) as error:
+        reason = " ".join(str(error).split())
+        raise PipelineError(f"{run.spec}: cannot be read: {reason}; compare the others without this run") from None
 
 
 def flatten(tree: Mapping[str, Any], before: str = "") -> dict[str, Any]:

@@ -12,11 +12,10 @@ from datetime import datetime
 from typing import Any
 
 from pipeline.board.conditions import Row, as_words, attempts_of, object_at
-from pipeline.errors import SpecError
 from pipeline.home import durable
 from pipeline.home.ids import name_of
 from pipeline.home.paths import Home, RunPaths
-from pipeline.jobfile import yamltree
+from pipeline.jobfile import frozen
 from pipeline.results import run_state
 from pipeline.results.run_state import RunState
 from pipeline.wording import in_words
@@ -24,7 +23,6 @@ from pipeline.wording import in_words
 LOG_LINES = 40
 LOG_BYTES = 64 * 1024
 MAX_LINE = 500
-MAX_SPEC_BYTES = 256 * 1024
 
 
 @dataclass(frozen=True)
@@ -54,7 +52,7 @@ def read(home: Home, run: RunPaths) -> RunFacts:
     """Reads all that is known of a run but its curves and its evaluation. Raises OSError."""
     state, manifest, spec_text = run_state.read(home, run), durable.read_json(run.manifest) or {}, _spec_text(run)
     known = {**vars(state), "started_at": state.started_at or _first_start(manifest)}
-    return RunFacts(**known, id=run.root.name, spec_text=spec_text, spec=_spec(spec_text), manifest=manifest)
+    return RunFacts(**known, id=run.root.name, spec_text=spec_text, spec=_spec(run), manifest=manifest)
 
 
 def _first_start(manifest: dict[str, Any]) -> str | None:
@@ -64,17 +62,16 @@ def _first_start(manifest: dict[str, Any]) -> str | None:
 
 def _spec_text(run: RunPaths) -> str:
     try:
-        return durable.read_small(run.spec, limit=MAX_SPEC_BYTES).decode("utf-8", "replace")
+        return frozen.read_text(run)
     except (OSError, ValueError):
         return ""
 
 
-def _spec(text: str) -> dict[str, Any]:
+def _spec(run: RunPaths) -> dict[str, Any]:
     try:
-        value = yamltree.parse(text.encode(), "spec.yaml").plain()
-    except SpecError:
+        return frozen.read_tree(run)
+    except (OSError, ValueError):
         return {}
-    return value if isinstance(value, dict) else {}
 
 
 def environments(facts: RunFacts) -> list[tuple[str, list[Row]]]:

@@ -1,4 +1,4 @@
-"""One attempt of one job, from its spec to its result: what a worker's child process is.
+"""One attempt of one job, from its spec to its result: the process that an executor starts.
 
     python -m pipeline.training.attempt HOME ID ATTEMPT [--alive FD]
 
@@ -56,14 +56,14 @@ def main() -> int:
 
 
 def leave_at_once() -> None:
-    """End this process with all that it has started, where it leads a session, as a worker's child does."""
+    """End this process and its process group, where it leads a session, as an attempt of a worker does."""
     if os.getsid(0) == os.getpid():
         os.killpg(0, signal.SIGKILL)
     os._exit(1)
 
 
 def write_line(line: str) -> None:
-    """Write to the log: a worker sends its child's output there."""
+    """Write to the log: a worker sends an attempt's output there."""
     append_line(1, line)
 
 
@@ -196,7 +196,7 @@ class Attempt:
                 first_step=engine.step,
                 num_steps=engine.num_steps,
                 manifest=provenance,
-                job_file=self.run.spec.read_text("utf-8"),
+                job_file=frozen.read_text(self.run),
                 log=self.log,
             )
             loop = Loop(

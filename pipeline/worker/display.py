@@ -1,4 +1,4 @@
-"""Where a worker tells people what happens."""
+"""What a worker needs of whatever tells people what happens: a terminal, or nothing."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from pipeline.home.records import Progress
 
 
 class Display(Protocol):
-    """None of it raises: the jobs matter more."""
+    """Takes what a worker says. No method raises: the jobs matter more."""
 
     def say(self, line: str) -> None:
-        """Of the worker itself."""
+        """Shows a line of the worker itself."""
 
     def log_line(self, job_id: str, line: str) -> None:
-        """Of a job's log."""
+        """Shows a line of a job's log."""
 
     def progress(self, jobs: list[tuple[str, Progress]]) -> None:
-        """Where each running job is; called with every turn of the loop."""
+        """Shows where each running job is; it is called with every turn of the loop."""

@@ -34,7 +34,7 @@ def visible_gpus(environment: Mapping[str, str] = os.environ) -> list[str]:
 
 
 def uuids(listing: str) -> list[str]:
-    """Of the GPUs in the output of `nvidia-smi -L`; of one that is divided (MIG), its parts."""
+    """Returns the UUIDs of the GPUs that `nvidia-smi -L` lists; in place of one that is divided (MIG), its parts'."""
     found: list[str] = []
     for uuid in re.findall(r"UUID: ((?:GPU|MIG)-[\w/-]+)", listing):
         if uuid.startswith("MIG-") and found and found[-1].startswith("GPU-"):
@@ -76,11 +76,11 @@ class Gpus:
         return None
 
     def _number_as_listed(self) -> dict[str, str]:
-        """So that cuda:1 is the one that nvidia-smi calls 1; the user's own choice and order stand."""
+        """Makes cuda:1 the one that nvidia-smi calls 1; where the user has chosen GPUs, that choice and order stand."""
         return {} if VISIBLE in os.environ else {"CUDA_DEVICE_ORDER": "PCI_BUS_ID"}
 
     def _levels(self, gpu: str) -> set[int]:
-        """Of the jobs that compute on a GPU."""
+        """Returns the levels of the jobs that compute on a GPU: 0 for the first, 1 for the next."""
         first = self._path(gpu, 0)
         return {int(path.suffix[1:]) for path in first.parent.glob(f"{first.stem}.*") if Lease.is_held(path)}
 

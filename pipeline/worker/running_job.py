@@ -41,7 +41,7 @@ class RunningJob:
 
     @property
     def number(self) -> int:
-        """Of the attempt."""
+        """The number of the attempt, from 1."""
         return self.claim.attempts.number
 
     @property

@@ -214,18 +214,18 @@ def test_one_run_is_not_enough(home: Home, pipeline: Pipeline) -> None:
     assert done.stderr == f"error: {job_id}: that is one run, and it takes two; `pipeline show` shows one\n"
 
 
-@pytest.mark.parametrize(("text", "why"), [(": [", "cannot be read: "), ("5", "is no job file")])
+@pytest.mark.parametrize(("text", "why"), [(": [", "spec.yaml:"), ("5", "it is no job file")])
 def test_a_spec_that_is_none_is_named(home: Home, pipeline: Pipeline, text: str, why: str) -> None:
     run = home.run(make_run(home, "a", {"test/accuracy": [0.1]}))
     make_run(home, "b", {"test/accuracy": [0.1]})
     run.spec.write_text(text)
     done = pipeline("compare", "a", "b")
     assert done.returncode == 1
-    assert done.stderr.startswith(f"error: {run.spec}: {why}")
+    assert done.stderr.startswith(f"error: {run.spec}: cannot be read: {why}")
     assert done.stderr.count("\n") == 1
 
 
-def test_a_plot_is_a_image_with_a_legend(home: Home, pipeline: Pipeline, tmp_path: Path) -> None:
+def test_a_plot_is_an_image_with_a_legend(home: Home, pipeline: Pipeline, tmp_path: Path) -> None:
     make_run(home, "a", {"test/accuracy": [0.1, math.nan, 0.3]}, **lr(0.5))
     make_run(home, "b", {"test/accuracy": [0.2, 0.3]}, **lr(0.25))
     done = pipeline("compare", "a", "b", "--plot", tmp_path / "a.png")

@@ -100,7 +100,7 @@ class LocalAttempt:
     gpu: GpuLease | None = None
 
     def poll(self) -> int | None:
-        """As Popen's. What the process leaves behind in its session is killed before it is reaped."""
+        """Returns the exit status as Popen does; what the process leaves behind in its session is killed first."""
         if self.process.returncode is None:
             if not self._has_exited():
                 return None
@@ -171,7 +171,7 @@ def _session_of(process: int) -> int | None:
 
 
 def _kill(process: int, session: int) -> None:
-    """By a descriptor, so that a number that has just become somebody else's harms nobody."""
+    """Kills by a descriptor, so that a number that has just become somebody else's harms nobody."""
     with contextlib.suppress(OSError):  # it is gone
         fd = os.pidfd_open(process)
         try:
