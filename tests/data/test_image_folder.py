@@ -119,7 +119,7 @@ def test_a_cmyk_jpeg_becomes_rgb(pets: Path) -> None:
     assert np.abs(the_image(pets).astype(int) - RED).max() <= 8
 
 
-def test_a_image_is_turned_as_its_camera_was(pets: Path) -> None:
+def test_an_image_is_turned_as_its_camera_was(pets: Path) -> None:
     lying = Image.new("RGB", (6, 6))
     lying.paste(RED, (0, 0, 6, 1))  # a red row on top
     exif = Image.Exif()

@@ -84,7 +84,7 @@ def test_images_from_files_are_classified_as_the_evaluation_did(
     assert right > 300
 
 
-def test_a_image_becomes_what_the_loader_gives_the_network_in_training(trained: RunPaths, three: list[Path]) -> None:
+def test_an_image_becomes_what_the_loader_gives_the_network_in_training(trained: RunPaths, three: list[Path]) -> None:
     model = load(trained)
     pixels = np.asarray(Image.open(three[0]))
     image = model.read(three[0])
@@ -261,7 +261,7 @@ def test_a_folder_without_images_is_a_problem(tmp_path: Path) -> None:
 # The command
 
 
-def test_predict_prints_a_line_a_image_and_names_what_it_cannot_read(
+def test_predict_prints_a_line_an_image_and_names_what_it_cannot_read(
     pipeline: Pipeline, run: RunPaths, three: list[Path]
 ) -> None:
     three[1].write_bytes(b"no image")

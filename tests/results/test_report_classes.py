@@ -50,7 +50,7 @@ def test_a_matrix_has_a_cell_for_each_pair_of_classes() -> None:
     assert [cell.is_right for cell in rows[1][1]] == [False, True, False, False]
 
 
-def test_a_mistake_without_a_image_or_a_known_class_is_listed_all_the_same() -> None:
+def test_a_mistake_without_an_image_or_a_known_class_is_listed_all_the_same() -> None:
     mistakes = [Mistake(7, 99, 0, math.nan, "no base64!"), Mistake(8, 0, 0, 1.0, base64.b64encode(b"GIF89a").decode())]
     found = evaluation([(0, 0, 1)], ["a"], mistakes)
     first, second = report_classes.shown_mistakes(found, max_chars=1000)
