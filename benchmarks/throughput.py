@@ -143,8 +143,8 @@ def measure(case: Case, data: Path, scratch: Path, arguments: argparse.Namespace
                 break
         quiet = [turns for turns in rounds if is_quiet(turns)]
         return [
-            compare(case, side, target, quiet or rounds, place)
-            for place, (side, target) in enumerate(zip(sides[1:], case.targets.values(), strict=True), start=1)
+            compare(case, side, target, quiet or rounds, turn=number)
+            for number, (side, target) in enumerate(zip(sides[1:], case.targets.values(), strict=True), start=1)
         ]
     finally:
         for side in sides:
@@ -161,15 +161,15 @@ def is_quiet(turns: list[Turn]) -> bool:
     return max(turn.others for turn in turns) <= MAX_OTHERS
 
 
-def compare(case: Case, side: Side, target: float, rounds: list[list[Turn]], place: int) -> Row:
-    ratios = sorted(turns[place].rate / turns[0].rate for turns in rounds)
+def compare(case: Case, side: Side, target: float, rounds: list[list[Turn]], *, turn: int) -> Row:
+    ratios = sorted(turns[turn].rate / turns[0].rate for turns in rounds)
     ratio = statistics.median(ratios)
     return Row(
         model=case.model,
         batch_size=case.batch_size,
         precision=side.precision,
         tutorial=statistics.median(turns[0].rate for turns in rounds),
-        ours=statistics.median(turns[place].rate for turns in rounds),
+        ours=statistics.median(turns[turn].rate for turns in rounds),
         ratio=ratio,
         low=ratios[0],
         high=ratios[-1],

@@ -70,5 +70,5 @@ def cutout(images: torch.Tensor, *, generator: torch.Generator, fill: torch.Tens
 def _covered(num: int, length: int, size: int, *, generator: torch.Generator) -> torch.Tensor:
     """bool (num, length): a run of `size` a row, its middle anywhere in it."""
     first = torch.randint(length, (num, 1), generator=generator, device=generator.device) - size // 2
-    place = torch.arange(length, device=generator.device)
-    return (first <= place) & (place < first + size)
+    column = torch.arange(length, device=generator.device)
+    return (first <= column) & (column < first + size)

@@ -74,8 +74,8 @@ class FileSplit:
 
         batch = torch.empty(len(indices), self.image_size, self.image_size, 3, dtype=torch.uint8)
         pixels = batch.numpy()
-        for place, index in enumerate(indices):
-            pixels[place] = read_image(self.files[int(index)], self.image_size)
+        for row, index in enumerate(indices):
+            pixels[row] = read_image(self.files[int(index)], self.image_size)
         return batch
 
 

@@ -53,10 +53,10 @@ def read_cifar100(datasets: Path, *, image_size: int | None, log: Log) -> Found:
     return _found("CIFAR100", datasets, Path("cifar-100-python"), log)
 
 
-def _found(dataset: str, datasets: Path, place: Path, log: Log) -> Found:
-    """`dataset`: the name of torchvision's class. `place`: where it unpacks its files, below the folder it is given."""
-    folder = find_data(datasets, place)
-    root = folder.parents[len(place.parts) - 1]
+def _found(dataset: str, datasets: Path, subfolder: Path, log: Log) -> Found:
+    """`dataset`: the name of torchvision's class. `subfolder`: where it unpacks its files, below the folder given."""
+    folder = find_data(datasets, subfolder)
+    root = folder.parents[len(subfolder.parts) - 1]
 
     def state() -> str:
         if not folder.is_dir():

@@ -79,15 +79,15 @@ class Vgg(nn.Module):
 
 def _features(widths: Widths, *, channels: int, batch_norm: bool) -> nn.Sequential:
     layers: OrderedDict[str, nn.Module] = OrderedDict()
-    block, place = 1, 1
+    block, number = 1, 1
     for width in widths:
         if width == "M":
             layers[f"pool{block}"] = nn.MaxPool2d(2)
-            block, place = block + 1, 1
+            block, number = block + 1, 1
             continue
-        layers[f"conv{block}_{place}"] = nn.Conv2d(channels, width, 3, padding=1)
+        layers[f"conv{block}_{number}"] = nn.Conv2d(channels, width, 3, padding=1)
         if batch_norm:
-            layers[f"bn{block}_{place}"] = nn.BatchNorm2d(width)
-        layers[f"relu{block}_{place}"] = nn.ReLU()
-        channels, place = width, place + 1
+            layers[f"bn{block}_{number}"] = nn.BatchNorm2d(width)
+        layers[f"relu{block}_{number}"] = nn.ReLU()
+        channels, number = width, number + 1
     return nn.Sequential(layers)

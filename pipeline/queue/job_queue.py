@@ -44,7 +44,9 @@ PASS_OVER_S = 10.0  # a job that the disk did not let this process take
 @dataclass
 class Queue:
     home: Home
-    _known: dict[str, tuple[tuple[int, str, str], Ticket]] = field(default_factory=dict)  # pending, with its place
+    _known: dict[str, tuple[tuple[int, str, str], Ticket]] = field(
+        default_factory=dict
+    )  # those that wait, with their order
     _passed_over: dict[str, float] = field(default_factory=dict)  # until when, on the monotonic clock
     _refused: dict[str, int] = field(default_factory=dict)  # how often in a row the system did not let it claim a job
 

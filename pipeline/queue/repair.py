@@ -71,7 +71,7 @@ def repair(queue: Queue, is_alive: IsAlive = _holds_no_more_than_its_lease) -> l
     for state in ("pending", "done", "failed", "cancelled"):
         for job_id in queue.tickets.ids(state):
             try:
-                done += _place(queue, job_id, state)
+                done += _move_where_its_end_says(queue, job_id, state)
             except OSError as error:
                 why = f"cannot be repaired now: {durable.in_words(error)}"
                 done.append(Repaired(f"{job_id}: {why}", job_id, is_stuck=True))
@@ -89,7 +89,7 @@ def _quarantine(queue: Queue, file: ForeignFile) -> Repaired:
     return Repaired(f"cannot be moved to quarantine now: {file}")
 
 
-def _place(queue: Queue, job_id: str, state: str) -> list[Repaired]:
+def _move_where_its_end_says(queue: Queue, job_id: str, state: str) -> list[Repaired]:
     """Move a ticket that nobody runs where its recorded end says."""
     end = End.read(queue.paths.end(job_id))
     if state == (FOLDER_OF[end.outcome] if end else "pending"):
