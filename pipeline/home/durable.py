@@ -107,14 +107,39 @@ def in_words(error: OSError) -> str:
     return f"{reason}: {error.filename}" if error.filename else reason
 
 
+class NotAPlainFileError(OSError):
+    """What lies there is a folder, a link, a pipe or the like: opening it might block, or lead elsewhere."""
+
+
+def open_plain(path: Path, flags: int = os.O_RDONLY) -> int:
+    """A descriptor of a regular file; opening it never blocks. Raises NotAPlainFileError for anything else."""
+    try:
+        fd = os.open(path, flags | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
+    except OSError as error:
+        if error.errno in (errno.ELOOP, errno.ENXIO, errno.EISDIR):  # a link, a pipe or socket, a folder
+            raise _not_plain(path) from None
+        raise
+    if not stat.S_ISREG(os.fstat(fd).st_mode):
+        os.close(fd)
+        raise _not_plain(path)
+    return fd
+
+
+def _not_plain(path: Path) -> NotAPlainFileError:
+    return NotAPlainFileError(errno.EINVAL, "it is not a regular file", str(path))
+
+
 def read_small(path: Path, *, limit: int) -> bytes:
-    """What is in a small regular file. Raises ValueError for anything else: a pipe would block whoever opens it."""
-    info = path.lstat()
-    if not stat.S_ISREG(info.st_mode):
-        raise ValueError("it is not a regular file")
-    if info.st_size > limit:
-        raise ValueError(f"it is {info.st_size:,} bytes long; at most {limit:,} are allowed")
-    return path.read_bytes()
+    """What is in a small regular file. Raises ValueError for anything else."""
+    try:
+        fd = open_plain(path)
+    except NotAPlainFileError:
+        raise ValueError("it is not a regular file") from None
+    with os.fdopen(fd, "rb", buffering=0) as file:
+        size = os.fstat(fd).st_size
+        if size > limit:
+            raise ValueError(f"it is {size:,} bytes long; at most {limit:,} are allowed")
+        return file.readall()
 
 
 def make_folder(folder: Path) -> None:

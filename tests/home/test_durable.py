@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import os
+import socket
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -156,3 +158,14 @@ def test_a_record_that_could_not_be_read_back_is_refused_and_the_old_one_stays(t
         durable.replace_json(tmp_path / "file", {"text": "x" * (durable.MAX_RECORD_BYTES - 12)})
     assert durable.read_json(tmp_path / "file") == largest
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+def test_what_is_no_plain_file_is_not_opened(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "link").symlink_to(tmp_path / "other")
+    (tmp_path / "folder").mkdir()
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(str(tmp_path / "socket"))
+        for name, flags in itertools.product(("pipe", "link", "folder", "socket"), (os.O_RDONLY, os.O_WRONLY)):
+            with pytest.raises(durable.NotAPlainFileError, match="not a regular file"):
+                durable.open_plain(tmp_path / name, flags | os.O_CREAT)
+    assert not (tmp_path / "other").exists()
