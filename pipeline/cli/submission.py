@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from pipeline.cli.arguments import Files, Json, Overrides, hint_at_worker, message, print_json, print_lines, queue_of
-from pipeline.errors import SpecError
+from pipeline.errors import SpecError, UsageError
 from pipeline.home.paths import Home, find_data
 from pipeline.jobfile import reading
 
@@ -41,19 +42,20 @@ def submit(
     specs = load_all(files, changes)
     warn_of_missing_folders(specs, queue.home)
     ids = queue.submit_all(specs)
-    if as_json or wait:
-        from pipeline.queue import views
     if as_json and not wait:
-        print_json([views.find(queue, job_id).to_json() for job_id in ids])
+        print_json([look_at(queue, job_id).to_json() for job_id in ids])
     elif not as_json:
         print_lines(ids)
     if not quiet:
-        hint_at_worker(queue)
+        with contextlib.suppress(OSError):  # a script that took it for a failure would submit again
+            hint_at_worker(queue)
     if wait:
+        from pipeline.queue.views import EXIT_CODES
+
         ends = wait_for(queue, ids)
         if as_json:
             print_json([end.to_json() for end in ends])
-        raise typer.Exit(max(views.EXIT_CODES[str(end.outcome)] for end in ends))
+        raise typer.Exit(max(EXIT_CODES[str(end.outcome)] for end in ends))
 
 
 def schema(
@@ -86,6 +88,16 @@ def warn_of_missing_folders(specs: Sequence[Spec], home: Home) -> None:
         path = spec.data.options().get("path")
         if path is not None and not (folder := find_data(home.datasets, Path(path).expanduser())).is_dir():
             message(f"warning: {spec.name}: there is no folder {folder} (yet)")
+
+
+def look_at(queue: Queue, job_id: str) -> JobView:
+    """A job that is in the queue, whatever the disk can tell of it now."""
+    from pipeline.queue import views
+
+    try:
+        return views.find(queue, job_id)
+    except (OSError, UsageError) as error:
+        return views.unreadable(queue, job_id, "pending", f"it cannot be looked at now: {error}")
 
 
 def wait_for(queue: Queue, ids: Sequence[str]) -> list[JobView]:

@@ -83,11 +83,21 @@ def create(path: Path, data: bytes, *, by_way_of: Path) -> None:
 
 def is_there(path: Path) -> bool:
     """Whether anything has that name, a dangling link too. Raises OSError where the disk does not say."""
+    return _mode(path) is not None
+
+
+def is_plain(path: Path) -> bool:
+    """Whether a regular file has that name. Raises OSError where the disk does not say."""
+    mode = _mode(path)
+    return mode is not None and stat.S_ISREG(mode)
+
+
+def _mode(path: Path) -> int | None:
+    """None for what is absent, which no other error than these two says."""
     try:
-        path.lstat()
+        return path.lstat().st_mode
     except (FileNotFoundError, NotADirectoryError):
-        return False
-    return True
+        return None
 
 
 def remove_temporaries(folder: Path, *, older_than_s: float = 0) -> None:
@@ -143,12 +153,15 @@ def read_small(path: Path, *, limit: int) -> bytes:
 
 
 def make_folder(folder: Path) -> None:
-    """Makes a folder and those above it, as `mkdir --parents` does, and makes that durable."""
-    if folder.is_dir():
-        return
-    make_folder(folder.parent)
-    folder.mkdir(exist_ok=True)
-    fsync_folder(folder.parent)
+    """Makes a folder and those above it, as `mkdir --parents` does, and makes that durable.
+
+    One that is there may have been made by a process that was killed before it could do that.
+    """
+    if not folder.is_dir():
+        make_folder(folder.parent)
+        folder.mkdir(exist_ok=True)
+    with contextlib.suppress(PermissionError):  # of a folder that others made, and that this user cannot list
+        fsync_folder(folder.parent)
 
 
 def to_json(value: Any) -> bytes:
@@ -163,10 +176,10 @@ def replace_json(path: Path, value: Any, *, indent: int | None = None) -> None:
     replace(path, lambda file: file.write(content))
 
 
-def read_json(path: Path) -> dict[str, Any] | None:
+def read_json(path: Path, *, limit: int = MAX_RECORD_BYTES) -> dict[str, Any] | None:
     """The object in the file; None where there is no file, or what is in it is not a whole JSON object."""
     try:
-        value = json.loads(read_small(path, limit=MAX_RECORD_BYTES))
+        value = json.loads(read_small(path, limit=limit))
     except (FileNotFoundError, NotADirectoryError, ValueError, RecursionError):
         return None
     return value if isinstance(value, dict) else None

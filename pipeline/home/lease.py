@@ -12,6 +12,8 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+from pipeline.home import durable
+
 
 @dataclass
 class Lease:
@@ -37,10 +39,10 @@ class Lease:
 
     @classmethod
     def is_held(cls, path: Path) -> bool:
-        """Whether a process alive holds it."""
+        """Whether a process alive holds it: no one holds what is no file. Raises OSError where that cannot be seen."""
         try:
-            fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-        except FileNotFoundError:
+            fd = durable.open_plain(path)
+        except (FileNotFoundError, durable.NotAPlainFileError):
             return False
         try:
             fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
@@ -64,7 +66,7 @@ class Lease:
 def _is_at(path: Path, fd: int) -> bool:
     """Whether the open file is still the one of that name."""
     try:
-        current = path.stat()
+        current = path.lstat()
     except FileNotFoundError:
         return False
     return os.path.samestat(current, os.fstat(fd))

@@ -10,12 +10,14 @@ HOME/modules/   Python files of the user's own
 from __future__ import annotations
 
 import os
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
 DATA = "PIPELINE_DATA"  # environment variable: a folder of datasets that may be read-only
 STATES = ("pending", "running", "done", "failed", "cancelled")
 """The folders that a ticket can lie in; the folder is the job's state."""
+LOG = re.compile(r"attempt-([1-9][0-9]{0,4})\.log")  # nobody tries a job 100,000 times
 
 
 def find_data(datasets: Path, path: Path) -> Path:
@@ -158,10 +160,17 @@ class RunPaths:
     def log(self, attempt: int) -> Path:
         return self.root / f"attempt-{attempt}.log"
 
+    def log_numbers(self) -> list[int]:
+        """The numbers of the attempts that have a log, ascending. Raises OSError where the folder cannot be listed."""
+        try:
+            names = os.listdir(self.root)  # noqa: PTH208 - glob takes a folder that cannot be listed for an empty one
+        except (FileNotFoundError, NotADirectoryError):
+            return []
+        return sorted(int(match[1]) for name in names if (match := LOG.fullmatch(name)))
+
     def logs(self) -> list[Path]:
-        """The logs of all attempts so far, first attempt first."""
-        numbers = {p: p.stem.removeprefix("attempt-") for p in self.root.glob("attempt-*.log")}
-        return sorted((p for p, text in numbers.items() if text.isdecimal()), key=lambda p: int(numbers[p]))
+        """The logs of all attempts so far, first attempt first. Raises OSError where the folder cannot be listed."""
+        return [self.log(number) for number in self.log_numbers()]
 
 
 @dataclass(frozen=True)

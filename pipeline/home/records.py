@@ -9,13 +9,14 @@ queue/jobs/<id>/result.json   End       the job's one recorded end
 from __future__ import annotations
 
 import dataclasses
+import errno
 import itertools
 import math
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, ClassVar, Literal, Self, TypedDict
 
 from pipeline.home import durable
 from pipeline.home.typed import convert
@@ -33,6 +34,8 @@ FOLDER_OF: dict[str, str] = {
 }
 """The folder that a ticket lies in once its job has ended."""
 
+MAX_WHY = 10_000  # characters
+
 
 def now() -> str:
     """UTC, ISO 8601, to the millisecond."""
@@ -42,6 +45,8 @@ def now() -> str:
 
 class Record:
     """A JSON object on disk, as a dataclass."""
+
+    MAX_BYTES: ClassVar[int] = durable.MAX_RECORD_BYTES
 
     @classmethod
     def from_json(cls, value: dict[str, Any] | None) -> Self | None:
@@ -56,7 +61,7 @@ class Record:
 
     @classmethod
     def read(cls, path: Path) -> Self | None:
-        return cls.from_json(durable.read_json(path))
+        return cls.from_json(durable.read_json(path, limit=cls.MAX_BYTES))
 
     def to_json(self) -> dict[str, Any]:
         return dataclasses.asdict(self)  # type: ignore[call-overload,no-any-return]
@@ -93,6 +98,8 @@ class Progress(Record):
 
 @dataclass(frozen=True)
 class Result(Record):
+    MAX_BYTES = 1024 * 1024  # whatever a job writes there, its end and the record of its attempts can be written
+
     attempt: int
     outcome: Outcome
     why: str
@@ -105,6 +112,7 @@ class Result(Record):
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "metrics", _finite(self.metrics))
+        object.__setattr__(self, "why", self.why[:MAX_WHY])
 
     @classmethod
     def after(cls, progress: Progress | Result, *, attempt: int, outcome: Outcome, why: str) -> Result:
@@ -120,6 +128,8 @@ class Result(Record):
 class End(Result):
     """A Result with all that `status` shows of an ended job, so that it reads one file a job."""
 
+    MAX_BYTES = durable.MAX_RECORD_BYTES
+
     id: str = ""
     name: str = ""
     priority: int = 0
@@ -131,12 +141,31 @@ class End(Result):
             raise ValueError(self.outcome)
 
 
+class Entry(TypedDict, total=False):
+    """One attempt, from its start on; from `finished_at` on, the verdict on it."""
+
+    started_at: str
+    worker: str
+    executor: str
+    handle: dict[str, str | int | float | bool | None]  # by which the executor finds it again
+    finished_at: str
+    outcome: Outcome
+    why: str
+    epoch: int
+    step: int
+    lacked_room: bool
+
+
 @dataclass
 class Attempts(Record):
     """`retries_used` counts what uses up `resources.retries`; an interrupted attempt does not."""
 
-    entries: list[dict[str, Any]] = field(default_factory=list)
+    entries: list[Entry] = field(default_factory=list)
     retries_used: int = 0
+
+    def __post_init__(self) -> None:
+        if self.retries_used < 0:
+            raise ValueError(self.retries_used)
 
     @property
     def number(self) -> int:
@@ -153,7 +182,7 @@ class Attempts(Record):
         return self.entries[0].get("started_at") if self.entries else None
 
     @property
-    def latest(self) -> dict[str, Any]:
+    def latest(self) -> Entry:
         """The entry of the latest attempt; empty before the first."""
         return self.entries[-1] if self.entries else {}
 
@@ -164,15 +193,19 @@ class Attempts(Record):
 
     def begin(self, worker: str, executor: Mapping[str, Any]) -> int:
         """Opens an entry. executor: who runs the attempt, and the handle by which to ask later whether it lives."""
-        self.entries.append({"started_at": now(), "worker": worker, **executor})
+        self.entries.append(convert({"started_at": now(), "worker": worker, **executor}, Entry))
         return self.number
 
     def end(self, result: Result, *, lacked_room: bool = False) -> None:
         """Closes the latest entry with the verdict on its attempt."""
-        verdict: dict[str, Any] = {"finished_at": now(), "outcome": result.outcome, "why": result.why}
+        verdict: Entry = {"finished_at": now(), "outcome": result.outcome, "why": result.why}
         verdict |= {"epoch": result.epoch, "step": result.step}
         self.entries[-1] |= {**verdict, "lacked_room": True} if lacked_room else verdict
 
     def write(self, path: Path) -> None:
+        """Raises OSError, also where the record is larger than can be read back."""
         durable.make_folder(path.parent)
-        durable.replace_json(path, self.to_json())
+        try:
+            durable.replace_json(path, self.to_json())
+        except ValueError as error:
+            raise OSError(errno.EFBIG, str(error), str(path)) from None

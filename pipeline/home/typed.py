@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import types
-from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints, is_typeddict
 
 _type_hints = functools.cache(get_type_hints)
 
@@ -16,12 +16,15 @@ _type_hints = functools.cache(get_type_hints)
 def convert(value: Any, kind: Any) -> Any:
     """The value as what the type says; an int may be a float. Raises ValueError where it is something else.
 
-    kind: a dataclass, None, Any, int, float, str, bool, or a list, dict, Literal, tuple of a length or union of these.
-    A dataclass is made of an object that has all fields without a default; what else is in it is left out.
+    kind: a dataclass, a TypedDict without required keys, None, Any, int, float, str, bool, or a list, dict, Literal,
+    tuple of a length or union of these. A dataclass is made of an object that has all fields without a default; what
+    else is in an object is left out.
     """
     origin, arguments = get_origin(kind), get_args(kind)
     if dataclasses.is_dataclass(kind):
         return _make(value, kind)
+    if is_typeddict(kind) and isinstance(value, dict):
+        return {key: convert(value[key], item) for key, item in _type_hints(kind).items() if key in value}
     if origin in (Union, types.UnionType):
         return _convert_to_any_of(value, arguments)
     if origin is list and isinstance(value, list):

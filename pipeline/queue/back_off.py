@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline.home import durable
+from pipeline.home.records import Record
 
 BACK_OFF_S = (1, 2, 4, 8, 16, 32, 60)  # before the first retry, the second, ...; the last for all that follow
+
+
+@dataclass(frozen=True)
+class Wait(Record):
+    until: float = 0.0  # seconds since the epoch
 
 
 def delay_s(times: int) -> float:
@@ -17,7 +24,7 @@ def delay_s(times: int) -> float:
 
 def hold(path: Path, delay_s: float) -> None:
     """Writes until when the job is left to wait."""
-    durable.replace_json(path, {"until": time.time() + delay_s})
+    durable.replace_json(path, Wait(until=time.time() + delay_s).to_json())
 
 
 def must_wait(path: Path) -> bool:
@@ -26,7 +33,7 @@ def must_wait(path: Path) -> bool:
     Neither a clock that was set back nor a damaged file holds a job for long.
     """
     try:
-        until = (durable.read_json(path) or {}).get("until", 0)
+        wait = Wait.read(path) or Wait()
     except OSError:
         return True
-    return isinstance(until, (int, float)) and 0 < until - time.time() <= 2 * BACK_OFF_S[-1]
+    return 0 < wait.until - time.time() <= 2 * BACK_OFF_S[-1]

@@ -15,6 +15,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import dataclasses
+import errno
 import time
 from collections.abc import Container, Iterable, Set
 from dataclasses import dataclass, field
@@ -108,18 +109,23 @@ class Queue:
             try:
                 claim = self._claim_one(ticket, worker, executor)
             except OSError as error:
-                self.pass_over(ticket.id)
-                if error.errno not in durable.DISK_FULL:
-                    self._refused[ticket.id] = self._refused.get(ticket.id, 0) + 1
+                self.pass_over(ticket.id, error)
                 raise
-            self._refused.pop(ticket.id, None)
+            if not isinstance(claim, Claim):
+                self._refused.pop(ticket.id, None)
             if claim is not None:
                 return claim
         return None
 
-    def pass_over(self, job_id: str) -> None:
+    def pass_over(self, job_id: str, error: BaseException) -> None:
         """Leave a job that the disk or the system did not let this process start to others for a while."""
         self._passed_over[job_id] = time.monotonic() + PASS_OVER_S
+        if not (isinstance(error, OSError) and error.errno in durable.DISK_FULL):
+            self._refused[job_id] = self._refused.get(job_id, 0) + 1
+
+    def was_started(self, job_id: str) -> None:
+        """To be told when a claimed job runs: the system lets this process do that."""
+        self._refused.pop(job_id, None)
 
     def _claim_one(self, ticket: Ticket, worker: str, executor: RecordExecutor) -> Claim | Ended | None:
         lease = Lease.acquire(self.paths.lease(ticket.id))
@@ -142,7 +148,7 @@ class Queue:
             self.paths.ticket("pending", ticket.id).rename(self.paths.ticket("running", ticket.id))
         except FileNotFoundError:
             return None
-        self.paths.wait(ticket.id).unlink(missing_ok=True)
+        self.records.clear(self.paths.wait(ticket.id))
         durable.remove_temporaries(self.paths.job(ticket.id))
         if self.follow_end(ticket.id, "running"):
             return None
@@ -155,7 +161,7 @@ class Queue:
             why = error.problems[0].message
             return self.end(claim, Result(claim.attempts.number, "invalid", why))
         claim.attempts.begin(worker, executor(ticket.id))
-        claim.attempts.write(self.paths.attempts(ticket.id))
+        self.records.write_attempts(ticket.id, claim.attempts)
         return claim
 
     def _candidates(self) -> list[Ticket]:
@@ -213,7 +219,10 @@ class Queue:
         return self.end(claim, Result.after(left, attempt=number, outcome="cancelled", why="cancelled while it waited"))
 
     def end(self, claim: Claim, result: Result) -> Ended:
-        """Record the job's end, once: a second end changes nothing, and the first is given. The lease stays held."""
+        """Record the job's end, once: a second end changes nothing, and the first is given. The lease stays held.
+
+        Raises OSError where that cannot be done now; it may be tried again.
+        """
         ticket = claim.ticket
         end = End(
             **{**result.to_json(), "started_at": claim.attempts.started_at, "finished_at": now()},
@@ -223,18 +232,22 @@ class Queue:
             submitted_at=ticket.submitted_at,
         )
         path = self.paths.end(claim.id)
-        durable.make_folder(path.parent)
         self.records.recorded_end(claim.id)  # takes a damaged one out of the way
+        durable.make_folder(path.parent)
         with contextlib.suppress(FileExistsError):  # the first recorded end stands
             durable.create(path, durable.to_json(end.to_json()), by_way_of=self.paths.tmp)
         durable.fsync_folder(path.parent)
-        claim.attempts.write(self.paths.attempts(claim.id))  # after the end: a crash between them repeats no attempt
+        self.records.write_attempts(claim.id, claim.attempts)  # after the end: a crash between repeats no attempt
         remove_temporaries(self.home.run(claim.id))
-        return Ended(claim.id, self.follow_end(claim.id, "running") or end)
+        recorded = self.follow_end(claim.id, "running")
+        if recorded is None:
+            raise OSError(errno.EIO, "the end that was recorded cannot be read back", str(path))
+        return Ended(claim.id, recorded)
 
     def requeue(self, claim: Claim, *, delay_s: float = 0) -> None:
-        claim.attempts.write(self.paths.attempts(claim.id))
+        self.records.write_attempts(claim.id, claim.attempts)
         if delay_s:
+            self.records.make_way(self.paths.wait(claim.id))
             back_off.hold(self.paths.wait(claim.id), delay_s)
         self.tickets.move(claim.id, "running", "pending")
 
@@ -244,8 +257,8 @@ class Queue:
         if end is None:
             return None
         self.tickets.move(job_id, state, FOLDER_OF[end.outcome])
-        self.paths.cancel_request(job_id).unlink(missing_ok=True)
-        self.paths.wait(job_id).unlink(missing_ok=True)
+        self.records.clear(self.paths.cancel_request(job_id))
+        self.records.clear(self.paths.wait(job_id))
         return end
 
     # Looking
@@ -254,7 +267,7 @@ class Queue:
         return Attempts.read(self.paths.attempts(job_id)) or Attempts()
 
     def is_cancel_requested(self, job_id: str) -> bool:
-        return self.paths.cancel_request(job_id).exists()
+        return durable.is_plain(self.paths.cancel_request(job_id))
 
     def live_workers(self) -> list[str]:
         """Their names."""

@@ -1,12 +1,16 @@
-"""A job's records as the holder of its lease reads them: what is damaged goes to quarantine, and the job goes on."""
+"""A job's records as the holder of its lease reads and writes them.
+
+What is damaged, or lies in the way of a record and is no file, goes to quarantine, and the job goes on.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 from pipeline.home import durable
 from pipeline.home.paths import Home
-from pipeline.home.records import Attempts, End
+from pipeline.home.records import Attempts, End, Entry
 from pipeline.queue.tickets import Tickets
 
 
@@ -18,8 +22,7 @@ class JobRecords:
     def recorded_end(self, job_id: str) -> End | None:
         """Returns how the job ended; None where it has not."""
         path = self.home.queue.end(job_id)
-        if durable.is_there(path.parent) and not path.parent.is_dir():
-            self.tickets.quarantine(path.parent, "it is not a folder")
+        self._make_way_for_folder(path.parent)
         was_there = durable.is_there(path)  # asked before it is read: one that comes meanwhile is not damaged
         end = End.read(path)
         if end is None and was_there:
@@ -27,14 +30,45 @@ class JobRecords:
         return end
 
     def sound_attempts(self, job_id: str) -> Attempts:
-        """Returns the attempts; where their record is damaged, as many as there are logs."""
+        """Returns the attempts, at least as many as the highest number of a log, so that none is given twice."""
+        attempts = self._recorded_attempts(job_id)
+        for number in range(attempts.number + 1, max(self.home.run(job_id).log_numbers(), default=0) + 1):
+            why = f"not known: the record of attempts does not have attempt {number}"
+            attempts.entries.append(Entry(outcome="lost", why=why))
+        return attempts
+
+    def _recorded_attempts(self, job_id: str) -> Attempts:
         path = self.home.queue.attempts(job_id)
-        if not durable.is_there(path):
-            return Attempts()
+        was_there = durable.is_there(path)
         attempts = Attempts.read(path)
-        if attempts is not None:
-            return attempts
-        self.tickets.quarantine(path, "it is not a record of attempts; they are counted by their logs")
-        numbers = [int(log.stem.removeprefix("attempt-")) for log in self.home.run(job_id).logs()]
-        unknown = {"outcome": "lost", "why": "not known: the record of attempts was damaged"}
-        return Attempts([dict(unknown) for _ in range(max(numbers, default=0))])
+        if attempts is None and was_there:
+            self.tickets.quarantine(path, "it is not a record of attempts; they are counted by their logs")
+        return attempts or Attempts()
+
+    def write_attempts(self, job_id: str, attempts: Attempts) -> None:
+        path = self.home.queue.attempts(job_id)
+        self._make_way_for_folder(path.parent)
+        self.make_way(path)
+        attempts.write(path)
+
+    def make_way(self, path: Path) -> None:
+        """Puts what is no file, and lies where one is to be written, into quarantine."""
+        if durable.is_there(path) and not durable.is_plain(path):
+            self.tickets.quarantine(path, "it lies where the program writes a file")
+
+    def _make_way_for_folder(self, path: Path) -> None:
+        if durable.is_there(path) and not path.is_dir():
+            self.tickets.quarantine(path, "it is not a folder")
+
+    def make_way_for_run(self, job_id: str) -> None:
+        """Lets an attempt write into its run's folder, and no earlier one's result be taken for its own."""
+        run = self.home.run(job_id)
+        self._make_way_for_folder(run.root)
+        for path in (run.spec, run.progress):
+            self.make_way(path)
+        self.clear(run.result)
+
+    def clear(self, path: Path) -> None:
+        """Removes a file that may be there; what has its name and is none goes to quarantine."""
+        self.make_way(path)
+        path.unlink(missing_ok=True)

@@ -6,6 +6,7 @@ All of it happens under the job's lease, so that it is safe beside any number of
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -202,6 +203,7 @@ def cancel(queue: Queue, job_id: str) -> str:
     if state not in ("pending", "running"):
         raise QueueError(_cannot_be_cancelled(job_id, state))
     with _as_queue_error(f"{job_id}: cannot be cancelled now"):
+        queue.records.make_way(queue.paths.cancel_request(job_id))
         durable.replace_json(queue.paths.cancel_request(job_id), {"requested_at": now()})
         lease = Lease.acquire(queue.paths.lease(job_id))
         if lease is None:
@@ -213,7 +215,7 @@ def cancel(queue: Queue, job_id: str) -> str:
         finally:
             lease.release()
     if state != "cancelled":  # it ended by itself meanwhile
-        queue.paths.cancel_request(job_id).unlink(missing_ok=True)
+        queue.records.clear(queue.paths.cancel_request(job_id))
         raise QueueError(_cannot_be_cancelled(job_id, state))
     return "cancelled"
 
@@ -245,13 +247,17 @@ def _retry(queue: Queue, job_id: str, state: str | None) -> None:
     if end is not None and attempts.is_open:
         attempts.end(end)
     attempts.retries_used = 0
-    attempts.write(queue.paths.attempts(job_id))
-    queue.paths.cancel_request(job_id).unlink(missing_ok=True)  # one that came when it had just ended
+    queue.records.write_attempts(job_id, attempts)
+    queue.records.clear(queue.paths.cancel_request(job_id))  # one that came when it had just ended
+    durable.fsync_folder(queue.paths.control)
+    path = queue.paths.end(job_id)
     if end is not None:
-        path = queue.paths.end(job_id)
-        path.replace(path.with_name(f"result-{attempts.number}.json"))
-        durable.fsync_folder(path.parent)
+        with contextlib.suppress(FileExistsError):  # kept by a retry that was killed
+            os.link(path, path.with_name(f"result-{attempts.number}.json"))
     queue.tickets.move(job_id, state, "pending")
+    if end is not None:  # until it is gone the job has ended, wherever its ticket lies
+        path.unlink()
+        durable.fsync_folder(path.parent)
 
 
 @contextlib.contextmanager

@@ -161,10 +161,14 @@ class Tickets:
         return None
 
     def move(self, job_id: str, source: str, target: str) -> None:
+        there = self.paths.ticket(target, job_id)
         try:
-            self.paths.ticket(source, job_id).rename(self.paths.ticket(target, job_id))
+            self.paths.ticket(source, job_id).rename(there)
         except FileNotFoundError:
             return
+        except IsADirectoryError:  # for the next try
+            self.quarantine(there, "it is a folder, and lies where a ticket goes")
+            raise
         durable.fsync_folder(self.paths.state(target))
 
     def find(self, prefix: str) -> str:

@@ -14,7 +14,7 @@ from pipeline.home import durable
 from pipeline.home.ids import age_key, name_of
 from pipeline.home.lease import Lease
 from pipeline.home.paths import STATES, RunPaths
-from pipeline.home.records import Attempts, End, Progress
+from pipeline.home.records import Attempts, End, Entry, Progress
 from pipeline.queue.job_queue import Queue
 from pipeline.queue.tickets import Ticket
 
@@ -70,7 +70,7 @@ def job(queue: Queue, job_id: str, state: str) -> JobView | None:
         end = End.read(queue.paths.end(job_id)) if state not in ("pending", "running") else None
         ticket = None if end else queue.tickets.read(state, job_id)
     except OSError as error:
-        return _unreadable(queue, job_id, state, f"it cannot be read now: {durable.in_words(error)}")
+        return unreadable(queue, job_id, state, f"it cannot be read now: {durable.in_words(error)}")
     if end is not None:
         run_dir = str(queue.home.run(job_id).root)
         return JobView(**{**vars(end), "id": job_id, "state": state, "run_dir": run_dir})
@@ -115,7 +115,7 @@ def _readable(read: Callable[[], T], problems: list[str]) -> T | None:
         return None
 
 
-def _unreadable(queue: Queue, job_id: str, state: str, why: str) -> JobView:
+def unreadable(queue: Queue, job_id: str, state: str, why: str) -> JobView:
     return JobView(
         id=job_id,
         name=name_of(job_id),
@@ -135,7 +135,7 @@ def _unreadable(queue: Queue, job_id: str, state: str, why: str) -> JobView:
     )
 
 
-def _why(state: str, latest: dict[str, Any], progress: Progress, *, is_alive: bool) -> str:
+def _why(state: str, latest: Entry, progress: Progress, *, is_alive: bool) -> str:
     if state == "pending":
         return f"queued again: {latest['why']}" if latest.get("why") else "waits for a worker"
     if state != "running":

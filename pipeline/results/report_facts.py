@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -104,7 +105,7 @@ def _environment(entry: dict[str, Any]) -> list[Row]:
 
 def attempts(facts: RunFacts) -> list[list[str]]:
     """Returns a row for each attempt: number, start, end, how long, outcome, why."""
-    entries = facts.entries or [
+    entries: Sequence[Mapping[str, Any]] = facts.entries or [
         {**entry, "outcome": facts.state, "why": facts.why, "finished_at": facts.finished_at}
         for entry in attempts_of(facts.manifest)[-1:]
     ]

@@ -8,10 +8,9 @@ no later attempt has begun.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 from pipeline.home.paths import Home, RunPaths
-from pipeline.home.records import Attempts, End, Progress, Result
+from pipeline.home.records import Attempts, End, Entry, Progress, Result
 from pipeline.queue import views
 from pipeline.queue.job_queue import Queue
 
@@ -29,7 +28,7 @@ class RunState:
     step: int
     steps: int  # of all epochs
     metrics: dict[str, float]
-    entries: list[dict[str, Any]]  # of attempts.json; none where the job never was in the queue
+    entries: list[Entry]  # of attempts.json; none where the job never was in the queue
 
 
 def read(home: Home, run: RunPaths) -> RunState:

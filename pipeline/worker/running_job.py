@@ -8,12 +8,12 @@ from dataclasses import dataclass, field
 
 from pipeline.home import durable
 from pipeline.home.paths import RunPaths
-from pipeline.home.records import Outcome, Progress
+from pipeline.home.records import Outcome, Progress, Result
 from pipeline.jobfile import frozen
 from pipeline.queue.claims import Claim
 from pipeline.stop import GRACE_S
 from pipeline.worker.executors.interface import RunningAttempt
-from pipeline.worker.verdicts import Verdict
+from pipeline.worker.verdicts import Verdict, judge
 
 
 def prepare_run(run: RunPaths, claim: Claim) -> None:
@@ -32,7 +32,7 @@ class RunningJob:
     started_at: float = field(default_factory=time.monotonic)
     asked: Outcome | None = None  # what it was asked to stop for
     kill_at: float | None = None  # on the monotonic clock
-    gone_at: float | None = None  # when its attempt was first seen to have ended
+    gone_at: float | None = None  # when its attempt was seen to have ended
     verdict: Verdict | None = None  # on its attempt, while that could not be recorded yet
 
     @property
@@ -52,6 +52,22 @@ class RunningJob:
     def is_too_long(self) -> bool:
         return self.timeout_s is not None and time.monotonic() - self.started_at > self.timeout_s
 
+    def progress(self, run: RunPaths) -> Progress | None:
+        """What its attempt tells of itself; None before it does."""
+        progress = Progress.glance(run.progress)
+        return progress if progress and progress.attempt == self.number else None
+
+    def has_recorded(self, run: RunPaths) -> bool:
+        """Whether its attempt has left its result."""
+        left = Result.read(run.result)
+        return left is not None and left.attempt == self.number
+
+    def judge(self, run: RunPaths, status: int) -> Verdict:
+        """The verdict on its attempt, which is gone. Raises OSError where its result cannot be read now."""
+        left, progress = Result.read(run.result), Progress.glance(run.progress)
+        timeout_s = self.timeout_s
+        return judge(left, progress, attempt=self.number, status=status, asked=self.asked, timeout_s=timeout_s)
+
     def ask_to_stop(self, outcome: Outcome) -> None:
         """Ask once; what does not react within the grace period is killed."""
         if self.asked is None:
@@ -68,6 +84,15 @@ class RunningJob:
         if self.kill_at is not None and time.monotonic() > self.kill_at:
             self.attempt.kill()
 
-    def close(self) -> None:
+    @property
+    def is_gone(self) -> bool:
+        """Whether its attempt has ended; then it is here only until that is recorded."""
+        return self.gone_at is not None
+
+    def has_gone(self) -> None:
+        """To be called once, when its attempt was seen to have ended: lets go of what it computed on."""
+        self.gone_at = time.monotonic()
         self.attempt.close()
-        self.claim.lease.release()
+
+    def was_gone_for(self, seconds: float) -> bool:
+        return self.gone_at is not None and time.monotonic() > self.gone_at + seconds

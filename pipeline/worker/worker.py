@@ -19,7 +19,7 @@ from pipeline.errors import QueueError
 from pipeline.home import durable
 from pipeline.home.lease import Lease
 from pipeline.home.paths import Home
-from pipeline.home.records import End, Progress, Result
+from pipeline.home.records import End, Result
 from pipeline.queue import checks
 from pipeline.queue.claims import Claim, Ended
 from pipeline.queue.job_queue import Queue
@@ -34,12 +34,12 @@ from pipeline.worker.executors.local import LocalExecutor
 from pipeline.worker.repairs import Repairs
 from pipeline.worker.room import Room
 from pipeline.worker.running_job import RunningJob, prepare_run
-from pipeline.worker.verdicts import judge
 
 TICK_S = 0.2
 BEAT_EVERY_S = 2.0
 RECORD_S = 10.0  # for which a job that is gone is tried to be recorded, where its worker was stopped
 LEAVE_S = 3.0  # the same, for one that was asked twice
+DRAIN_S = 30.0  # the same, for one that has nothing else left to do
 
 
 @dataclass
@@ -104,16 +104,14 @@ class Worker:
                 lease.touch()
 
     def is_done(self) -> bool:
-        if self._leave_at is not None and time.monotonic() > self._leave_at:
-            for job in self.jobs:
-                self.display.say(f"{job.id}: how it ended cannot be recorded now; the next worker sees to it")
+        is_late = self._leave_at is not None and time.monotonic() > self._leave_at
+        if is_late or (self.stop.why and all(job.was_gone_for(RECORD_S) for job in self.jobs)):
+            self.leave_unrecorded()
             return True
-        if self.jobs:
+        if self.stop.why or not all(job.was_gone_for(DRAIN_S) for job in self.jobs):
             return False
-        if self.stop.why:
-            return True
         with self.trying_again("the queue"):
-            return self.drain and self.is_drained()
+            return self.drain and self.room.is_there() and self.is_drained()
         return False
 
     def is_drained(self) -> bool:
@@ -121,16 +119,22 @@ class Worker:
         stuck = self.repairs.stuck.jobs | self.queue.unclaimable
         if not self.queue.is_drained(but_for=stuck):
             return False
+        self.leave_unrecorded()
         left = stuck.intersection(self.queue.tickets.ids("pending") + self.queue.tickets.ids("running"))
         for job_id in sorted(left):
             self.display.say(f"{job_id}: is not waited for: the system did not let this worker take it")
         self.num_unsuccessful += len(left)
         return True
 
+    def leave_unrecorded(self) -> None:
+        for job in self.jobs:
+            self.display.say(f"{job.id}: how it ended cannot be recorded now; the next worker sees to it")
+        self.num_unsuccessful += len(self.jobs)
+
     def tick(self) -> None:
         """One turn of the loop. Each part is tried again with the next one where the system refuses something now."""
         with self.trying_again("the queue"):
-            if self.queue.paths.stop_request(self.name).exists():
+            if durable.is_there(self.queue.paths.stop_request(self.name)):
                 self.stop.request(ASKED)
         if self.stop.why and self._leave_at is None:
             self._leave_at = time.monotonic() + GRACE_S + RECORD_S
@@ -148,7 +152,8 @@ class Worker:
         with self.trying_again("reports"):
             self.reports.tick()
         with self.trying_again("the display"):
-            self.display.progress([(job.id, p) for job in self.jobs if (p := self.progress(job))])
+            told = [(job.id, job.progress(self.home.run(job.id))) for job in self.jobs]
+            self.display.progress([(job_id, progress) for job_id, progress in told if progress])
             self.on_tick()
 
     @contextlib.contextmanager
@@ -166,8 +171,13 @@ class Worker:
 
     # Claiming and starting
 
+    @property
+    def num_running(self) -> int:
+        """Slots that are taken: a job whose end cannot be recorded now takes none."""
+        return sum(not job.is_gone for job in self.jobs)
+
     def fill_slots(self) -> None:
-        while not self.stop.why and len(self.jobs) < self.slots and self.room.is_there():
+        while not self.stop.why and self.num_running < self.slots and self.room.is_there():
             claim = self.queue.claim(self.name, self.executor.record)
             if claim is None:
                 break
@@ -179,12 +189,14 @@ class Worker:
     def start(self, claim: Claim) -> None:
         """Start the job's next attempt. Raises OSError; then the claim is given back, or the next repair does it."""
         try:
+            self.queue.records.make_way_for_run(claim.id)
             prepare_run(self.home.run(claim.id), claim)
             attempt = self.executor.start(claim)
         except BaseException as error:
             self.give_back(claim, error)
             raise
         self.jobs.append(RunningJob(claim, attempt))
+        self.queue.was_started(claim.id)
         words = [f"{claim.id}: attempt {claim.attempts.number} starts", attempt.describe()]
         self.display.say(" ".join(filter(None, words)))
 
@@ -194,7 +206,7 @@ class Worker:
         result = Result(claim.attempts.number, "interrupted", why)
         with contextlib.suppress(OSError):
             self.queue.settle(claim, result, lacked_room=lacked_room)
-        self.queue.pass_over(claim.id)
+        self.queue.pass_over(claim.id, error)
         claim.lease.release()
 
     # Watching
@@ -202,15 +214,18 @@ class Worker:
     def watch(self, job: RunningJob) -> None:
         """Raises OSError; then the lease stays held, so that nobody else runs it, and the next tick tries it again."""
         status = job.attempt.poll()
-        with self.trying_again(f"the log of {job.id}"):
-            for line in job.attempt.read_log(to_the_end=status is not None):
-                self.display.log_line(job.id, line)
+        if not job.is_gone:
+            with self.trying_again(f"the log of {job.id}"):
+                for line in job.attempt.read_log(to_the_end=status is not None):
+                    self.display.log_line(job.id, line)
         if status is None:
             self.stop_if_asked(job)
             job.kill_if_overdue()
             return
         if self.stop.why and job.asked is None:  # whoever asked this process may have asked the attempt as well
             job.asked = "interrupted"
+        if not job.is_gone:
+            job.has_gone()
         self.settle(job, status)
 
     def stop_if_asked(self, job: RunningJob) -> None:
@@ -220,49 +235,42 @@ class Worker:
             job.ask_to_stop("cancelled")
         elif job.is_too_long:
             job.ask_to_stop("timed_out")
-        left = Result.read(self.home.run(job.id).result)
-        if left is not None and left.attempt == job.number:
+        if job.has_recorded(self.home.run(job.id)):
             job.leave_soon()
 
     def settle(self, job: RunningJob, status: int) -> None:
         """Record how an attempt ended that is gone, and let go of its job."""
         if job.verdict is None:
             try:
-                left = Result.read(self.home.run(job.id).result)
+                job.verdict = job.judge(self.home.run(job.id), status)
             except OSError as error:
                 self.give_up(job, error)
                 raise
-            progress = Progress.glance(self.home.run(job.id).progress)
-            job.verdict = judge(
-                left, progress, attempt=job.number, status=status, asked=job.asked, timeout_s=job.timeout_s
-            )
-        if job.verdict.lacked_room:
+        verdict = job.verdict
+        if verdict.lacked_room:
             self.room.was_missed()
-        end = self.queue.settle(job.claim, job.verdict.result, lacked_room=job.verdict.lacked_room)
-        self.jobs.remove(job)
-        job.close()
+        end = self.queue.settle(job.claim, verdict.result, lacked_room=verdict.lacked_room)
+        self.let_go(job)
         if end is None:
-            self.display.say(f"{job.id}: {job.verdict.result.outcome}: {job.verdict.result.why}; queued again")
+            self.display.say(f"{job.id}: {verdict.result.outcome}: {verdict.result.why}; queued again")
         else:
             self.tell_end(job.id, end)
 
     def give_up(self, job: RunningJob, error: OSError) -> None:
-        """Leave a job whose result the disk does not give to repair, which asks again, so that its slot is free."""
-        job.gone_at = job.gone_at or time.monotonic()
-        if time.monotonic() > job.gone_at + RECORD_S:
-            self.jobs.remove(job)
-            job.close()
+        """Leave a job whose result the disk does not give to repair, which asks again."""
+        if job.was_gone_for(RECORD_S):
+            self.let_go(job)
             self.display.say(f"{job.id}: how it ended cannot be read now: {durable.in_words(error)}")
+
+    def let_go(self, job: RunningJob) -> None:
+        self.jobs.remove(job)
+        job.claim.lease.release()
 
     def tell_end(self, job_id: str, end: End) -> None:
         """Say how a job ended, count it, and have its report written."""
         self.num_unsuccessful += end.outcome != "succeeded"
         self.display.say(f"{job_id}: {end.outcome}: {end.why}")
         self.reports.ask(job_id)
-
-    def progress(self, job: RunningJob) -> Progress | None:
-        progress = Progress.glance(self.home.run(job.id).progress)
-        return progress if progress and progress.attempt == job.number else None
 
     # Repairing and leaving
 

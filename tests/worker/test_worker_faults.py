@@ -343,7 +343,7 @@ def refuse(event, arguments):
     if event == "open" and "attempts.json" in str(arguments[0]) and str(arguments[0]).endswith(".tmp"):
         raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(arguments[0]))
 sys.addaudithook(refuse)
-worker.Queue.pass_over = lambda self, job_id: None  # tried again with each turn
+worker.Queue.pass_over = lambda self, job_id, error: None  # tried again with each turn
 """
     worker = start(queue.home, command="exit 4", faults=faults)
     wait_until(lambda: "does not work right now" in output.read_text(), "the complaint")

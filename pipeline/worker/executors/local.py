@@ -14,8 +14,9 @@ import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, cast
 
+from pipeline.home import durable
 from pipeline.home.paths import Home
 from pipeline.queue.claims import Claim
 from pipeline.worker.gpus import GpuLease, Gpus, visible_gpus
@@ -58,8 +59,8 @@ class LocalExecutor:
             fds += os.pipe()
             gpu = self.gpus.take(claim.resources.device)
             with contextlib.ExitStack() as stack:
-                log = stack.enter_context(log_path.open("ab"))
-                reader = stack.enter_context(log_path.open("rb"))  # first: nothing may fail once the process is there
+                log = stack.enter_context(open_log(log_path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, "ab"))
+                reader = stack.enter_context(open_log(log_path))  # first: nothing may fail once the process is there
                 process = self._spawn(claim, log, fds[0], gpu)
                 stack.pop_all()
             log.close()
@@ -90,6 +91,10 @@ class LocalExecutor:
         return [sys.executable, "-P", "-m", "pipeline.training.attempt", *arguments]  # -P: not from here
 
 
+def open_log(path: Path, flags: int = os.O_RDONLY, mode: str = "rb") -> BinaryIO:
+    return cast(BinaryIO, os.fdopen(durable.open_plain(path, flags), mode))
+
+
 @dataclass
 class LocalAttempt:
     """A process. Its worker alone may signal it, which is safe until it has been waited for."""
@@ -111,7 +116,10 @@ class LocalAttempt:
     def _has_exited(self) -> bool:
         if not hasattr(os, "waitid"):  # macOS before Python 3.13: what it leaves behind in its session is not killed
             return self.process.poll() is not None
-        return os.waitid(os.P_PID, self.process.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
+        try:
+            return os.waitid(os.P_PID, self.process.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
+        except ChildProcessError:  # somebody else has waited for it
+            return True
 
     def ask_to_stop(self) -> None:
         if self.process.returncode is None:
