@@ -147,3 +147,37 @@ class InSeconds:
 
 
 Duration = Annotated[int, InSeconds()]
+
+MIN_BYTES, MAX_BYTES = 256 * 10**6, 2**50  # a process that has loaded PyTorch takes some 200 MB
+
+
+class InBytes:
+    """Annotates an amount of memory: `512MB`, `8GB`, `8GiB`, `1.5TB`, or a number of bytes."""
+
+    def convert(self, value: object) -> int:
+        pattern = r"([0-9]{1,9}(?:\.[0-9]{1,3})?)([MGT])(i?)B"
+        match = re.fullmatch(pattern, value) if isinstance(value, str) else None
+        if match:
+            number, prefix, binary = match.groups()
+            value = int(float(number) * (1024 if binary else 1000) ** ("MGT".index(prefix) + 2))
+        if type(value) is not int:
+            raise PydanticCustomError("size", "is not a size; write 512MB, 8GB, 8GiB or a number of bytes")
+        if not MIN_BYTES <= value <= MAX_BYTES:
+            raise PydanticCustomError(
+                "size", "is out of range; memory is from 256MB, which PyTorch alone takes, to 1024TiB"
+            )
+        return value
+
+    def schema(self, of_type: CoreSchema) -> CoreSchema:  # noqa: ARG002
+        return core_schema.no_info_plain_validator_function(self.convert)
+
+    def json_schema(self, of_type: JsonSchema) -> JsonSchema:
+        return {
+            "anyOf": [
+                {**of_type, "minimum": MIN_BYTES, "maximum": MAX_BYTES},
+                {"type": "string", "pattern": r"^\d+(\.\d+)?[MGT]i?B$"},
+            ]
+        }
+
+
+Size = Annotated[int, InBytes()]

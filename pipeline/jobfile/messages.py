@@ -46,7 +46,7 @@ def explain(details: Sequence[ErrorDetails], path: Keys, plain: Any) -> str:
         return f"{short(value)} should have {int(details[-1]['loc'][-1]) + 1} items"
     if kind == "missing":
         return "is missing and has no default" + _names(path)
-    if kind in ("duration", "format"):
+    if kind in ("duration", "format", "size"):
         return f"{short(value)} {detail['msg']}"
     if kind == "literal_error":
         choices = _quoted(context["expected"])

@@ -20,7 +20,7 @@ know YAML schemas complete and check job files as you type, by the comment in th
 YAML's traps are closed: `1e-3` is a number, `no` and `on` are text, `012` is text, and duplicate keys, anchors, aliases
 and tags are refused. Any field can be overridden when a job is submitted: `--set train.optimizer.lr=0.05`.
 
-Durations are `90s`, `5m`, `1h30m`, `2d`, or a number of seconds.
+Durations are `90s`, `5m`, `1h30m`, `2d`, or a number of seconds; sizes `512MB`, `8GB`, `8GiB`, or a number of bytes.
 """
 
 _NAMED_SECTIONS: tuple[tuple[str, str, Mapping[str, Entry]], ...] = (

@@ -14,7 +14,7 @@ from pydantic_core import InitErrorDetails, PydanticCustomError, ValidationError
 
 from pipeline.jobfile import catalog
 from pipeline.jobfile.entries import Facts, FieldConflict
-from pipeline.jobfile.fields import Bounds, Duration, TextFormat, field
+from pipeline.jobfile.fields import Bounds, Duration, Size, TextFormat, field
 from pipeline.jobfile.sections import ChosenByName, NamedSection, Section
 
 Name = Annotated[
@@ -123,6 +123,9 @@ class Log(Section):
 class Resources(Section):
     device: Device = field("auto", description="auto, cpu, cuda or cuda:N; auto: a GPU where there is one.")
     timeout: Duration | None = field(None, description="Longest wall time of one attempt, as 90s, 5m, 1h30m, 2d.")
+    memory: Size | None = field(
+        None, description="Most memory that the job may take, as 512MB, 8GB, 8GiB; one that takes more is ended."
+    )
     retries: int = field(
         2, ge=0, le=100, description="How often the job is started again after an attempt that `retry_on` names."
     )

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import codecs
+import contextlib
+import os
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -10,7 +12,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from pipeline.errors import UsageError
-from pipeline.home import durable
+from pipeline.home import attempt_log, durable
 from pipeline.home.ids import age_key, name_of
 from pipeline.home.lease import Lease
 from pipeline.home.paths import STATES, RunPaths
@@ -24,6 +26,7 @@ EXIT_CODES = {"succeeded": 0, "failed": 3, "invalid": 3, "cancelled": 4, "timed_
 T = TypeVar("T")
 
 POLL_S = 0.3
+ALL = 2 * attempt_log.LIMIT_BYTES
 LOOKS = 10
 
 
@@ -177,8 +180,9 @@ class Log:
         """What was written since the last call."""
         texts = []
         for path in self.run.logs():
-            with path.open("rb") as file:
-                file.seek(self.positions.get(path, 0))
-                texts.append(file.read())
-            self.positions[path] = self.positions.get(path, 0) + len(texts[-1])
+            with contextlib.suppress(FileNotFoundError, durable.NotAPlainFileError):
+                fd = durable.open_plain(path)
+                with contextlib.closing(os.fdopen(fd)):
+                    text, self.positions[path], _ = attempt_log.read_on(fd, self.positions.get(path, 0), ALL)
+                texts.append(text)
         return self.decoder.decode(b"".join(texts))

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from pipeline.training.engine import Engine
 
 Ending = tuple[Outcome, str]  # and why
+OOM_SCORE = 500  # as if it took half of the memory more than it does
 
 
 def main() -> int:
@@ -45,6 +46,7 @@ def main() -> int:
     parser.add_argument("--alive", type=int, help="read end of a pipe; its end of file says that the worker is dead")
     arguments = parser.parse_args()
     sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr] # a file name need not be text
+    offer_to_be_killed_first()
     home, stop = Home(arguments.home), Stop()
     attempt = Attempt(home, arguments.id, arguments.attempt, stop, write_line)
     with listen(stop, signal.SIGTERM, alive_fd=arguments.alive, abandoned=leave_at_once):
@@ -53,6 +55,13 @@ def main() -> int:
     if attempt.is_disk_full:
         return NO_ROOM
     return 0 if result.outcome == "succeeded" else 1
+
+
+def offer_to_be_killed_first() -> None:
+    """Have the kernel, where it runs out of memory, take this process and its children, and never their worker."""
+    with contextlib.suppress(OSError, ValueError):  # another system than Linux, or one that does not allow it
+        score = Path("/proc/self/oom_score_adj")
+        score.write_text(str(max(OOM_SCORE, int(score.read_text()))))
 
 
 def leave_at_once() -> None:

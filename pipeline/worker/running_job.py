@@ -31,6 +31,7 @@ class RunningJob:
     attempt: RunningAttempt
     started_at: float = field(default_factory=time.monotonic)
     asked: Outcome | None = None  # what it was asked to stop for
+    too_much: str = ""  # what it took more of than it may, so that it was killed
     kill_at: float | None = None  # on the monotonic clock
     gone_at: float | None = None  # when its attempt was seen to have ended
     verdict: Verdict | None = None  # on its attempt, while that could not be recorded yet
@@ -66,7 +67,10 @@ class RunningJob:
         """The verdict on its attempt, which is gone. Raises OSError where its result cannot be read now."""
         left, progress = Result.read(run.result), Progress.glance(run.progress)
         timeout_s = self.timeout_s
-        return judge(left, progress, attempt=self.number, status=status, asked=self.asked, timeout_s=timeout_s)
+        verdict = judge(left, progress, attempt=self.number, status=status, asked=self.asked, timeout_s=timeout_s)
+        if self.too_much and verdict.result.outcome != "succeeded":
+            return Verdict(dataclasses.replace(verdict.result, outcome="failed", why=self.too_much))
+        return verdict
 
     def ask_to_stop(self, outcome: Outcome) -> None:
         """Ask once; what does not react within the grace period is killed."""
@@ -79,6 +83,16 @@ class RunningJob:
         """It is to be gone within the grace period: it was asked, or has recorded its result and hangs after that."""
         if self.kill_at is None:
             self.kill_at = time.monotonic() + GRACE_S
+
+    def kill_if_too_large(self) -> None:
+        """Without a grace period: by the time of a checkpoint it may have taken all that the machine has."""
+        limit = self.claim.resources.memory
+        if limit is not None and not self.too_much and (used := self.attempt.used_bytes(limit)) > limit:
+            self.too_much = (
+                f"it took {used / 1e9:.2f} GB of memory, more than resources.memory, {limit / 1e9:.2f} GB; "
+                "a smaller data.batch_size or data.image_size helps"
+            )
+            self.attempt.kill()
 
     def kill_if_overdue(self) -> None:
         if self.kill_at is not None and time.monotonic() > self.kill_at:

@@ -221,6 +221,7 @@ class Worker:
         if status is None:
             self.stop_if_asked(job)
             job.kill_if_overdue()
+            job.kill_if_too_large()
             return
         if self.stop.why and job.asked is None:  # whoever asked this process may have asked the attempt as well
             job.asked = "interrupted"

@@ -10,6 +10,8 @@ from pipeline.jobfile import catalog
 NAMES = ", ".join(sorted(catalog.MODELS))
 ANY = f"choose one of {NAMES}, as {{name: {next(iter(catalog.MODELS))}}}"
 DURATION = "is not a duration; write 90s, 5m, 1h30m, 2d or a number of seconds"
+SIZE = "is not a size; write 512MB, 8GB, 8GiB or a number of bytes"
+NO_SIZE = "is out of range; memory is from 256MB, which PyTorch alone takes, to 1024TiB"
 NAME = "is not a name; use up to 64 letters, digits, - and _"
 
 
@@ -92,6 +94,11 @@ NAME = "is not a name; use up to 64 letters, digits, - and _"
         ("resources: {timeout: 12:30:45}", f"resources.timeout: '12:30:45' {DURATION}"),
         ("resources: {timeout: 1.5}", f"resources.timeout: 1.5 {DURATION}"),
         ("resources: {timeout: ''}", f"resources.timeout: '' {DURATION}"),
+        ("resources: {memory: 8 GB}", f"resources.memory: '8 GB' {SIZE}"),
+        ("resources: {memory: 1e9}", f"resources.memory: 1000000000.0 {SIZE}"),
+        ("resources: {memory: true}", f"resources.memory: true {SIZE}"),
+        ("resources: {memory: 200MB}", f"resources.memory: '200MB' {NO_SIZE}"),
+        ("resources: {memory: 4}", f"resources.memory: 4 {NO_SIZE}"),
         ("resources: {timeout: 0s}", "resources.timeout: '0s' is out of range; a duration is from 1s to 366d"),
         ("resources: {timeout: 367d}", "resources.timeout: '367d' is out of range; a duration is from 1s to 366d"),
         ("resources: {device: gpu}", "resources.device: 'gpu' is not a device; write auto, cpu, cuda or cuda:N"),

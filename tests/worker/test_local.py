@@ -43,7 +43,7 @@ def attempt_of(*command: str, folder: Path) -> LocalAttempt:
     os.close(reader)
     with log.open("ab") as output:
         process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, start_new_session=True)
-    return LocalAttempt(process, writer, log.open("rb"))
+    return LocalAttempt(process, writer, log.open("rb"), log)
 
 
 def test_a_kill_reaches_every_group_of_the_session_and_nobody_else(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -468,3 +469,31 @@ def test_a_worker_that_inherits_an_ignored_sigchld_sees_its_attempts_end(queue: 
     ignoring = "import signal\nsignal.signal(signal.SIGCHLD, signal.SIG_IGN)\n"
     assert start(queue.home, "--drain", command="exit 7", faults=ignoring).wait(timeout=60) == 1
     assert end_of(queue, job_id).why == "the training process left with exit code 7 and no result; see the log"
+
+
+# What a job may take
+
+
+def test_a_job_that_prints_without_end_keeps_a_small_log(queue: Queue, start: Start, output: Path) -> None:
+    job_id = queue.submit(quick_spec(resources={"retries": 0}))
+    sizes = "attempt_log.LIMIT_BYTES, attempt_log.HEAD_BYTES, attempt_log.TAIL_BYTES = 2_000_000, 1_000_000, 100_000"
+    faults = f"from pipeline.home import attempt_log\n{sizes}\n"
+    command = "echo the beginning; yes a line | head -c 299999994; echo the end; exit 3"
+    assert start(queue.home, "--drain", command=command, faults=faults).wait(timeout=120) == 1
+    text = queue.home.run(job_id).log(1).read_text()
+    assert len(text) < 2_000_200
+    assert text.startswith("the beginning\na line\n")
+    assert text.endswith("a line\nthe end\n")
+    assert "bytes were left out here: a log is kept to 2,000,000 ...\n" in text
+    assert "the end" in output.read_text()
+
+
+def test_a_job_that_takes_more_memory_than_it_may_is_ended(queue: Queue, start: Start) -> None:
+    large, small = queue.submit_all([quick_spec(name, resources={"memory": "300MB"}) for name in ("large", "small")])
+    eat = f"{sys.executable} -c 'import time; eaten = bytes(1) * 600_000_000; time.sleep(600)'"
+    command = f"case RUN in */large-*) {eat};; esac; exit 3"
+    assert start(queue.home, "--drain", command=command).wait(timeout=120) == 1
+    end = end_of(queue, large)
+    assert (end.outcome, end.attempt) == ("failed", 1)
+    assert re.match(r"it took 0\.\d\d GB of memory, more than resources.memory, 0.30 GB; a smaller", end.why)
+    assert end_of(queue, small).why == "the training process left with exit code 3 and no result; see the log"

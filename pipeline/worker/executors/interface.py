@@ -21,7 +21,13 @@ class RunningAttempt(Protocol):
         """End it at once, with everything that it has started."""
 
     def read_log(self, *, to_the_end: bool = False) -> list[str]:
-        """The lines that it has written since the last call; `to_the_end` once nothing more will come."""
+        """The latest lines that it has written since the last call; `to_the_end` once nothing more will come.
+
+        Of very many, some are left out: they are for people who watch. It is what keeps the log small, too.
+        """
+
+    def used_bytes(self, limit: int) -> int:
+        """The memory that it takes, exact where it is more than the limit; 0 where that cannot be told."""
 
     def describe(self) -> str:
         """Where it runs, in words, for a line that says that it starts; empty where that is plain."""

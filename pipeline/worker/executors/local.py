@@ -16,12 +16,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
-from pipeline.home import durable
+from pipeline.home import attempt_log, durable
 from pipeline.home.paths import Home
 from pipeline.queue.claims import Claim
+from pipeline.worker.executors import memory
 from pipeline.worker.gpus import GpuLease, Gpus, visible_gpus
 
-LOG_CHUNK_BYTES = 1024 * 1024
+ECHO_BYTES = 256 * 1024  # of a log, in a turn of the worker's loop
 KEEP_FREED_MEMORY = ":".join(  # as glibc reads GLIBC_TUNABLES when a process starts; bytes
     (
         "glibc.malloc.mmap_threshold=1073741824",
@@ -64,7 +65,7 @@ class LocalExecutor:
                 process = self._spawn(claim, log, fds[0], gpu)
                 stack.pop_all()
             log.close()
-            return LocalAttempt(process, fds.pop(), reader, gpu)
+            return LocalAttempt(process, fds.pop(), reader, log_path, gpu)
         except BaseException:
             if gpu is not None:
                 gpu.lease.release()
@@ -102,7 +103,9 @@ class LocalAttempt:
     process: subprocess.Popen[bytes]
     alive_fd: int  # write end of the pipe whose end of file tells the process that this one is dead
     log: BinaryIO  # what the process writes, read behind it
+    log_path: Path
     gpu: GpuLease | None = None
+    log_position: int = 0
 
     def poll(self) -> int | None:
         """Returns the exit status as Popen does; what the process leaves behind in its session is killed first."""
@@ -133,16 +136,18 @@ class LocalAttempt:
             kill_session(self.process.pid)
 
     def read_log(self, *, to_the_end: bool = False) -> list[str]:
-        """Whole lines, of a chunk at most, unless all of it is wanted."""
-        lines: list[str] = []
-        while text := self.log.read(LOG_CHUNK_BYTES):
-            is_full = to_the_end or (len(text) == LOG_CHUNK_BYTES and b"\n" not in text)
-            whole = len(text) if is_full else text.rfind(b"\n") + 1
-            self.log.seek(whole - len(text), os.SEEK_CUR)
-            lines += text[:whole].decode("utf-8", "replace").splitlines()
-            if not to_the_end:
-                break
-        return lines
+        """Whole lines, and the last one as it is if nothing more will come."""
+        with contextlib.suppress(FileNotFoundError, durable.NotAPlainFileError):  # somebody has removed or replaced it
+            attempt_log.keep_small(self.log_path)
+        text, position, passed_over = attempt_log.read_on(self.log.fileno(), self.log_position, ECHO_BYTES)
+        is_whole = to_the_end or len(text) == ECHO_BYTES
+        end = len(text) if is_whole else text.rfind(b"\n") + 1
+        self.log_position = position - len(text) + end
+        lines = [f"... {passed_over:,} bytes more are in {self.log_path.name} ..."] if passed_over else []
+        return lines + text[:end].decode("utf-8", "replace").splitlines()
+
+    def used_bytes(self, limit: int) -> int:
+        return memory.used_bytes(_members(self.process.pid), limit) if self.process.returncode is None else 0
 
     def describe(self) -> str:
         return f"on {self.gpu.gpu}" if self.gpu else ""
