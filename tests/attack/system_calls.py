@@ -41,6 +41,7 @@ def failed(queue: Queue) -> str:
 def waits_for_retry(queue: Queue) -> str:
     job_id = submitted(queue)
     stand_in.take_turn(queue, "lost")
+    queue.paths.wait(job_id).unlink()  # its time has come
     return job_id
 
 
