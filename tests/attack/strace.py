@@ -5,6 +5,7 @@ The process has imported everything before strace is attached, so that what is c
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
 import re
@@ -43,6 +44,7 @@ FAULTS: dict[str, tuple[str, ...]] = {
 ALSO_CALLED = {"renameat": "rename", "renameat2": "rename", "linkat": "link", "unlinkat": "unlink", "mkdirat": "mkdir"}
 NAMES = (*FAULTS, *ALSO_CALLED)
 ATTACH_S = 20.0
+PR_SET_PTRACER = 0x59616D61
 
 
 @dataclass(frozen=True)
@@ -70,6 +72,7 @@ class Outcome:
     error: str = ""
     is_expected: bool = True  # whether the error is one that the program means to raise
     killed: bool = False
+    struck: bool = False  # whether there was an n-th such call at all
     calls: Counter[str] = field(default_factory=Counter)
 
 
@@ -89,8 +92,10 @@ def faults_for(calls: Counter[str]) -> Iterator[Fault]:
                 yield Fault(call, "ENOSPC", n, onwards=True)
 
 
-def run(prepare: Prepare, *arguments: Any, fault: Fault | None = None, timeout_s: float = 60) -> Outcome:
-    """Fork a process, have it prepare, attach strace, let it act."""
+def run(
+    prepare: Prepare, *arguments: Any, fault: Fault | None = None, follow: bool = True, timeout_s: float = 60
+) -> Outcome:
+    """Fork a process, have it prepare, attach strace, let it act. follow: whether its children are meant too."""
     strace, (ours, theirs) = find_strace(), socket.socketpair()
     process = faults.fork.Process(target=_act, args=(theirs, prepare, arguments))
     process.start()
@@ -100,7 +105,7 @@ def run(prepare: Prepare, *arguments: Any, fault: Fault | None = None, timeout_s
     tracer = None
     try:
         ours.recv(1)
-        tracer = _attach(strace, process.pid or 0, trace, fault)
+        tracer = _attach([strace, *(["-f"] if follow else [])], process.pid or 0, trace, fault)
         ours.send(b"!")
         answer = _receive(ours)
     except TimeoutError:
@@ -113,12 +118,13 @@ def run(prepare: Prepare, *arguments: Any, fault: Fault | None = None, timeout_s
             tracer.wait()
         text = trace.read_text(errors="replace")
         os.close(fd)
-    calls = Counter(re.findall(rf"^\d+ +({'|'.join(NAMES)})\(", text, re.MULTILINE))
-    return Outcome(**answer, killed=process.exitcode == -signal.SIGKILL and not answer, calls=calls)
+    calls = Counter(re.findall(rf"^(?:\d+ +)?({'|'.join(NAMES)})\(", text, re.MULTILINE))
+    killed = process.exitcode == -signal.SIGKILL and not answer
+    return Outcome(**answer, killed=killed, struck=killed or "(INJECTED)" in text, calls=calls)
 
 
-def _attach(strace: str, pid: int, trace: Path, fault: Fault | None) -> subprocess.Popen[bytes]:
-    command = [strace, "-f", "-qq", "-o", str(trace), "-e", "signal=none", "-e", f"trace={','.join(NAMES)}"]
+def _attach(strace: list[str], pid: int, trace: Path, fault: Fault | None) -> subprocess.Popen[bytes]:
+    command = [*strace, "-qq", "-o", str(trace), "-e", "signal=none", "-e", f"trace={','.join(NAMES)}"]
     command += ["-e", fault.option()] if fault else []
     tracer = subprocess.Popen([*command, "-p", str(pid)], stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     deadline = time.monotonic() + ATTACH_S
@@ -142,6 +148,7 @@ def _act(connection: socket.socket, prepare: Prepare, arguments: tuple[Any, ...]
     from pipeline.errors import PipelineError
 
     act = prepare(*arguments)
+    ctypes.CDLL(None).prctl(PR_SET_PTRACER, ctypes.c_ulong(-1))  # else only its parent may trace it, on some systems
     connection.send(b"?")
     connection.recv(1)
     try:

@@ -213,14 +213,12 @@ def attack(scale: Scale) -> Iterator[Case]:
     for operation, fault in sample(tried, scale):
         home, job_id = templates[operation].copy()
         outcome = strace.run(operation.act, str(home.root), job_id, fault=fault)
-        yield Case(f"{operation.name}: {fault}", tuple(judge(operation, home, job_id, outcome)))
+        if outcome.struck:
+            yield Case(f"{operation.name}: {fault}", tuple(judge(operation, home, job_id, outcome)))
 
 
 def sample(tried: list[Any], scale: Scale) -> list[Any]:
-    if len(tried) <= scale.cases:
-        return tried
-    chosen: list[Any] = random.Random(scale.seed).sample(tried, scale.cases)
-    return chosen
+    return random.Random(scale.seed).sample(tried, min(scale.cases, len(tried)))
 
 
 @dataclass
@@ -231,8 +229,8 @@ class Template:
     folder: Path
 
     def __post_init__(self) -> None:
-        self.source = self.folder / f"before-{OPERATIONS.index(self.operation)}"
-        self.target = self.folder / f"home-{OPERATIONS.index(self.operation)}"
+        name = self.operation.name.replace(" ", "-").replace(":", "")
+        self.source, self.target = self.folder / f"before-{name}", self.folder / f"home-{name}"
         self.job_id = self.operation.before(stand_in.queue_at(Home(self.source)))
 
     def copy(self) -> tuple[Home, str]:
