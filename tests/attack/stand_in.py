@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 
+from quick import quick_spec
+
 from pipeline.home import durable
 from pipeline.home.lease import Lease
 from pipeline.home.paths import Home
@@ -72,3 +74,20 @@ def drain(home: Home) -> list[str]:
 def held_leases(queue: Queue) -> list[str]:
     held = [path.name for path in queue.paths.leases.iterdir() if Lease.is_held(path)]
     return [f"a lease is held although nobody works: {name}" for name in held]
+
+
+def make_jobs(home: Home) -> list[str]:
+    """Jobs in every state, as the queue leaves them; their ids."""
+    queue = queue_at(home)
+    retries = {"retries": 5}
+    done, failed, cancelled, tried, abandoned = (
+        queue.submit(quick_spec(name, resources={**retries, "priority": priority}))
+        for name, priority in (("done", 5), ("failed", 4), ("cancelled", -1), ("tried", 2), ("abandoned", 1))
+    )
+    take_turn(queue)
+    take_turn(queue, "failed")
+    repair.cancel(queue, cancelled)
+    take_turn(queue, "lost")
+    abandon(queue)
+    waits = queue.submit(quick_spec("waits"))
+    return [done, failed, cancelled, tried, abandoned, waits]

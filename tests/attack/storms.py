@@ -9,16 +9,15 @@ import signal
 import time
 from collections.abc import Callable, Iterator
 
-from attack import invariants
 from attack.campaign import Case, Scale
 from attack.trainings import Reference, Trainings, spec, trainings
 
 from pipeline.queue.job_queue import Queue
 
 NUM_WORKERS = 2
-PAUSE_S = 4.0  # between two strikes, at most
+PAUSE_S = 3.0  # between two strikes, at most
 STOPPED_S = 2.0
-STRIKES_A_JOB = 6
+JOBS = 3  # that are under way, as long as there are strikes left
 
 Disturb = Callable[[Trainings, random.Random], str]  # does something to them, and says what
 
@@ -44,17 +43,18 @@ def strike(made: Trainings, chance: random.Random) -> str:
 
 def storm(scale: Scale, disturb: Disturb) -> Iterator[Case]:
     """Let jobs train, disturb them as often as the scale says, and see what came of them."""
-    chance, jobs = random.Random(scale.seed), max(2, scale.cases // STRIKES_A_JOB)
+    chance = random.Random(scale.seed)
     reference = Reference.train(scale.folder / "alone", spec())
     with trainings(scale.folder / "storm") as made:
-        job_ids = Queue(made.home).submit_all([spec()] * jobs)
-        said = []
-        while len(said) < scale.cases and invariants.is_drained(made.home):
+        queue, job_ids, said = Queue(made.home), [], []
+        for number in range(1, scale.cases + 1):
+            while len(queue.tickets.ids("pending") + queue.tickets.ids("running")) < JOBS:
+                job_ids.append(queue.submit(spec()))
             while len(made.living_workers()) < NUM_WORKERS:
                 made.start_worker()
             time.sleep(chance.uniform(0.2, PAUSE_S))
             said.append(disturb(made, chance))
-            yield Case(f"strike {len(said)}: {said[-1]}", tuple(made.twice()))
+            yield Case(f"strike {number}: {said[-1]}", tuple(made.twice()))
         violations = [*made.drain(), *reference.violations(made, job_ids)]
         yield Case(f"after all strikes: {'; '.join(said)}", tuple(violations))
 

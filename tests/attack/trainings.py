@@ -27,7 +27,7 @@ from pipeline.jobfile.spec import Spec
 from pipeline.queue.job_queue import Queue
 from pipeline.training import checkpoint
 
-EPOCHS = 6  # of 23 steps
+EPOCHS = 16  # of 23 steps: some seconds
 DRAIN_S = 600.0
 WITNESS = Path(__file__).parent / "witness"
 WORKER = """
