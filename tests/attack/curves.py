@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import logging
 import time
 from collections import defaultdict
 
@@ -21,6 +22,7 @@ Curves = dict[str, dict[int, float]]  # tag: step: value
 
 MEASURED = {tags.IMAGES_PER_SECOND, tags.DEVICE_MEMORY}  # of these only the steps are the same each time
 LOAD_S = 30.0
+logging.getLogger("tensorboard").setLevel(logging.ERROR)  # it warns of each restart
 
 
 def differences(home: Home, job_ids: list[str], reference: Curves) -> list[str]:

@@ -118,9 +118,13 @@ def run(
             tracer.wait()
         text = trace.read_text(errors="replace")
         os.close(fd)
-    calls = Counter(re.findall(rf"^(?:\d+ +)?({'|'.join(NAMES)})\(", text, re.MULTILINE))
     killed = process.exitcode == -signal.SIGKILL and not answer
-    return Outcome(**answer, killed=killed, struck=killed or "(INJECTED)" in text, calls=calls)
+    return Outcome(**answer, killed=killed, struck=killed or "(INJECTED)" in text, calls=counted(text))
+
+
+def counted(trace: str) -> Counter[str]:
+    """How many there were of each call."""
+    return Counter(re.findall(rf"^(?:\d+ +)?({'|'.join(NAMES)})\(", trace, re.MULTILINE))
 
 
 def _attach(strace: list[str], pid: int, trace: Path, fault: Fault | None) -> subprocess.Popen[bytes]:

@@ -31,11 +31,22 @@ EPOCHS = 16  # of 23 steps: some seconds
 DRAIN_S = 600.0
 WITNESS = Path(__file__).parent / "witness"
 WORKER = """
+import os
+from pathlib import Path
 from pipeline.cli import main
 from pipeline.queue import back_off, job_queue
 from pipeline.worker import repairs
+from pipeline.worker.executors import local
 back_off.BACK_OFF_S = (0.1,)
 job_queue.PASS_OVER_S = repairs.EVERY_S = 0.5
+command = local.LocalExecutor.command
+def under_strace(self, claim, alive_fd):
+    option = Path(os.environ["ATTACK_INJECT"]) / claim.id
+    if not option.exists() or claim.attempts.number > 1:
+        return command(self, claim, alive_fd)
+    strace = ["strace", "-f", "-qq", "--seccomp-bpf", "-o", f"{option}.trace", *option.read_text().split()]
+    return [*strace, *command(self, claim, alive_fd)]
+local.LocalExecutor.command = under_strace
 main.main()
 """
 
@@ -55,13 +66,21 @@ class Trainings:
     def __post_init__(self) -> None:
         self.home = Home(self.folder / "home")
         self.witness, self.clock = self.folder / "witness", self.folder / "clock"
+        self.injections = self.folder / "injections"
         self.witness.mkdir(parents=True)
+        self.injections.mkdir()
         self.clock.write_text("0")
         Queue(self.home).create()
+
+    def inject(self, job_id: str, *options: str) -> Path:
+        """Have the job's first attempt run under strace with these options; where the trace is then."""
+        (self.injections / job_id).write_text(" ".join(options))
+        return self.injections / f"{job_id}.trace"
 
     def start_worker(self, *arguments: str) -> subprocess.Popen[bytes]:
         path = os.pathsep.join([str(WITNESS), os.environ.get("PYTHONPATH", "")]).rstrip(os.pathsep)
         told = {"PYTHONPATH": path, "ATTACK_WITNESS": str(self.witness), "ATTACK_CLOCK": str(self.clock)}
+        told["ATTACK_INJECT"] = str(self.injections)
         command = [sys.executable, "-c", WORKER, "--home", str(self.home.root), "worker", *arguments]
         with (self.folder / "workers.log").open("ab") as log:
             process = subprocess.Popen(
