@@ -1,7 +1,8 @@
 """What a campaign of the attack is: a function that tries cases, one after the other, and says what each broke.
 
-A campaign module has `def attack(scale: Scale) -> Iterator[Case]`, and a line in `campaigns.py` that names it and says how
-many cases it tries in CI and in full. It makes what it needs below `scale.folder`, and stops after about `scale.cases`.
+A campaign module has `def attack(scale: Scale) -> Iterator[Case]`, and a line in `campaigns.py` that names it and says
+how many cases it tries in CI and in full. It makes what it needs below `scale.folder`, and stops after about
+`scale.cases`.
 """
 
 from __future__ import annotations

@@ -8,13 +8,13 @@ import logging
 import time
 from collections import defaultdict
 
-from attack import invariants
-from attack.campaign import CannotAttack
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.context import RequestContext
 from tensorboard.data.server_ingester import SubprocessServerDataIngester, get_server_binary
 from tensorboard.util.grpc_util import ChannelCredsType
 
+from attack import invariants
+from attack.campaign import CannotAttack
 from pipeline.board import tags
 from pipeline.home.paths import Home
 
@@ -105,4 +105,3 @@ def _ask(server: SubprocessServerDataIngester, job_id: str) -> Curves:
         RequestContext(), experiment_id="", plugin_name="scalars", downsample=100_000
     )
     return {tag: {p.step: p.value for p in points} for tag, points in answer.get(job_id, {}).items()}
-

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -11,7 +12,6 @@ from typing import Any
 from attack import curves, invariants, stand_in
 from attack.curves import Curves
 from attack.trainings import spec, trainings, unlike
-
 from pipeline.errors import CheckpointError
 from pipeline.home.paths import STATES, Home, RunPaths
 from pipeline.queue.job_queue import Queue
@@ -105,7 +105,7 @@ Judge = Callable[[bytes], list[str]]
 def files(damageable: Damageable) -> Iterator[tuple[str, bytes, Judge]]:
     """Each file: what to call it, what it holds, and what judges it with other content."""
     for path in damageable.records():
-        judge = (lambda path: lambda content: damageable.judge_record(path, content))(path)
-        yield str(path), (damageable.source.root / path).read_bytes(), judge
+        content = (damageable.source.root / path).read_bytes()
+        yield str(path), content, functools.partial(damageable.judge_record, path)
     yield "last.pt", damageable.run.last.read_bytes(), damageable.judge_checkpoint
     yield "events", damageable.run.events()[0].read_bytes(), damageable.judge_events

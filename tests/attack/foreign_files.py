@@ -15,9 +15,9 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 
 import faults
+
 from attack import invariants, stand_in, worker_calls
 from attack.campaign import Case, Scale
-
 from pipeline.home.paths import STATES, Home
 
 HANGS_S = 15.0
@@ -128,7 +128,7 @@ def attack(scale: Scale) -> Iterator[Case]:
         put(kind, target.root / place)
         touched = [job_id for job_id in job_ids if job_id in str(place)]
         is_ticket = place.parent.name in STATES
-        yield Case(f"{kind.__name__} as {ascii(str(place))}", tuple(judge(target, job_ids, touched, is_ticket=is_ticket)))
+        yield Case(f"{kind.__name__} as {str(place)!a}", tuple(judge(target, job_ids, touched, is_ticket=is_ticket)))
 
 
 def put(kind: Callable[[Path], None], path: Path) -> None:

@@ -56,7 +56,9 @@ def looks(home: Home, job_ids: Collection[str]) -> list[str]:
             violations.append(f"`pipeline {' '.join(words)}` does not answer: {said}")
         told = said if "--json" in words else told
     if not violations:
-        violations += [f"`status` does not tell of {lost}" for lost in set(job_ids) - {job["id"] for job in json.loads(told)}]
+        violations += [
+            f"`status` does not tell of {lost}" for lost in set(job_ids) - {job["id"] for job in json.loads(told)}
+        ]
     return violations
 
 

@@ -17,13 +17,13 @@ from typing import Any
 
 import faults
 import pytest
-from attack import invariants
-from attack.campaign import Case, Scale
 from hypothesis import HealthCheck, Verbosity, seed, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
 from quick import quick_spec
 
+from attack import invariants
+from attack.campaign import Case, Scale
 from pipeline.errors import QueueError
 from pipeline.home.paths import STATES, Home
 from pipeline.home.records import FOLDER_OF, Result
@@ -182,7 +182,9 @@ class AnyOrder(RuleBasedStateMachine):
 
     @rule(at=st.integers(1, 2 * MAX_CALLS), outcome=st.sampled_from([*FOLDER_OF, "interrupted"]))
     def settle_killed(self, at: int, outcome: Any) -> None:
-        self.crash(do_settle, outcome, at, {"pending": {"pending", "failed", "cancelled", FOLDER_OF.get(outcome, "pending")}})
+        self.crash(
+            do_settle, outcome, at, {"pending": {"pending", "failed", "cancelled", FOLDER_OF.get(outcome, "pending")}}
+        )
 
     @rule(at=st.integers(1, MAX_CALLS))
     def cancel_killed(self, at: int) -> None:

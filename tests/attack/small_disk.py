@@ -10,10 +10,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from attack import invariants, stand_in
-from attack.campaign import CannotAttack, Case, Scale
 from quick import quick_spec
 
+from attack import invariants, stand_in
+from attack.campaign import CannotAttack, Case, Scale
 from pipeline.errors import QueueError
 from pipeline.home import durable
 from pipeline.home.paths import Home
@@ -128,7 +128,9 @@ class SmallDisk:
         violations = [*stand_in.drain(self.home), *invariants.check(self.home, self.told)]
         violations += invariants.is_drained(self.home)
         states = {job_id: self.queue.tickets.state(job_id) for job_id in self.cancelled}
-        violations += [f"{job_id} was told to be cancelled, and is {s}" for job_id, s in states.items() if s != "cancelled"]
+        violations += [
+            f"{job_id} was told to be cancelled, and is {s}" for job_id, s in states.items() if s != "cancelled"
+        ]
         return Case("after all moves", tuple(violations))
 
 

@@ -47,7 +47,7 @@ def take_turn(queue: Queue, outcome: Outcome = "succeeded") -> list[str] | None:
 
 
 def abandon(queue: Queue, *, result: Outcome | None = None) -> str:
-    """Claim a job and leave it as a worker does that is killed together with its attempt, before or after its result."""
+    """Claim a job and leave it as a worker does that is killed with its attempt, before or after its result."""
     claim = queue.claim("victim")
     assert isinstance(claim, Claim)
     if result is not None:

@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterator
 
 from attack.campaign import Case, Scale
 from attack.trainings import Reference, Trainings, spec, trainings
-
 from pipeline.queue.job_queue import Queue
 
 NUM_WORKERS = 2

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import faults
+
 from attack.campaign import CannotAttack
 
 Act = Callable[[], Any]

@@ -13,11 +13,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from attack import invariants, stand_in, strace
-from attack.campaign import Case, Scale
-from attack.strace import Act, Fault, Outcome
 from quick import quick_spec
 
+from attack import invariants, stand_in, strace
+from attack.campaign import Case, Scale
+from attack.strace import Act, Outcome
 from pipeline.home.paths import Home
 from pipeline.home.records import Outcome as JobOutcome
 from pipeline.home.records import Result
@@ -190,7 +190,9 @@ OPERATIONS = (
     Operation("settle: lost", submitted, lose),
     Operation("settle: interrupted", submitted, interrupt),
     Operation("cancel", submitted, cancel, ends=("cancelled", "done"), then=is_cancelled_if_told_so),
-    Operation("cancel of an abandoned job", abandoned, cancel, ends=("cancelled", "done"), then=is_cancelled_if_told_so),
+    Operation(
+        "cancel of an abandoned job", abandoned, cancel, ends=("cancelled", "done"), then=is_cancelled_if_told_so
+    ),
     Operation("retry", failed, retry, ends=("failed", "done"), then=is_queued_if_told_so),
     Operation("repair: abandoned", abandoned, mend),
     Operation("repair: with a result", abandoned_with_result, mend, attempts=1),

@@ -14,7 +14,6 @@ from attack import strace, trainings
 from attack.campaign import Case, Scale
 from attack.strace import Fault
 from attack.trainings import Reference, Trainings
-
 from pipeline.errors import QueueError
 from pipeline.queue import repair
 from pipeline.queue.job_queue import Queue

@@ -18,10 +18,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from attack import curves, invariants
-from attack.curves import Curves
 from quick import quick_spec
 
+from attack import curves, invariants
+from attack.curves import Curves
 from pipeline.home.paths import Home
 from pipeline.jobfile.spec import Spec
 from pipeline.queue.job_queue import Queue
@@ -84,7 +84,11 @@ class Trainings:
         command = [sys.executable, "-c", WORKER, "--home", str(self.home.root), "worker", *arguments]
         with (self.folder / "workers.log").open("ab") as log:
             process = subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env={**os.environ, "OMP_NUM_THREADS": "1", **told}
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                env={**os.environ, "OMP_NUM_THREADS": "1", **told},
             )
         self.workers.append(process)
         return process
@@ -186,7 +190,9 @@ def unlike(one: Any, other: Any, where: str = "") -> list[str]:
             found for key in both for found in unlike(one[key], other[key], f"{where}.{key}")
         ]
     if isinstance(one, (list, tuple)) and isinstance(other, (list, tuple)) and len(one) == len(other):
-        return [found for at, pair in enumerate(zip(one, other, strict=True)) for found in unlike(*pair, f"{where}.{at}")]
+        return [
+            found for at, pair in enumerate(zip(one, other, strict=True)) for found in unlike(*pair, f"{where}.{at}")
+        ]
     if isinstance(one, torch.Tensor) and isinstance(other, torch.Tensor):
         return [] if torch.equal(one, other) and one.dtype == other.dtype else [where]
     return [] if one == other or (one != one and other != other) else [where]

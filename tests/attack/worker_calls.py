@@ -10,12 +10,12 @@ import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from quick import quick_spec
+
 from attack import invariants, stand_in, strace
 from attack.campaign import Case, Scale
 from attack.strace import Act, Outcome
 from attack.system_calls import Operation, Template, sample
-from quick import quick_spec
-
 from pipeline.home.paths import Home
 from pipeline.home.records import Progress
 from pipeline.queue.claims import Claim
@@ -43,7 +43,9 @@ class Nowhere:
 
 
 def two_jobs(queue: Queue) -> str:
-    return queue.submit_all([quick_spec("one", resources={"retries": 5}), quick_spec("two", resources={"retries": 5})])[0]
+    return queue.submit_all([quick_spec("one", resources={"retries": 5}), quick_spec("two", resources={"retries": 5})])[
+        0
+    ]
 
 
 def work(root: str, job_id: str) -> Act:  # noqa: ARG001
@@ -84,7 +86,9 @@ def attack(scale: Scale) -> Iterator[Case]:
 
 def judge(home: Home, outcome: Outcome) -> list[str]:
     """What was violated: nothing may be left to do by a worker that was not killed."""
-    job_ids = [job_id for state in ("pending", "running", "done", "failed") for job_id in Queue(home).tickets.ids(state)]
+    job_ids = [
+        job_id for state in ("pending", "running", "done", "failed") for job_id in Queue(home).tickets.ids(state)
+    ]
     violations = [] if len(job_ids) == 2 else [f"of two jobs {job_ids} are left"]
     violations += [outcome.error] if outcome.error else []
     if not outcome.killed:

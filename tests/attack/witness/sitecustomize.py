@@ -18,14 +18,14 @@ def bear_witness(job_id):
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-        with open(f"{FOLDER}/twice", "a") as file:
+        with open(f"{FOLDER}/twice", "a") as file:  # noqa: PTH123 - pathlib would be loaded by every process
             file.write(f"{job_id}: two attempts at once: {' '.join(sys.orig_argv)}\n")
 
 
 def jump(real):
     def offset():
         try:
-            with open(CLOCK) as file:
+            with open(CLOCK) as file:  # noqa: PTH123
                 return float(file.read() or 0)
         except (OSError, ValueError):
             return 0.0
