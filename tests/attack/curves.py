@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import io
 import logging
+import subprocess
+import tempfile
 import time
 from collections import defaultdict
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
+from quick import wait_until
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.context import RequestContext
-from tensorboard.data.server_ingester import SubprocessServerDataIngester, get_server_binary
+from tensorboard.data.server_ingester import ExistingServerDataIngester, get_server_binary
 from tensorboard.util.grpc_util import ChannelCredsType
 
 from attack import invariants
-from attack.campaign import CannotAttack
 from pipeline.board import tags
 from pipeline.home.paths import Home
 
@@ -79,29 +85,33 @@ def exported(home: Home, job_id: str) -> Curves:
 
 def served(home: Home, job_ids: list[str], reference: Curves) -> dict[str, Curves]:
     """By TensorBoard's data server in Rust, asked until it has read all there is, or no more comes."""
-    server = SubprocessServerDataIngester(
-        server_binary=get_server_binary(),
-        logdir=str(home.runs),
-        reload_interval=0,
-        channel_creds_type=ChannelCredsType.LOCAL,
-        samples_per_plugin={"scalars": 0},
-    )
-    try:
-        server.start()
-    except OSError as error:
-        raise CannotAttack(f"TensorBoard's data server does not start: {error}") from None
-    deadline = time.monotonic() + LOAD_S
-    while True:
-        found = {job_id: _ask(server, job_id) for job_id in job_ids}
-        is_all = not any(difference(curves, reference) for curves in found.values())
-        if is_all or time.monotonic() > deadline:
-            server._stdin_handle.close()
-            return found
-        time.sleep(0.1)
+    with data_server(home) as provider:
+        deadline = time.monotonic() + LOAD_S
+        while True:
+            found = {job_id: _ask(provider, job_id) for job_id in job_ids}
+            is_all = not any(difference(curves, reference) for curves in found.values())
+            if is_all or time.monotonic() > deadline:
+                return found
+            time.sleep(0.1)
 
 
-def _ask(server: SubprocessServerDataIngester, job_id: str) -> Curves:
-    answer = server.data_provider.read_scalars(
-        RequestContext(), experiment_id="", plugin_name="scalars", downsample=100_000
-    )
+@contextlib.contextmanager
+def data_server(home: Home) -> Iterator[Any]:
+    """As TensorBoard starts it, with every point kept."""
+    with tempfile.TemporaryDirectory() as folder:
+        port, options = Path(folder) / "port", ("--reload=once", "--samples-per-plugin=scalars=all", "--port=0")
+        command = [get_server_binary().path, f"--logdir={home.runs}", *options, f"--port-file={port}"]
+        with subprocess.Popen(command) as process:
+            try:
+                wait_until(lambda: port.exists() and port.read_text().endswith("\n"), "TensorBoard's data server")
+                server = ExistingServerDataIngester(
+                    f"localhost:{port.read_text().strip()}", channel_creds_type=ChannelCredsType.LOCAL
+                )
+                yield server.data_provider
+            finally:
+                process.kill()
+
+
+def _ask(provider: Any, job_id: str) -> Curves:
+    answer = provider.read_scalars(RequestContext(), experiment_id="", plugin_name="scalars", downsample=100_000)
     return {tag: {p.step: p.value for p in points} for tag, points in answer.get(job_id, {}).items()}

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import random
+import resource
 import shutil
 import stat
 from collections.abc import Callable, Iterator
@@ -20,7 +21,8 @@ from attack import invariants, stand_in, worker_calls
 from attack.campaign import Case, Scale
 from pipeline.home.paths import STATES, Home
 
-HANGS_S = 15.0
+HANGS_S = 10.0
+MEMORY_BYTES = 2 * 1024**3
 HUGE = 20 * 1024**2
 FOREIGN_ID = "foreign-20260101T000000000000Z-0000ff"
 
@@ -156,6 +158,7 @@ def judge(home: Home, job_ids: list[str], touched: list[str], *, is_ticket: bool
 
 
 def _judge(sender: Connection, home: Home, job_ids: list[str], touched: list[str], is_ticket: bool) -> None:
+    resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))  # /dev/zero has no end
     damaged = touched if is_ticket else []
     sound = [job_id for job_id in job_ids if job_id not in damaged]
     violations = []
