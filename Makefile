@@ -49,12 +49,12 @@ endif
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test lint submit worker up down status show logs cancel retry doctor build smoke shell prune bench schema \
-  lock clean home engine
+  crash-test lock clean home engine
 
 help: ## Print this
 	@echo "usage: make TARGET [JOB=name] [SET=\"train.epochs=2 ...\"] [MODE=docker|local]"
 	@echo
-	@sed -n 's/^\([a-z]*\):.*## /  \1|/p' Makefile | awk -F'|' '{ printf "%-10s %s\n", $$1, $$2 }'
+	@sed -n 's/^\([a-z-]*\):.*## /  \1|/p' Makefile | awk -F'|' '{ printf "%-10s %s\n", $$1, $$2 }'
 	@echo
 	@echo "jobs: $(JOBS)"
 
@@ -169,6 +169,9 @@ bench: $(READY) ## Measure the commands, throughput and what logging costs: make
 	@$(VENV)/bin/python benchmarks/commands.py; commands=$$?; echo; \
 	$(VENV)/bin/python benchmarks/throughput.py $(if $(BENCH_DATA),--data "$(BENCH_DATA)"); throughput=$$?; echo; \
 	$(VENV)/bin/python benchmarks/logging_cost.py $(if $(BENCH_DATA),--data "$(BENCH_DATA)") && exit $$((commands | throughput))
+
+crash-test: $(READY) ## Attack queue, worker and trainings for a quarter of an hour: make crash-test [ATTACK="storms --seed 1"]
+	@PYTHONPATH="$(CURDIR):$(CURDIR)/tests" $(VENV)/bin/python -m attack $(ATTACK)
 
 schema: $(READY) ## Write jobs/schema.json and docs/job-files.md anew, after a change of the catalog
 	@$(VENV)/bin/pipeline schema > jobs/schema.json

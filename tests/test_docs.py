@@ -28,7 +28,7 @@ def tracked_jobs() -> list[str]:
     return [Path(name).stem for name in done.stdout.split()]
 
 
-TARGETS = re.findall(r"^([a-z]+):.*## (.+)$", (ROOT / "Makefile").read_text(), re.MULTILINE)
+TARGETS = re.findall(r"^([a-z-]+):.*## (.+)$", (ROOT / "Makefile").read_text(), re.MULTILINE)
 JOBS = sorted(path.stem for path in (ROOT / "jobs").glob("*.yaml"))
 READY = [job for job in JOBS if not (tracked := tracked_jobs()) or job in tracked]  # the others are a user's own
 COMMANDS = sorted(app.COMMANDS)
@@ -125,7 +125,7 @@ def test_make_alone_prints_each_target_and_each_job() -> None:
     done = make()
     assert done.returncode == 0
     assert make("help").stdout == done.stdout
-    shown = dict(re.findall(r"^  ([a-z]+) +(.+)$", done.stdout, re.MULTILINE))
+    shown = dict(re.findall(r"^  ([a-z-]+) +(.+)$", done.stdout, re.MULTILINE))
     assert shown == dict(TARGETS)
     assert sorted(done.stdout.splitlines()[-1].removeprefix("jobs: ").split()) == JOBS
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import json
 import os
-import random
 import shutil
 import subprocess
 import sys
@@ -17,9 +16,6 @@ from typing import Any
 
 import faults
 import pytest
-from hypothesis import HealthCheck, settings
-from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 from quick import quick_spec
 
 from pipeline.errors import QueueError, UsageError
@@ -576,114 +572,6 @@ def test_a_job_that_goes_back_and_forth_is_never_missing_from_the_status(queue: 
         stop.set()
         mover.join()
     assert [view.id for view in views.jobs(queue)] == [job_id]
-
-
-# Any order of everything
-
-
-class AnyOrder(RuleBasedStateMachine):
-    """A model of the queue: each job's state, and who runs it. Crashes and repairs come in between."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.folder = tempfile.mkdtemp()
-        self.queue = queue_at(Path(self.folder))
-        self.state: dict[str, str] = {}
-        self.running: dict[str, Claim] = {}
-        self.cancelled: set[str] = set()
-
-    def teardown(self) -> None:
-        for claimed in self.running.values():
-            claimed.lease.release()
-        shutil.rmtree(self.folder)
-
-    def pick(self, *states: str) -> str | None:
-        return next((job_id for job_id, state in self.state.items() if state in states), None)
-
-    @rule(priority=st.integers(-1000, 1000), retries=st.integers(0, 2))
-    def submit(self, priority: int, retries: int) -> None:
-        self.state[self.queue.submit(quick_spec(resources={"priority": priority, "retries": retries}))] = "pending"
-
-    @rule()
-    def claim(self) -> None:
-        for path in self.queue.paths.control.glob("*.wait"):
-            path.unlink()
-        claimed = self.queue.claim("worker")
-        assert (claimed is None) == (self.pick("pending") is None)
-        if isinstance(claimed, Claim):
-            assert self.state[claimed.id] == "pending"
-            self.state[claimed.id], self.running[claimed.id] = "running", claimed
-
-    @rule(outcome=st.sampled_from([*FOLDER_OF, "interrupted"]))
-    def settle(self, outcome: Any) -> None:
-        if self.running:
-            job_id, claimed = self.running.popitem()
-            self.queue.settle(claimed, Result(claimed.attempts.number, outcome, "because"))
-            self.state[job_id] = self.queue.tickets.state(job_id) or "nowhere"
-            if job_id in self.cancelled and outcome not in ("succeeded", "failed"):
-                assert self.state[job_id] == "cancelled"
-            self.cancelled.discard(job_id)
-            claimed.lease.release()
-
-    @rule()
-    def kill_a_worker_and_repair(self) -> None:
-        if self.running:
-            job_id, claimed = self.running.popitem()
-            os.close(claimed.lease.fd)
-            repair.repair(self.queue)
-            self.state[job_id] = self.queue.tickets.state(job_id) or "nowhere"
-            assert self.state[job_id] in (["cancelled"] if job_id in self.cancelled else ["pending", "failed"])
-            self.cancelled.discard(job_id)
-
-    @rule(which=st.sampled_from(STATES))
-    def cancel(self, which: str) -> None:
-        job_id = self.pick(which)
-        if job_id is None:
-            return
-        if which == "pending":
-            assert repair.cancel(self.queue, job_id) == "cancelled"
-            self.state[job_id] = "cancelled"
-        elif which == "running":
-            assert repair.cancel(self.queue, job_id) == "stopping"
-            self.cancelled.add(job_id)
-        else:
-            with pytest.raises(QueueError):
-                repair.cancel(self.queue, job_id)
-
-    @rule(which=st.sampled_from(STATES))
-    def retry(self, which: str) -> None:
-        job_id = self.pick(which)
-        if job_id is None:
-            return
-        if which in ("failed", "cancelled"):
-            repair.retry(self.queue, job_id)
-            self.state[job_id] = "pending"
-        else:
-            with pytest.raises(QueueError):
-                repair.retry(self.queue, job_id)
-
-    @rule(seed=st.integers(0, 2**32), state=st.sampled_from(STATES))
-    def litter(self, seed: int, state: str) -> None:
-        (self.queue.paths.state(state) / f"litter-{seed}").write_bytes(random.Random(seed).randbytes(50))
-
-    @rule()
-    def repair(self) -> None:
-        """Of jobs nothing is to be repaired here; what does not belong there goes."""
-        assert all(line.startswith("to quarantine: ") for line in lines(repair.repair(self.queue)))
-        assert self.queue.foreign() == []
-
-    @invariant()
-    def every_job_is_where_the_model_says(self) -> None:
-        found = {job_id: state for state in STATES for job_id in self.queue.tickets.ids(state)}
-        assert found == self.state
-        ended = {job_id for job_id in found if self.queue.paths.end(job_id).exists()}
-        assert ended == {job_id for job_id, state in found.items() if state not in ("pending", "running")}
-
-
-TestAnyOrder = AnyOrder.TestCase
-TestAnyOrder.settings = settings(
-    max_examples=40, stateful_step_count=25, deadline=None, suppress_health_check=[HealthCheck.too_slow]
-)
 
 
 def test_attempts_are_counted_on_over_ends_and_retries(queue: Queue) -> None:
