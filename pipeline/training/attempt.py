@@ -180,7 +180,7 @@ class Attempt:
             self.log(note)
         self.stop.check()
         engine = Engine(spec, dataset, setting)
-        state = checkpoint.load(self.run.last)
+        state = checkpoint.resume(self.run, log=self.log)
         metrics = {} if state is None else state.pop("metrics")
         if state is not None:
             engine.load_state_dict(state)
