@@ -1,7 +1,7 @@
 """The names of event files, `events.out.tfevents.<time>.<host>.<process>.0.<attempt>`: each attempt has one.
 
-TensorBoard reads the files of a run in the order of their names, and the start of a session hides what came before it. So
-the name of a file sorts after those that are there, also where the clock was set back since the attempt before.
+TensorBoard reads the files of a run in the order of their names, and the start of a session hides what came before it.
+So the name of a file sorts after those that are there, also where the clock was set back since the attempt before.
 """
 
 from __future__ import annotations

@@ -75,7 +75,7 @@ def test_a_fault_of_the_job_is_its_why_without_a_traceback(home: Home) -> None:
 
 def test_an_unforeseen_error_is_recorded_with_its_traceback_in_the_log(home: Home) -> None:
     attempt, lines = attempt_of(home, make_spec())
-    home.run("job").manifest.mkdir()  # a folder where a file should be
+    home.run("job").checkpoints.symlink_to("/proc")  # where nobody can write a file
     result = attempt.execute()
     assert result.outcome == "failed"
     assert "the log has the traceback" in result.why
