@@ -8,6 +8,7 @@
     │   ├── DataError          a dataset is missing, damaged or does not fit the model
     │   ├── DeviceError        the device that the job asks for is not there or is out of memory
     │   ├── CheckpointError    a checkpoint cannot be read, or belongs to another model
+    │   │   └── DamagedError       what lies on the disk is not what was saved
     │   └── DivergedError      the loss is no longer a finite number
     └── Interrupted        1   the attempt was asked to stop; its checkpoint is written and it can go on
 
@@ -65,6 +66,10 @@ class DeviceError(JobError):
 
 
 class CheckpointError(JobError):
+    pass
+
+
+class DamagedError(CheckpointError):
     pass
 
 

@@ -24,7 +24,9 @@ Fault = Literal["kill", "one EIO", "full disk"]
 CHANGES = ("os.link", "os.mkdir", "os.remove", "os.rename")
 
 fork = multiprocessing.get_context("forkserver")  # forks a process without threads that has imported all of this:
-fork.set_forkserver_preload(["pipeline.queue.repair", "faults", "quick", "pytest", "hypothesis.stateful"])
+fork.set_forkserver_preload(
+    ["pipeline.queue.repair", "pipeline.training.checkpoint", "faults", "quick", "pytest", "hypothesis.stateful"]
+)
 
 
 @dataclass(frozen=True)

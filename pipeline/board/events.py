@@ -8,6 +8,7 @@ images and histograms cost little more than reading past them.
 from __future__ import annotations
 
 import contextlib
+import os
 import struct
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -21,7 +22,9 @@ from tensorboard.compat.tensorflow_stub.pywrap_tensorflow import masked_crc32c
 from tensorboard.plugins.scalar.metadata import PLUGIN_NAME
 from tensorboard.util.tensor_util import make_ndarray
 
+from pipeline.board.event_file import attempt_number
 from pipeline.errors import PipelineError
+from pipeline.home import durable
 from pipeline.home.paths import RunPaths
 
 HEADER, FOOTER = struct.Struct("<QI"), struct.Struct("<I")
@@ -86,7 +89,7 @@ class _Reader:
         self.tensor_tags: set[str] = set()  # only the first value of a tag says what it is
 
     def read(self, path: Path) -> None:
-        has_begun = _attempt_number(path) == 0  # files of other programs need not say from which step on they speak
+        has_begun = attempt_number(path) == 0  # files of other programs need not say from which step on they speak
         has_damage = False
         for record in _records(path, self.damaged):
             parsed = self.parse(record)
@@ -138,7 +141,7 @@ class _Reader:
 def _records(path: Path, damaged: Callable[[str], object]) -> Iterator[_Record]:
     """Yields a file's records up to where it is cut short, or where the length of one is damaged, which is told."""
     try:
-        with path.open("rb", buffering=BUFFER_BYTES) as file:
+        with os.fdopen(durable.open_plain(path), "rb", buffering=BUFFER_BYTES) as file:
             at = 0
             while len(header := file.read(HEADER.size)) == HEADER.size:
                 length, checksum = HEADER.unpack(header)
@@ -158,14 +161,7 @@ def _records(path: Path, damaged: Callable[[str], object]) -> Iterator[_Record]:
 
 def _by_attempt(paths: list[Path]) -> list[Path]:
     """Sorts files by the number at the end of their names, and those without one by the time of their first event."""
-    return sorted(paths, key=lambda path: (_attempt_number(path), _first_time(path), path.name))
-
-
-def _attempt_number(path: Path) -> int:
-    """Returns what `Board` has written into the name, `events.out.tfevents.<time>.<host>.<process>.<number><suffix>`;
-    0 where another program wrote the file."""
-    number = path.suffix.removeprefix(".")
-    return int(number) if number.isdecimal() else 0
+    return sorted(paths, key=lambda path: (attempt_number(path), _first_time(path), path.name))
 
 
 def _first_time(path: Path) -> float:

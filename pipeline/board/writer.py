@@ -1,4 +1,4 @@
-"""The one writer of a run's event files, `events.out.tfevents.<time>.<host>.<process>.<number>.<attempt>`.
+"""The one writer of a run's event files.
 
 Each attempt writes a file of its own and tells TensorBoard from which step on it speaks (`purge_step`), so that what a
 killed attempt wrote after its last checkpoint disappears from the curve.
@@ -9,21 +9,30 @@ from __future__ import annotations
 import contextlib
 import os
 import threading
+import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
+from tensorboard.compat import tf
+from tensorboard.compat.proto.event_pb2 import Event, SessionLog
 from tensorboard.compat.proto.summary_pb2 import Summary
 from tensorboard.compat.proto.tensor_pb2 import TensorProto
 from tensorboard.compat.proto.types_pb2 import DT_STRING
 from tensorboard.plugins.text import metadata as text_metadata
+from tensorboard.summary.writer.event_file_writer import EventFileWriter, _AsyncWriter
+from tensorboard.summary.writer.record_writer import RecordWriter
 from torch.utils.tensorboard import SummaryWriter
+from torch.utils.tensorboard.writer import FileWriter
 
-from pipeline.home.paths import RunPaths
+from pipeline.board import event_file
+from pipeline.home import durable
 
-WRITER_THREAD = "tensorboard.summary.writer.event_file_writer"  # the module that its class is from
 FLUSH_S = 5  # how long a point may wait before TensorBoard can see it
+MAX_QUEUE = 10  # events
+VERSION = "brain.Event:2"
+WRITER_THREAD = "tensorboard.summary.writer.event_file_writer"  # the module that its class is from
 
 
 class Board:
@@ -32,8 +41,9 @@ class Board:
     def __init__(self, folder: Path, *, first_step: int) -> None:
         """`first_step`: the first step that this attempt may write; 0 for a new run."""
         self.folder = folder
-        suffix = f".{len(RunPaths(folder).events()) + 1}"  # the order of the attempts' files: a clock may go back
-        self.writer = SummaryWriter(str(folder), purge_step=first_step, flush_secs=FLUSH_S, filename_suffix=suffix)
+        durable.make_folder(folder)
+        self.file = event_file.create(folder)
+        self.writer = _Writer(self.file, first_step=first_step)
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
         """Writes all values of a step in one event, which costs what a single one does."""
@@ -53,8 +63,8 @@ class Board:
     def flush(self) -> None:
         """Puts what was written onto stable storage: a checkpoint that is durable must not be ahead of its curve."""
         self.writer.flush()
-        for path in RunPaths(self.folder).events():
-            fd = os.open(path, os.O_RDONLY)
+        with contextlib.suppress(FileNotFoundError):  # somebody has removed it: the job goes on without
+            fd = durable.open_plain(self.file)
             try:
                 os.fsync(fd)
             finally:
@@ -83,3 +93,36 @@ def quiet_writer_thread() -> Iterator[None]:
         yield
     finally:
         threading.excepthook = before
+
+
+class _Writer(SummaryWriter):
+    """torch's writer into a file that is there already; it would choose the name by the clock."""
+
+    file_writer: Any
+    all_writers: Any
+
+    def __init__(self, path: Path, *, first_step: int) -> None:
+        self.path = path
+        super().__init__(str(path.parent), purge_step=first_step)
+
+    def _get_file_writer(self) -> Any:
+        if self.file_writer is None:
+            self.file_writer = _FileWriter(self.path)
+            self.all_writers = {str(self.path.parent): self.file_writer}
+            self.file_writer.add_event(Event(file_version=VERSION), self.purge_step)
+            self.file_writer.add_event(Event(session_log=SessionLog(status=SessionLog.START)), self.purge_step)
+        return self.file_writer
+
+
+class _FileWriter(FileWriter):
+    def __init__(self, path: Path) -> None:
+        self.event_writer = _EventFileWriter(path)
+
+
+class _EventFileWriter(EventFileWriter):  # type: ignore[misc] # it has no types
+    def __init__(self, path: Path) -> None:
+        self._logdir, self._file_name = str(path.parent), str(path)
+        self._general_file_writer = tf.io.gfile.GFile(self._file_name, "wb")
+        self._async_writer = _AsyncWriter(RecordWriter(self._general_file_writer), MAX_QUEUE, FLUSH_S)
+        self.add_event(Event(wall_time=time.time(), file_version=VERSION))
+        self.flush()

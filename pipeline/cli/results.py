@@ -19,7 +19,8 @@ from pipeline.results import runs
 
 Out = Annotated[Path | None, typer.Option(metavar="FILE", help="File to write.", show_default=False)]
 Checkpoint = Annotated[
-    Literal["best", "last"], typer.Option(help="The weights with the highest test accuracy, or the latest ones.")
+    Literal["best", "last", "previous"],
+    typer.Option(help="The weights with the highest test accuracy, the latest ones, or those saved before them."),
 ]
 
 

@@ -150,6 +150,11 @@ class RunPaths:
         return self.checkpoints / "last.pt"
 
     @property
+    def previous(self) -> Path:
+        """The checkpoint before `last`, from which the job goes on where `last` is damaged."""
+        return self.checkpoints / "previous.pt"
+
+    @property
     def best(self) -> Path:
         return self.checkpoints / "best.pt"
 

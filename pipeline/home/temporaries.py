@@ -17,6 +17,6 @@ def remove_temporaries(run: RunPaths) -> None:
     """
     for pattern in PATTERNS:
         for path in run.root.glob(pattern):
-            with contextlib.suppress(OSError):
-                if path.is_file() and not path.name.startswith(NOT_OURS):
-                    path.unlink()
+            with contextlib.suppress(OSError):  # a folder
+                if not path.name.startswith(NOT_OURS):
+                    path.unlink()  # a pipe too: whoever writes to that name would wait for a reader

@@ -5,6 +5,7 @@ This is the one reader and writer of that file. It can be submitted again as it 
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 import yaml
@@ -31,7 +32,9 @@ _Dumper.add_representer(str, _represent_text)
 
 
 def load(run: RunPaths) -> Spec:
-    return Spec.model_validate_json(durable.to_json(yaml.safe_load(run.spec.read_bytes())))
+    """Raises OSError where it cannot be read, and what PyYAML and Pydantic raise."""
+    with os.fdopen(durable.open_plain(run.spec), "rb") as file:
+        return Spec.model_validate_json(durable.to_json(yaml.safe_load(file)))
 
 
 def save(run: RunPaths, spec: Spec) -> None:

@@ -12,7 +12,7 @@ import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
@@ -32,7 +32,7 @@ from pipeline.jobfile.spec import Spec
 from pipeline.training import checkpoint
 from pipeline.training.engine import build_model, evaluation_batch
 
-Which = Literal["best", "last"]
+Which = Literal["best", "last", "previous"]
 Guess = tuple[str, float]  # a class and its probability
 
 
@@ -177,28 +177,37 @@ def _batches(files: Iterable[Path], size: int) -> Iterator[list[Path]]:
 
 
 def _file(run: RunPaths, which: Which) -> Path:
-    return run.best if which == "best" else run.last
+    return {"best": run.best, "last": run.last, "previous": run.previous}[which]
 
 
 def _state(run: RunPaths, which: Which) -> dict[str, Any]:
-    path, other = _file(run, which), "last" if which == "best" else "best"
-    has_other = _file(run, "last" if which == "best" else "best").exists()
+    path = _file(run, which)
     try:
         state = checkpoint.load(path)
     except OSError as error:
         raise CheckpointError(f"{path}: cannot be read: {error.strerror}") from None
-    except CheckpointError:
-        hint = f"--checkpoint {other} takes the other one" if has_other else f"train it again: {_submit(run)}"
-        raise CheckpointError(f"{path}: is damaged, or not a checkpoint of this version; {hint}") from None
+    except CheckpointError as error:
+        raise CheckpointError(f"{error}; {_other(run, which) or f'train it again: {_submit(run)}'}") from None
     if state is not None:
         return state
-    if not has_other:
+    other = _other(run, which)
+    if not other:
         raise PipelineError(
             f"{run.root.name}: there is no trained model in {run.root}: the job has not come so far, or its files were "
             f"removed; pipeline show {run.root.name} says more"
         )
-    why = "it has not been evaluated yet" if which == "best" else f"{path} was removed"
-    raise PipelineError(f"{run.root.name}: there is no {which} checkpoint: {why}; --checkpoint {other} takes the other")
+    why = {
+        "best": "it has not been evaluated yet",
+        "last": f"{path} was removed",
+        "previous": "it has saved no more than one",
+    }
+    raise PipelineError(f"{run.root.name}: there is no {which} checkpoint: {why[which]}; {other}")
+
+
+def _other(run: RunPaths, which: Which) -> str:
+    """Says how to take another checkpoint; nothing where there is none that can be used."""
+    usable = [name for name in get_args(Which) if name != which and checkpoint.is_usable(_file(run, name))]
+    return f"--checkpoint {' or '.join(usable)} takes another one" if usable else ""
 
 
 def _submit(run: RunPaths) -> str:

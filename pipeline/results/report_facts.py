@@ -146,7 +146,7 @@ def log_tail(run: RunPaths) -> LogTail | None:
     if not logs:
         return None
     try:
-        with logs[-1].open("rb") as file:
+        with os.fdopen(durable.open_plain(logs[-1]), "rb") as file:
             size = file.seek(0, os.SEEK_END)
             file.seek(max(0, size - LOG_BYTES))
             lines = file.read(LOG_BYTES).decode("utf-8", "replace").splitlines()

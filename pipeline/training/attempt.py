@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import errno
 import os
 import signal
 import sys
@@ -34,6 +35,7 @@ from pipeline.training.progress import ProgressWriter
 if TYPE_CHECKING:
     from pipeline.training.engine import Engine
 
+MISPLACED = (errno.EISDIR, errno.ENOTDIR, errno.EEXIST)  # a folder in the place of a file, or the other way round
 Ending = tuple[Outcome, str]  # and why
 OOM_SCORE = 500  # as if it took half of the memory more than it does
 
@@ -54,7 +56,7 @@ def main() -> int:
     drop_unwritten_output()
     if attempt.is_disk_full:
         return NO_ROOM
-    return 0 if result.outcome == "succeeded" else 1
+    return 0 if result.outcome == "succeeded" and attempt.is_recorded else 1
 
 
 def offer_to_be_killed_first() -> None:
@@ -122,6 +124,7 @@ class Attempt:
         self.run = home.run(id)
         self.started_at = now()
         self.progress = ProgressWriter(self.run, number, self.log)
+        self.is_recorded = False
         self.is_disk_full = False  # whether that has ended the attempt, or kept its result from being written
 
     def execute(self) -> Result:
@@ -143,8 +146,18 @@ class Attempt:
             return "failed", str(error)
         if not self.run.spec.exists():
             return "lost", "its run folder was removed while it ran"
+        if what := self.misplaced(error):
+            return "failed", what
         self.echo("".join(traceback.format_exception(error)).rstrip())
         return "failed", explain(error)
+
+    def misplaced(self, error: BaseException) -> str:
+        """Says what to remove where a pipe, a folder or the like has a name that the attempt needs; else nothing."""
+        if isinstance(error, durable.NotAPlainFileError) or (isinstance(error, OSError) and error.errno in MISPLACED):
+            path = Path(error.filename2 or error.filename or "")
+            if path.is_relative_to(self.run.root):
+                return f"{path}: it is none of the job's: {error.strerror}; remove it"
+        return ""
 
     def what_is_saved(self) -> str:
         from pipeline.training import checkpoint
@@ -159,13 +172,16 @@ class Attempt:
         line = f"{outcome}: {why}"
         try:
             durable.make_folder(self.run.root)
-            self.run.log(self.number).open("ab").close()  # there is always one, in a folder made again too
+            if not durable.is_there(self.run.log(self.number)):
+                self.run.log(self.number).touch()  # there is always one, in a folder made again too
             result.write(self.run.result)
+            self.is_recorded = True
         except OSError as error:
             if disk_full_error(error) is None:
-                raise
-            line += "" if self.is_disk_full else "; the disk is full, so this is not recorded"
-            self.is_disk_full = True
+                line += f"; this is not recorded: {self.misplaced(error) or durable.in_words(error)}"
+            elif not self.is_disk_full:
+                line += "; the disk is full, so this is not recorded"
+                self.is_disk_full = True
         self.log(line)
         return result
 
@@ -189,7 +205,7 @@ class Attempt:
             self.log(note)
         self.stop.check()
         engine = Engine(spec, dataset, setting)
-        state = checkpoint.load(self.run.last)
+        state = checkpoint.resume(self.run, log=self.log)
         metrics = {} if state is None else state.pop("metrics")
         if state is not None:
             engine.load_state_dict(state)

@@ -98,5 +98,6 @@ class ProgressWriter:
 def write_progress(run: RunPaths, progress: Progress) -> None:
     """Replace `progress.json`: whole, but not fsynced, as it is for looking at."""
     temporary = run.progress.with_suffix(".tmp")
-    temporary.write_bytes(durable.to_json(progress.to_json()))
+    with os.fdopen(durable.open_plain(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), "wb") as file:
+        file.write(durable.to_json(progress.to_json()))
     temporary.replace(run.progress)

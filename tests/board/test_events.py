@@ -251,7 +251,7 @@ def test_a_file_that_this_user_may_not_read_is_named(tmp_path: Path) -> None:
 def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
     path = tmp_path / "events.out.tfevents.1.host.1.0"
     path.mkdir()
-    with pytest.raises(PipelineError, match=f"{path}: cannot be read: Is a directory"):
+    with pytest.raises(PipelineError, match=f"{path}: cannot be read: it is not a regular file"):
         read_scalars(tmp_path)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from pipeline.home.paths import RunPaths
@@ -35,9 +36,12 @@ def test_what_a_killed_attempt_was_writing_is_removed_and_nothing_else(tmp_path:
         path.parent.mkdir(exist_ok=True)
         path.touch()
     (tmp_path / ".folder.tmp").mkdir()
+    os.mkfifo(tmp_path / "profile" / ".pipe")
+    (tmp_path / "checkpoints" / ".link").symlink_to("nowhere")
     remove_temporaries(RunPaths(tmp_path))
     files = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file()}
     assert files == set(KEPT)
+    assert {path.name for path in tmp_path.rglob(".*")} == {".folder.tmp", ".report.html.99.0f0f0f0f.tmp"}
     assert (tmp_path / ".folder.tmp").is_dir()
 
 

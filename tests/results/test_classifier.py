@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import subprocess
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -164,14 +165,24 @@ def remove_last(run: RunPaths) -> None:
     run.last.unlink()
 
 
-def remove_both(run: RunPaths) -> None:
+def remove_all(run: RunPaths) -> None:
     shutil.rmtree(run.checkpoints)
 
 
+def cut(*paths: Path) -> None:
+    for path in paths:
+        content = path.read_bytes()
+        path.unlink()  # it may be one file with another
+        path.write_bytes(content[:1000])
+
+
 def cut_best(run: RunPaths) -> None:
-    content = run.best.read_bytes()
-    run.best.unlink()
-    run.best.write_bytes(content[:1000])
+    cut(run.best)
+
+
+def cut_best_and_last(run: RunPaths) -> None:
+    """As a flipped bit does where they are one file."""
+    cut(run.best, run.last)
 
 
 def make_best_a_folder(run: RunPaths) -> None:
@@ -179,9 +190,19 @@ def make_best_a_folder(run: RunPaths) -> None:
     run.best.mkdir()
 
 
-def cut_best_and_remove_last(run: RunPaths) -> None:
-    cut_best(run)
-    run.last.unlink()
+def cut_all(run: RunPaths) -> None:
+    cut(run.best, run.last, run.previous)
+
+
+def flip_best(run: RunPaths) -> None:
+    content = bytearray(run.best.read_bytes())
+    content[len(content) // 2] ^= 1
+    run.best.unlink()
+    run.best.write_bytes(content)
+
+
+def remove_previous(run: RunPaths) -> None:
+    run.previous.unlink()
 
 
 def age_the_manifest(run: RunPaths) -> None:
@@ -211,12 +232,19 @@ def break_the_spec(run: RunPaths) -> None:
 @pytest.mark.parametrize(
     ("damage", "which", "said"),
     [
-        (remove_best, "best", r"digits: there is no best checkpoint: .* not been evaluated yet; --checkpoint last"),
-        (remove_last, "last", r"digits: there is no last checkpoint: .* removed; --checkpoint best"),
-        (remove_both, "best", r"digits: there is no trained model in .*; pipeline show digits"),
-        (cut_best, "best", r"best\.pt: is damaged, .*; --checkpoint last takes the other one"),
-        (make_best_a_folder, "best", r"best\.pt: cannot be read: Is a directory"),
-        (cut_best_and_remove_last, "best", r"best\.pt: is damaged, .*; train it again: pipeline submit .*spec\.yaml"),
+        (
+            remove_best,
+            "best",
+            r"digits: there is no best checkpoint: .* yet; --checkpoint last or previous takes",
+        ),
+        (remove_last, "last", r"digits: there is no last checkpoint: .* removed; --checkpoint best or previous takes"),
+        (remove_previous, "previous", r"digits: there is no previous checkpoint: .*; --checkpoint best or last takes"),
+        (remove_all, "best", r"digits: there is no trained model in .*; pipeline show digits"),
+        (cut_best, "best", r"best\.pt: is damaged; --checkpoint last or previous takes another one"),
+        (flip_best, "best", r"best\.pt: is damaged; --checkpoint last or previous takes another one"),
+        (cut_best_and_last, "best", r"best\.pt: is damaged; --checkpoint previous takes another one"),
+        (make_best_a_folder, "best", r"best\.pt: is not a regular file; --checkpoint last or previous"),
+        (cut_all, "best", r"best\.pt: is damaged; train it again: pipeline submit .*spec\.yaml"),
         (
             age_the_manifest,
             "best",
@@ -242,6 +270,27 @@ def test_a_damaged_last_checkpoint_does_not_stop_the_best(run: RunPaths) -> None
     assert isinstance(load(run), Classifier)
     with pytest.raises(CheckpointError, match=r"last\.pt: is damaged"):
         load(run, "last")
+
+
+class Evil:
+    def __reduce__(self) -> tuple[object, tuple[str]]:
+        return Path.touch, (Path("evil"),)  # type: ignore[return-value]
+
+
+@pytest.mark.parametrize("command", [["predict", "none.png"], ["export-model", "--format", "safetensors"]])
+def test_a_checkpoint_from_a_stranger_runs_no_code(
+    command: list[str], run: RunPaths, pipeline: Pipeline, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    run.best.unlink()
+    torch.save({"format": checkpoint.FORMAT, "model": Evil()}, run.best)
+    done = pipeline(command[0], "digits", *command[1:])
+    assert done.returncode == 1
+    assert "best.pt: is not a checkpoint of this version; --checkpoint last or previous" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert list(tmp_path.rglob("evil")) == []
+    pickled = zipfile.ZipFile(run.best).read("best/data.pkl")
+    assert b"evil" in pickled, "or there was nothing to refuse"
 
 
 def test_of_a_folder_the_files_named_as_images_are_taken(tmp_path: Path) -> None:

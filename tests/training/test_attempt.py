@@ -13,8 +13,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from in_process import assert_identical
 from quick import quick_spec
 
+from pipeline.board import tags
+from pipeline.board.events import Point, read_scalars
 from pipeline.errors import DataError
 from pipeline.home.paths import Home
 from pipeline.home.records import Progress, Result
@@ -71,7 +75,7 @@ def test_a_fault_of_the_job_is_its_why_without_a_traceback(home: Home) -> None:
 
 def test_an_unforeseen_error_is_recorded_with_its_traceback_in_the_log(home: Home) -> None:
     attempt, lines = attempt_of(home, make_spec())
-    home.run("job").manifest.mkdir()  # a folder where a file should be
+    home.run("job").checkpoints.symlink_to("/proc")  # where nobody can write a file
     result = attempt.execute()
     assert result.outcome == "failed"
     assert "the log has the traceback" in result.why
@@ -203,6 +207,38 @@ def test_a_stop_whose_checkpoint_a_full_disk_refuses_tells_the_one_before(home: 
     assert result.step > 23
     assert result.why == f"{ASKED}; step 23 is saved"
     assert checkpoint.saved_step(run) == 23
+
+
+def test_an_attempt_that_finds_its_checkpoint_damaged_goes_on_from_the_one_before_bit_for_bit(home: Home) -> None:
+    """As if nothing had happened: weights, curves, and how far it says that it is."""
+    whole = home.run("whole")
+    for run in (whole, home.run("job")):
+        frozen.save(run, quick_spec(epochs=4, log={"every": 5}))
+    assert Attempt(home, "whole", 1, Stop(), str).execute().outcome == "succeeded"
+    stopped = stopping_at(home, " 3/4")
+    content = bytearray(run.last.read_bytes())
+    content[len(content) // 2] ^= 1
+    run.last.write_bytes(content)  # under all its names
+    lines: list[str] = []
+    result = Attempt(home, "job", 2, Stop(), lines.append).execute()
+    assert result.outcome == "succeeded"
+    (said,) = lines_of(lines, "is damaged")
+    assert said.endswith("last.pt: is damaged; the job goes on from the checkpoint before it, previous.pt")
+    assert len(lines_of(lines, "resumed at step 69 (epoch 4)")) == 1
+    assert stopped.step > 69
+    for name in ("last.pt", "previous.pt", "best.pt"):
+        ours, theirs = (torch.load(run.checkpoints / name, weights_only=True) for run in (run, whole))
+        assert_identical(ours["model"], theirs["model"])
+        assert ours["position"] == theirs["position"]
+    ours, theirs = (without_rates(read_scalars(run.root)) for run in (run, whole))
+    assert ours == theirs
+    assert Progress.glance(run.progress).step == 92  # type: ignore[union-attr]
+
+
+def without_rates(curves: dict[str, list[Point]]) -> dict[str, list[tuple[int, float]]]:
+    """The curves that are the same each time, by step."""
+    measured = (tags.IMAGES_PER_SECOND, tags.DEVICE_MEMORY)
+    return {tag: [(p.step, p.value) for p in points] for tag, points in curves.items() if tag not in measured}
 
 
 @pytest.mark.parametrize(("why", "outcome"), [(ASKED, "interrupted"), (WORKER_DIED, "lost")])
