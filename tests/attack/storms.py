@@ -18,13 +18,18 @@ PAUSE_S = 3.0  # between two strikes, at most
 STOPPED_S = 2.0
 JOBS = 3  # that are under way, as long as there are strikes left
 
+ORPHANS = 0.15  # of all strikes
+ORPHANED_S = 4.0  # at most: a new worker has begun to look for jobs by then
+
 Disturb = Callable[[Trainings, random.Random], str]  # does something to them, and says what
 
 
 def strike(made: Trainings, chance: random.Random) -> str:
     """A signal to a worker or a training process, by chance; one that is stopped goes on later, or is killed."""
+    if (children := made.children()) and chance.random() < ORPHANS:
+        return orphan(made, chance.choice(children), chance.uniform(ORPHANED_S / 2, ORPHANED_S))
     targets = [("a worker", worker.pid) for worker in made.living_workers()]
-    targets += [("a training", child) for child in made.children()] * 2
+    targets += [("a training", child) for child in children] * 2
     if not targets:
         return "nobody was there"
     who, pid = chance.choice(targets)
@@ -38,6 +43,19 @@ def strike(made: Trainings, chance: random.Random) -> str:
             os.kill(pid, then)
             said += f", then {then.name}"
     return said
+
+
+def orphan(made: Trainings, child: int, seconds: float) -> str:
+    """Kill the workers while a training stands still, so that it cannot leave: nobody else may take its job."""
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(child, signal.SIGSTOP)
+        for worker in made.living_workers():
+            worker.kill()
+            worker.wait()
+        made.start_worker()
+        time.sleep(seconds)
+        os.kill(child, signal.SIGCONT)
+    return f"SIGSTOP to a training, SIGKILL to all workers, a new worker, and SIGCONT {seconds:.1f} s later"
 
 
 def storm(scale: Scale, disturb: Disturb) -> Iterator[Case]:
