@@ -40,9 +40,16 @@ def print_json(value: Any) -> None:
     typer.echo(json.dumps(value, indent=2, ensure_ascii=False))
 
 
+def print_json_lines(values: Sequence[Any]) -> None:
+    """Prints a list, an object a line: with an indent it takes ten times as long."""
+    lines = ",\n".join(json.dumps(value, ensure_ascii=False) for value in values)
+    typer.echo(f"[\n{lines}\n]" if lines else "[]")
+
+
 def print_lines(lines: Sequence[str]) -> None:
-    for line in lines:
-        typer.echo(line)
+    """Prints them at once: each call of echo is one of the system."""
+    if lines:
+        typer.echo("\n".join(lines))
 
 
 def queue_of(context: typer.Context) -> Queue:

@@ -17,15 +17,13 @@ import copy
 import dataclasses
 import errno
 import time
-from collections.abc import Container, Iterable, Set
+from collections.abc import Container, Iterable, Iterator, Set
 from dataclasses import dataclass, field
-from operator import itemgetter
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipeline.errors import QueueError, SpecError
 from pipeline.home import durable
-from pipeline.home.ids import age_key
 from pipeline.home.lease import Lease
 from pipeline.home.paths import Home
 from pipeline.home.records import FOLDER_OF, Attempts, End, Progress, Result, now
@@ -34,6 +32,7 @@ from pipeline.queue import back_off
 from pipeline.queue.claims import Claim, Ended, RecordExecutor, by_nobody
 from pipeline.queue.job_records import JobRecords
 from pipeline.queue.tickets import ForeignFile, Ticket, Tickets
+from pipeline.queue.waiting import Waiting
 
 if TYPE_CHECKING:
     from pipeline.jobfile.spec import Spec
@@ -45,15 +44,13 @@ PASS_OVER_S = 10.0  # a job that the disk did not let this process take
 @dataclass
 class Queue:
     home: Home
-    _known: dict[str, tuple[tuple[int, str, str], Ticket]] = field(
-        default_factory=dict
-    )  # those that wait, with their order
     _passed_over: dict[str, float] = field(default_factory=dict)  # until when, on the monotonic clock
     _refused: dict[str, int] = field(default_factory=dict)  # how often in a row the system did not let it claim a job
 
     def __post_init__(self) -> None:
         self.paths = self.home.queue
         self.tickets = Tickets(self.paths)
+        self.waiting = Waiting(self.tickets)
         self.records = JobRecords(self.home, self.tickets)
 
     def create(self) -> None:
@@ -102,10 +99,7 @@ class Queue:
         it was cancelled or this version does not take its spec, is ended instead. Raises OSError where the disk does
         not let it take the next one, which it passes over for a while from then on.
         """
-        waiting = {path.stem for path in self.paths.control.glob("*.wait") if back_off.must_wait(path)}
         for ticket in self._candidates():
-            if ticket.id in waiting or self._passed_over.get(ticket.id, 0) > time.monotonic():
-                continue
             try:
                 claim = self._claim_one(ticket, worker, executor)
             except OSError as error:
@@ -164,27 +158,35 @@ class Queue:
         self.records.write_attempts(ticket.id, claim.attempts)
         return claim
 
-    def _candidates(self) -> list[Ticket]:
-        known = {}
-        for job_id in self.tickets.ids("pending"):
-            if (entry := self._known.get(job_id)) is not None:
-                known[job_id] = entry
-            elif (ticket := self._readable(job_id)) is not None:
-                known[job_id] = ((-ticket.priority, age_key(job_id), job_id), ticket)
-        self._known = known
-        return [ticket for _, ticket in sorted(known.values(), key=itemgetter(0))]
+    def _candidates(self) -> Iterator[Ticket]:
+        """Those that wait and may be claimed now, each read when it is asked for."""
+        self.waiting.look()
+        held = set(durable.names_in(self.paths.control))
+        for job_id in self.waiting:
+            if self._passed_over.get(job_id, 0) > time.monotonic():
+                continue
+            wait = self.paths.wait(job_id)
+            if wait.name in held and back_off.must_wait(wait):
+                continue
+            if (ticket := self._readable(job_id)) is not None:
+                yield ticket
 
     def _readable(self, job_id: str) -> Ticket | None:
         """None where it is not one, or the disk cannot read it now, which `status` says: the others are not held up."""
         try:
             ticket = self.tickets.read("pending", job_id)
-        except OSError:
+        except OSError as error:
+            self.pass_over(job_id, error)
             return None
-        return ticket if isinstance(ticket, Ticket) else None
+        if isinstance(ticket, ForeignFile):
+            self.waiting.forget(job_id)
+            return None
+        return ticket
 
     def foreign(self) -> list[ForeignFile]:
         """What lies among the tickets and is none."""
-        return self.tickets.foreign(self._known)
+        self.waiting.look()
+        return [*self.waiting.foreign, *self.tickets.foreign(self.waiting)]
 
     # Ending and requeueing
 
