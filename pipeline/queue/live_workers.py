@@ -47,6 +47,14 @@ def check_health(queue: Queue) -> str:
     raise QueueError(f"{', '.join(names)}: holds its lease, but did nothing for {STILL_S:g} s")
 
 
+def _may_live(queue: Queue, name: str) -> bool:
+    """Whether its lease is held, or cannot be looked at now."""
+    try:
+        return Lease.is_held(queue.paths.worker_lease(name))
+    except OSError:
+        return True
+
+
 def _changed_at(queue: Queue, name: str) -> int:
     """To be compared with itself alone: clocks differ."""
     try:
@@ -69,12 +77,12 @@ def ask_to_leave(queue: Queue) -> list[str]:
 def wait_until_gone(queue: Queue, names: Sequence[str]) -> None:
     """Until they, and what they have started, are gone. Raises QueueError where that takes too long."""
     deadline = time.monotonic() + LEAVE_S
-    while left := [name for name in names if Lease.is_held(queue.paths.worker_lease(name))]:
+    while left := [name for name in names if _may_live(queue, name)]:
         if time.monotonic() > deadline:
             raise QueueError(f"{', '.join(left)}: still there after {LEAVE_S:g} s")
         time.sleep(POLL_S)
     deadline = time.monotonic() + LAST_S
-    while any(queue.paths.stop_request(name).exists() for name in names) and time.monotonic() < deadline:
+    while any(durable.is_there(queue.paths.stop_request(name)) for name in names) and time.monotonic() < deadline:
         time.sleep(POLL_S)  # removed as the last thing of all, after TensorBoard and reports; but not if it is killed
     for name in names:
         with contextlib.suppress(OSError):

@@ -14,6 +14,7 @@ from cli_runs import JobFile, Pipeline, end, submitted
 
 from pipeline.home.paths import Home
 from pipeline.jobfile.json_schema import json_schema
+from pipeline.queue.job_queue import Queue
 from pipeline.queue.tickets import Ticket
 
 ID = re.compile(r"tiny-\d{8}T\d{12}Z-[0-9a-f]{6}")
@@ -114,3 +115,29 @@ def test_submit_wait_exits_as_the_job_ended(outcome: str, code: int, job_file: J
         _, said = waiting.communicate(timeout=60)
     assert waiting.returncode == code
     assert f"{job_id}: {outcome}: so it went" in said
+
+
+FAILS_AFTER = """
+import errno, os, sys
+def refuse(event, arguments):
+    if event in {events} and str(arguments[0]).endswith({what!r}):
+        raise OSError(errno.EIO, os.strerror(errno.EIO), str(arguments[0]))
+sys.addaudithook(refuse)
+from pipeline.cli import main
+main.main()
+"""
+
+
+@pytest.mark.parametrize("arguments", [[], ["--json"]])
+@pytest.mark.parametrize("what", ["/leases", "/pending", ".json"])
+def test_a_job_that_is_in_the_queue_is_told_whatever_fails_after_that(
+    what: str, arguments: list[str], job_file: JobFile, home: Home
+) -> None:
+    """A script that submits again where it failed would have it twice."""
+    Queue(home).create()
+    code = FAILS_AFTER.format(what=what, events=("open",) if what == ".json" else ("os.listdir", "os.scandir"))
+    command = [sys.executable, "-c", code, "--home", home.root, "submit", job_file()]
+    done = subprocess.run([*command, *arguments], capture_output=True, text=True, timeout=60)
+    [job_id] = Queue(home).tickets.ids("pending")
+    told = [job["id"] for job in json.loads(done.stdout)] if arguments else done.stdout.splitlines()
+    assert (done.returncode, told) == (0, [job_id]), done.stderr

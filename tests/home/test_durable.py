@@ -159,6 +159,7 @@ def test_a_record_that_could_not_be_read_back_is_refused_and_the_old_one_stays(t
     assert durable.read_json(tmp_path / "file") == largest
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
+
 def test_what_is_no_plain_file_is_not_opened(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     (tmp_path / "link").symlink_to(tmp_path / "other")
@@ -169,3 +170,21 @@ def test_what_is_no_plain_file_is_not_opened(tmp_path: Path) -> None:
             with pytest.raises(durable.NotAPlainFileError, match="not a regular file"):
                 durable.open_plain(tmp_path / name, flags | os.O_CREAT)
     assert not (tmp_path / "other").exists()
+
+
+def test_a_folder_that_a_killed_process_made_is_synced_by_the_next(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its maker may not have come to that: what lies in it would be lost with its name."""
+    (tmp_path / "made").mkdir()
+    synced, fsync = [], os.fsync
+
+    def record(fd: int) -> None:
+        synced.append(Path(f"/proc/self/fd/{fd}").readlink())
+        fsync(fd)
+
+    monkeypatch.setattr(os, "fsync", record)
+    durable.make_folder(tmp_path / "made")
+    assert synced == [tmp_path]
+    durable.make_folder(tmp_path / "made" / "new")
+    assert synced == [tmp_path, tmp_path, tmp_path / "made"]

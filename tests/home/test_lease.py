@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -96,3 +97,16 @@ def test_looking_whether_a_lease_is_held_leaves_nothing(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     assert not Lease.is_held(tmp_path / "pipe")
     assert [p.name for p in tmp_path.iterdir()] == ["pipe"]
+
+
+def test_what_is_no_file_is_held_by_nobody(tmp_path: Path) -> None:
+    held = Lease.acquire(tmp_path / "held")
+    assert held is not None
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "held")
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(str(tmp_path / "socket"))
+        assert [path.name for path in tmp_path.iterdir() if Lease.is_held(path)] == ["held"]
+    held.release()

@@ -8,6 +8,7 @@ import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -325,13 +326,30 @@ def test_a_foreign_file_in_the_place_of_a_jobs_folder_goes_to_quarantine(queue: 
 def test_foreign_files_in_control_and_leases_are_harmless(queue: Queue) -> None:
     job_id = queue.submit(quick_spec())
     os.mkfifo(queue.paths.wait(job_id))
+    queue.paths.cancel_request(job_id).mkdir()
     (queue.paths.control / "folder.wait").mkdir()
     (queue.paths.control / "x.cancel").write_bytes(b"\xff")
     (queue.paths.leases / "notes").touch()
     os.mkfifo(queue.paths.leases / ".worker-pipe")
+    (queue.paths.leases / ".worker-link").symlink_to(".worker-link")
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(str(queue.paths.leases / ".worker-socket"))
     repair.repair(queue)
     assert queue.live_workers() == []
-    assert claim(queue).id == job_id
+    claimed = claim(queue)
+    assert claimed.id == job_id
+    assert settle(queue, claimed, "lost") == "pending"
+
+
+@pytest.mark.parametrize("outcome", ["succeeded", "interrupted", "lost"])
+def test_folders_where_a_jobs_files_go_keep_no_attempt_from_being_settled(queue: Queue, outcome: Any) -> None:
+    job_id = queue.submit(quick_spec())
+    claimed = claim(queue)
+    queue.paths.attempts(job_id).unlink()
+    for path in (queue.paths.attempts, queue.paths.end, queue.paths.cancel_request, queue.paths.wait):
+        (path(job_id) / "inside").mkdir(parents=True)
+    assert settle(queue, claimed, outcome) == ("done" if outcome == "succeeded" else "pending")
+    assert [entry["outcome"] for entry in queue.attempts(job_id).entries] == [outcome]
 
 
 def test_a_ticket_that_this_version_does_not_take_ends_as_invalid(queue: Queue) -> None:
@@ -512,7 +530,7 @@ def test_a_retry_whose_time_has_come_is_claimed_by_itself(queue: Queue) -> None:
     assert not queue.paths.wait(job_id).exists()
 
 
-@pytest.mark.parametrize("value", [4e9, 1e400, "soon", None, True])
+@pytest.mark.parametrize("value", [4e9, 1e400, 10**400, "soon", None, True])
 def test_a_clock_set_back_or_a_damaged_wait_holds_no_job(queue: Queue, value: Any) -> None:
     job_id = queue.submit(quick_spec())
     queue.paths.wait(job_id).write_text(json.dumps({"until": value}))

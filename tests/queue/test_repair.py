@@ -7,6 +7,8 @@ import json
 import os
 import random
 import shutil
+import subprocess
+import sys
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
@@ -30,6 +32,7 @@ from pipeline.queue.claims import Claim, Ended
 from pipeline.queue.job_queue import Queue
 
 Given = tuple[Path, str]
+needs_strace = pytest.mark.skipif(shutil.which("strace") is None, reason="strace is not installed")
 
 
 def queue_at(root: Path) -> Queue:
@@ -217,6 +220,15 @@ def finish(queue: Queue, job_id: str, state: str) -> None:
     assert check_is_whole(queue, job_id) == "done"
 
 
+def test_a_retry_that_is_killed_leaves_a_job_that_waits_or_has_its_end(at_each_call: Any) -> None:
+    """No repair is needed before the job is one of the two: there may be no worker for days."""
+    for queue, job_id, _ in at_each_call("retry", "kill"):
+        assert queue.tickets.state(job_id) == "pending" or End.read(queue.paths.end(job_id)) is not None
+        claimed = queue.claim("worker")
+        assert (claimed is None) == (End.read(queue.paths.end(job_id)) is not None)
+        assert queue.tickets.state(job_id) == ("running" if claimed else "failed")
+
+
 def test_an_attempt_that_ended_is_not_run_again_after_a_kill_while_its_end_was_recorded(at_each_call: Any) -> None:
     for queue, job_id, _ in at_each_call("failure", "kill"):
         result = Result.read(queue.home.run(job_id).result)
@@ -292,7 +304,19 @@ def test_a_damaged_end_goes_to_quarantine_and_the_job_runs_again(queue: Queue, s
     assert line == f"{queue.paths.end(job_id)}: it is not a job's end; the job counts as not ended"
 
 
-@pytest.mark.parametrize("content", [b"", b"{", b'{"entries":5}', b'{"entries":[1,2]}', b'{"retries_used":"many"}'])
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"{",
+        b'{"entries":5}',
+        b'{"entries":[1,2]}',
+        b'{"retries_used":"many"}',
+        b'{"entries":[{"started_at":5}]}',
+        b'{"retries_used":-9}',
+        b'{"entries":[{"outcome":"?"}]}',
+    ],
+)
 def test_damaged_attempts_go_to_quarantine_and_are_counted_by_their_logs(queue: Queue, content: bytes) -> None:
     job_id = queue.submit(quick_spec())
     for _ in range(3):
@@ -305,6 +329,54 @@ def test_damaged_attempts_go_to_quarantine_and_are_counted_by_their_logs(queue: 
         f"{queue.paths.attempts(job_id)}: it is not a record of attempts; they are counted by their logs"
     ]
     claimed.lease.release()
+
+
+def test_no_attempt_gets_the_number_of_one_that_has_left_a_log(queue: Queue) -> None:
+    job_id = queue.submit(quick_spec())
+    for _ in range(2):
+        attempt(queue, "interrupted")
+    queue.paths.attempts(job_id).unlink()
+    queue.home.run(job_id).log(99999999).touch()  # which is nobody's
+    claimed = claim(queue)
+    assert claimed.attempts.number == 3
+    assert [entry["outcome"] for entry in claimed.attempts.entries[:2]] == ["lost", "lost"]
+    claimed.lease.release()
+
+
+CLAIM = """
+import sys
+from pathlib import Path
+from pipeline.home.paths import Home
+from pipeline.queue.job_queue import Queue
+try:
+    print(Queue(Home(Path(sys.argv[1]))).claim("worker"))
+except OSError as error:
+    print(error.strerror)
+"""
+
+
+@needs_strace
+@pytest.mark.parametrize(("error", "words"), [("EIO", "Input/output error"), ("EACCES", "Permission denied")])
+def test_a_record_of_attempts_that_cannot_be_seen_now_is_not_begun_anew(queue: Queue, error: str, words: str) -> None:
+    job_id = queue.submit(quick_spec())
+    attempt(queue, "interrupted")
+    shutil.rmtree(queue.home.run(job_id).root)  # with its logs, by which attempts are counted as well
+    record = queue.paths.attempts(job_id).read_bytes()
+    strace = [
+        "strace",
+        "-qq",
+        "-o",
+        "/dev/null",
+        "-P",
+        queue.paths.attempts(job_id),
+        "-e",
+        f"inject=%file:error={error}",
+    ]
+    command = [*strace, sys.executable, "-c", CLAIM, queue.home.root]
+    assert subprocess.run(command, capture_output=True, text=True).stdout == f"{words}\n"
+    assert queue.tickets.state(job_id) == "pending"
+    assert queue.paths.attempts(job_id).read_bytes() == record
+    assert claim(queue).attempts.number == 2
 
 
 def test_records_may_be_pipes_or_folders_and_nothing_stops(queue: Queue) -> None:

@@ -299,7 +299,7 @@ def test_a_result_that_cannot_be_read_for_a_while_still_counts(queue: Queue, sta
 worker.RECORD_S = 0.5
 begun = time.monotonic()
 def refuse(event, arguments):
-    if event == "open" and str(arguments[0]).endswith("{job_id}/result.json") and not (HOME / "readable").exists():
+    if event == "open" and str(arguments[0]).endswith("runs/{job_id}/result.json") and not (HOME / "readable").exists():
         raise OSError(errno.EIO, os.strerror(errno.EIO), str(arguments[0]))
 sys.addaudithook(refuse)
 """
@@ -394,3 +394,77 @@ def test_a_result_that_an_attempt_left_is_never_touched_by_its_worker(queue: Que
     assert start(queue.home, "--drain", command="kill -9 $$").wait(timeout=60) == 1
     assert end_of(queue, other).outcome == "lost"
     assert not queue.home.run(other).result.exists()
+
+
+# What a job leaves where its records go
+
+
+def test_a_job_that_puts_folders_where_its_records_go_is_ended_all_the_same(queue: Queue, start: Start) -> None:
+    vandal, good = queue.submit_all([quick_spec("vandal", resources={"retries": 0}), quick_spec("good")])
+    records, request = queue.paths.job(vandal), queue.paths.cancel_request(vandal)
+    folders = f"{records}/result.json {records}/attempts.json {request} RUN/result.json"
+    command = f"case RUN in */vandal-*) rm {records}/attempts.json; mkdir -p {folders};; esac; exit 3"
+    assert start(queue.home, "--drain", command=command).wait(timeout=60) == 1
+    why = "the training process left with exit code 3 and no result; see the log"
+    assert [end_of(queue, job_id).why for job_id in (vandal, good)] == [why, why]
+    assert queue.tickets.ids("failed") == [vandal, good] or queue.tickets.ids("failed") == [good, vandal]
+
+
+def test_a_run_that_is_no_folder_and_a_log_that_is_a_pipe_stop_no_attempt(queue: Queue, start: Start) -> None:
+    first, second = queue.submit_all([quick_spec("first", resources={"retries": 0}), quick_spec("second")])
+    queue.home.run(first).root.touch()
+    queue.home.run(second).root.mkdir()
+    os.mkfifo(queue.home.run(second).log(1))
+    for path in (queue.home.run(second).spec, queue.home.run(second).progress, queue.home.run(second).result):
+        path.mkdir()
+    assert start(queue.home, "--drain", command="exit 3").wait(timeout=60) == 1
+    assert [end_of(queue, job_id).attempt for job_id in (first, second)] == [1, 2]
+
+
+def test_an_attempt_is_not_judged_by_the_result_of_an_earlier_one_with_its_number(queue: Queue, start: Start) -> None:
+    job_id = queue.submit(quick_spec(resources={"retries": 0}))
+    run = queue.home.run(job_id)
+    run.root.mkdir()
+    run.result.write_text('{"attempt": 1, "outcome": "succeeded", "why": "an earlier word"}')
+    assert start(queue.home, "--drain", command="test ! -e RUN/result.json && exit 5").wait(timeout=60) == 1
+    assert end_of(queue, job_id).why == "the training process left with exit code 5 and no result; see the log"
+
+
+# An end that cannot be recorded
+
+NO_END = """
+def refuse(event, arguments):
+    if event == "os.link" and "/jobs/first-" in str(arguments[1]):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(arguments[1]))
+sys.addaudithook(refuse)
+"""
+
+
+def test_a_job_whose_end_cannot_be_recorded_gives_its_slot_to_others(queue: Queue, start: Start, output: Path) -> None:
+    first, second = queue.submit_all([quick_spec("first", resources={"retries": 0}), quick_spec("second")])
+    worker = start(queue.home, command="exit 6", faults=f"worker.RECORD_S = 1\n{NO_END}")
+    wait_until(queue.paths.end(second).exists, "the end of the second job")
+    assert queue.tickets.state(first) == "running"
+    assert Lease.is_held(queue.paths.lease(first))
+    worker.terminate()
+    assert worker.wait(timeout=60) == 0
+    assert f"{first}: how it ended cannot be recorded now" in output.read_text()
+    assert start(queue.home, "--drain", command="exit 6").wait(timeout=60) == 1
+    assert end_of(queue, first).outcome == "lost"
+
+
+def test_a_drain_does_not_wait_for_ever_for_an_end_that_cannot_be_recorded(
+    queue: Queue, start: Start, output: Path
+) -> None:
+    first, second = queue.submit_all([quick_spec("first", resources={"retries": 0}), quick_spec("second")])
+    worker = start(queue.home, "--drain", command="exit 6", faults=f"worker.DRAIN_S = 1\n{NO_END}")
+    assert worker.wait(timeout=60) == 1
+    assert end_of(queue, second).outcome == "failed"
+    assert f"{first}: how it ended cannot be recorded now; the next worker sees to it" in output.read_text()
+
+
+def test_a_worker_that_inherits_an_ignored_sigchld_sees_its_attempts_end(queue: Queue, start: Start) -> None:
+    job_id = queue.submit(quick_spec(resources={"retries": 0}))
+    ignoring = "import signal\nsignal.signal(signal.SIGCHLD, signal.SIG_IGN)\n"
+    assert start(queue.home, "--drain", command="exit 7", faults=ignoring).wait(timeout=60) == 1
+    assert end_of(queue, job_id).why == "the training process left with exit code 7 and no result; see the log"
