@@ -25,7 +25,7 @@ def status(
     queue = queue_of(context)
     found = views.survey(queue, state, most_ended=None if everything or as_json else RECENT)
     if as_json:
-        print_json_lines([job.to_json() for job in found.jobs])
+        print_json_lines(job.to_json() for job in found.jobs)
         return
     if not found.jobs:
         message(

@@ -18,6 +18,9 @@ MAX_RECORD_BYTES = 16 * 1024 * 1024
 _READ_BYTES = 16 * 1024  # at first: a ticket and most records are smaller, and no limit is
 _MORE_BYTES = 1024 * 1024
 
+MANY_FILES = 10_000
+_parse_fast: Callable[[bytes], Any] | None = None
+
 _ERRORS = "backslashreplace"  # a file name need not be text; half a surrogate is an escape in JSON
 
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT)  # no fault of the job's: it is tried again
@@ -193,10 +196,32 @@ def replace_json(path: Path, value: Any, *, indent: int | None = None) -> None:
     replace(path, lambda file: file.write(content))
 
 
+def parse_json(data: bytes) -> Any:
+    """What JSON says. Raises ValueError, or RecursionError, where it is none."""
+    if _parse_fast is None:
+        return json.loads(data)
+    try:
+        return _parse_fast(data)
+    except ValueError:  # half a surrogate is none of its letters
+        return json.loads(data)
+
+
+def expect(num_files: int) -> None:
+    """Be told how many JSON files will be read: for very many, pydantic-core takes half the time or less of `json`.
+
+    To load it takes 30 ms, as long as to read 3,000 tickets.
+    """
+    global _parse_fast
+    if num_files > MANY_FILES and _parse_fast is None:
+        from pydantic_core import from_json
+
+        _parse_fast = from_json
+
+
 def read_json(path: Path | str, *, limit: int = MAX_RECORD_BYTES) -> dict[str, Any] | None:
     """The object in the file; None where there is no file, or what is in it is not a whole JSON object."""
     try:
-        value = json.loads(read_small(path, limit=limit))
+        value = parse_json(read_small(path, limit=limit))
     except (FileNotFoundError, NotADirectoryError, ValueError, RecursionError):
         return None
     return value if isinstance(value, dict) else None

@@ -48,15 +48,26 @@ def _converter(kind: Any) -> Converter:
         return _of_dict(kind, *arguments)
     if origin is tuple:
         return _of_tuple(kind, [_converter(argument) for argument in arguments])
-    return functools.partial(_plain, kind=kind, choices=arguments if origin is Literal else ())
+    if origin is Literal:
+        return _of_literal(kind, arguments)
+    return functools.partial(_plain, kind)
 
 
-def _plain(value: Any, *, kind: Any, choices: Sequence[Any]) -> Any:
+def _plain(kind: Any, value: Any) -> Any:
     if kind is float and type(value) is int and abs(value) < 2**1023:
         return float(value)
-    if kind is Any or type(value) is kind or value in choices:
+    if kind is Any or type(value) is kind:
         return value
     raise ValueError(f"not {kind}")
+
+
+def _of_literal(kind: Any, choices: Sequence[Any]) -> Converter:
+    def make(value: Any) -> Any:
+        if value not in choices:
+            raise ValueError(f"not {kind}")
+        return value
+
+    return make
 
 
 def _of_dataclass(kind: Any) -> Converter:
@@ -123,6 +134,8 @@ def _of_dict(kind: Any, key: Any, item: Any) -> Converter:
     def make(value: Any) -> Any:
         if not isinstance(value, dict):
             raise ValueError(f"not {kind}")  # noqa: TRY004
+        if {*map(type, value)} <= {key} and {*map(type, value.values())} <= {item}:
+            return value
         keys, values = _convert_items([*value], key, make_key), _convert_items([*value.values()], item, make_item)
         return dict(zip(keys, values, strict=True))
 

@@ -21,7 +21,7 @@ class JobRecords:
 
     def sound_end(self, job_id: str) -> End | None:
         """Returns how the job ended; None where no end is recorded, or a damaged one. It changes nothing."""
-        return End.from_json(durable.read_json(self.home.queue.end_text(job_id), limit=End.MAX_BYTES))
+        return End.from_json(durable.read_json(self.tickets.paths.end_text(job_id), limit=End.MAX_BYTES))
 
     def recorded_end(self, job_id: str) -> End | None:
         """Returns how the job ended; None where it has not."""

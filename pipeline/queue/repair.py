@@ -73,6 +73,7 @@ def repair(queue: Queue, is_alive: IsAlive = _holds_no_more_than_its_lease) -> l
         ids = queue.tickets.ids(state)
         if state == "pending":  # most of them have no records at all
             ids = list(set(ids).intersection(durable.names_in(queue.paths.jobs)))
+        durable.expect(len(ids))
         for job_id in ids:
             try:
                 done += _move_where_its_end_says(queue, job_id, state)

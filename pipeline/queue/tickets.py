@@ -50,16 +50,16 @@ class Ticket:
     @classmethod
     def parse(cls, data: bytes, job_id: str) -> Ticket:
         """Raises ValueError with what is wrong."""
-        value = json.loads(data)
-        fields = ("id", "name", "priority", "submitted_at", "spec")
-        if not isinstance(value, dict) or not all(name in value for name in fields):
-            raise ValueError("not a ticket")
-        ticket = cls(**{name: value[name] for name in fields})
+        value = durable.parse_json(data)
+        try:
+            ticket = cls(value["id"], value["name"], value["priority"], value["submitted_at"], value["spec"])
+        except (TypeError, KeyError, IndexError):
+            raise ValueError("not a ticket") from None
         if ticket.id != job_id:
             raise ValueError(f"it says that it is {ticket.id!r}")
-        kinds = {"name": str, "priority": int, "submitted_at": str, "spec": dict}
-        if wrong := [name for name, kind in kinds.items() if type(value[name]) is not kind]:
-            raise ValueError(f"of the wrong kind: {', '.join(wrong)}")
+        given = (type(ticket.name), type(ticket.priority), type(ticket.submitted_at), type(ticket.spec))
+        if given != (str, int, str, dict):
+            raise ValueError("a field of it is of the wrong kind")
         return ticket
 
     def validated(self) -> Spec:

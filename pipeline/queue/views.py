@@ -74,6 +74,7 @@ def survey(queue: Queue, state: str | None = None, *, most_ended: int | None = N
     ended = [job_id for job_id in ids if states[job_id] in ENDED]
     earlier = set() if most_ended is None else set(ended[: max(0, len(ended) - most_ended)])
     recorded = {*durable.names_in(queue.paths.jobs), *durable.names_in(queue.home.runs)}
+    durable.expect(len(ids) - len(earlier))
     found = Survey(num_earlier=len(earlier), ids=set(ids) - earlier)
     for job_id in ids:
         if job_id in earlier:

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from operator import itemgetter
 
+from pipeline.home import durable
 from pipeline.queue.tickets import ForeignFile, Ticket, Tickets, is_ticket_name
 
 AGE = itemgetter(slice(-34, -5))  # of a ticket's file name: the end of its id
@@ -44,6 +45,7 @@ class Waiting:
             self._order = [name for name in self._order if name in there]
             self._priorities = {name: self._priorities[name] for name in self._order}
         self._foreign = {}
+        durable.expect(len(new))
         for name in new:
             if is_ticket_name(name):
                 self._read(name)
