@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -40,9 +40,17 @@ def print_json(value: Any) -> None:
     typer.echo(json.dumps(value, indent=2, ensure_ascii=False))
 
 
+def print_json_lines(values: Iterable[Any]) -> None:
+    """Prints a list, an object a line: with an indent it takes ten times as long."""
+    encode = json.JSONEncoder(ensure_ascii=False).encode  # json.dumps makes an encoder each time
+    lines = ",\n".join(map(encode, values))
+    typer.echo(f"[\n{lines}\n]" if lines else "[]")
+
+
 def print_lines(lines: Sequence[str]) -> None:
-    for line in lines:
-        typer.echo(line)
+    """Prints them at once: each call of echo is one of the system."""
+    if lines:
+        typer.echo("\n".join(lines))
 
 
 def queue_of(context: typer.Context) -> Queue:

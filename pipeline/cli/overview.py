@@ -6,8 +6,8 @@ from typing import Annotated, Literal
 
 import typer
 
-from pipeline.cli.arguments import Id, Json, hint_at_worker, message, print_json, queue_of
-from pipeline.cli.terminal import command_to_look, print_job, print_jobs
+from pipeline.cli.arguments import Id, Json, hint_at_worker, message, print_json, print_json_lines, queue_of
+from pipeline.cli.terminal import RECENT, command_to_look, print_job, print_jobs
 from pipeline.queue import views
 
 State = Literal["pending", "running", "done", "failed", "cancelled"]
@@ -16,26 +16,28 @@ State = Literal["pending", "running", "done", "failed", "cancelled"]
 def status(
     context: typer.Context,
     state: Annotated[State | None, typer.Option(help="Only jobs in this state.", show_default=False)] = None,
-    everything: Annotated[bool, typer.Option("--all", help="Show all ended jobs, not only the latest.")] = False,
+    everything: Annotated[
+        bool, typer.Option("--all", help="Show all jobs, not only the latest that ended and the next that wait.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """List the jobs."""
     queue = queue_of(context)
-    jobs = views.jobs(queue, state)
+    found = views.survey(queue, state, most_ended=None if everything or as_json else RECENT)
     if as_json:
-        print_json([job.to_json() for job in jobs])
+        print_json_lines(job.to_json() for job in found.jobs)
         return
-    if not jobs:
+    if not found.jobs:
         message(
             f"no jobs{f' are {state}' if state else ''} in {queue.home.root}; submit one with `make submit JOB=digits`"
         )
     else:
-        print_jobs(jobs, all_ended=everything)
-    for file in queue.foreign():
+        print_jobs(found, show_all=everything)
+    for file in [*found.foreign, *queue.tickets.foreign(found.ids)]:
         message(f"not a ticket, the next worker puts it into quarantine: {file}")
     for line in queue.tickets.quarantined():
         message(f"in quarantine: {line}")
-    if any(job.state == "pending" for job in jobs):
+    if any(job.state == "pending" for job in found.jobs):
         hint_at_worker(queue)
 
 

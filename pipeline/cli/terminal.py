@@ -23,10 +23,12 @@ if TYPE_CHECKING:
     from rich.text import Text
 
     from pipeline.queue.checks import Check
-    from pipeline.queue.views import JobView
+    from pipeline.queue.views import JobView, Survey
 
 GAP = 2  # blanks between two columns
 RECENT = 20  # ended jobs that a table shows
+NEXT = 100  # waiting jobs that it shows
+MOST_COLOURED = 1000  # rows: rich takes a second for 5,000
 TENSORBOARD_URL = "PIPELINE_TENSORBOARD_URL"  # environment variable: where a container serves it
 COLOURS: Mapping[str, str] = {
     **{"pending": "yellow", "running": "cyan", "done": "green", "cancelled": "magenta"},
@@ -38,14 +40,18 @@ COLOURS: Mapping[str, str] = {
 Rows = Sequence[Sequence[str]]
 
 
-def print_jobs(jobs: Sequence[JobView], *, all_ended: bool) -> None:
-    """A line a job; of the ended ones only the latest, unless all are asked for."""
-    ended = [job for job in jobs if job.outcome is not None]
-    hidden = 0 if all_ended else max(0, len(ended) - RECENT)
-    shown = ended[hidden:] + [job for job in jobs if job.outcome is None]
-    if hidden:
-        print_lines([f"... and {hidden:,} that ended earlier (--all shows them)"])
-    _print_table([_row(job) for job in shown], header=("ID", "STATE", "EPOCH", "ACCURACY", "WHY"))
+def print_jobs(found: Survey, *, show_all: bool) -> None:
+    """A line a job; of those that wait only the next ones, unless all are asked for."""
+    waiting = [job for job in found.jobs if job.state == "pending"]
+    waiting.sort(key=lambda job: -job.priority)  # and equals by age, as they are
+    later = set() if show_all else {job.id for job in waiting[NEXT:]}
+    if found.num_earlier:
+        print_lines([f"... and {found.num_earlier:,} that ended earlier (--all shows them)"])
+    ended = [job for job in found.jobs if job.outcome is not None]
+    others = [job for job in found.jobs if job.outcome is None and job.id not in later]
+    _print_table([_row(job) for job in [*ended, *others]], header=("ID", "STATE", "EPOCH", "ACCURACY", "WHY"))
+    if later:
+        print_lines([f"... and {len(later):,} that wait for longer (--all shows them)"])
 
 
 def print_job(job: JobView, *, tensorboard: str) -> None:
@@ -102,7 +108,7 @@ def _facts(job: JobView) -> list[tuple[str, str]]:
 
 
 def _print_table(rows: Rows, header: Sequence[str] | None = None) -> None:
-    if sys.stdout.isatty():
+    if sys.stdout.isatty() and len(rows) <= MOST_COLOURED:
         _print_on_terminal(rows, header)
     else:
         print_lines(table([header, *rows] if header else rows))

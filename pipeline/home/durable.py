@@ -15,6 +15,12 @@ from typing import Any, BinaryIO
 
 MAX_RECORD_BYTES = 16 * 1024 * 1024
 
+_READ_BYTES = 16 * 1024  # at first: a ticket and most records are smaller, and no limit is
+_MORE_BYTES = 1024 * 1024
+
+MANY_FILES = 10_000
+_parse_fast: Callable[[bytes], Any] | None = None
+
 _ERRORS = "backslashreplace"  # a file name need not be text; half a surrogate is an escape in JSON
 
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT)  # no fault of the job's: it is tried again
@@ -100,6 +106,14 @@ def _mode(path: Path) -> int | None:
         return None
 
 
+def names_in(folder: Path) -> list[str]:
+    """The names in a folder; none where there is no folder. Raises OSError where it cannot be listed."""
+    try:
+        return os.listdir(folder)  # noqa: PTH208 - 100,000 Path objects take longer than all else of `status`
+    except FileNotFoundError:
+        return []
+
+
 def remove_temporaries(folder: Path, *, older_than_s: float = 0) -> None:
     """Removes what processes that were killed were writing in a folder; nobody was told of it.
 
@@ -121,7 +135,7 @@ class NotAPlainFileError(OSError):
     """What lies there is a folder, a link, a pipe or the like: opening it might block, or lead elsewhere."""
 
 
-def open_plain(path: Path, flags: int = os.O_RDONLY) -> int:
+def open_plain(path: Path | str, flags: int = os.O_RDONLY) -> int:
     """A descriptor of a regular file; opening it never blocks. Raises NotAPlainFileError for anything else."""
     try:
         fd = os.open(path, flags | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
@@ -135,21 +149,27 @@ def open_plain(path: Path, flags: int = os.O_RDONLY) -> int:
     return fd
 
 
-def _not_plain(path: Path) -> NotAPlainFileError:
+def _not_plain(path: Path | str) -> NotAPlainFileError:
     return NotAPlainFileError(errno.EINVAL, "it is not a regular file", str(path))
 
 
-def read_small(path: Path, *, limit: int) -> bytes:
+def read_small(path: Path | str, *, limit: int) -> bytes:
     """What is in a small regular file. Raises ValueError for anything else."""
     try:
         fd = open_plain(path)
     except NotAPlainFileError:
         raise ValueError("it is not a regular file") from None
-    with os.fdopen(fd, "rb", buffering=0) as file:
-        size = os.fstat(fd).st_size
-        if size > limit:
-            raise ValueError(f"it is {size:,} bytes long; at most {limit:,} are allowed")
-        return file.readall()
+    try:
+        chunks = [os.read(fd, _READ_BYTES)]  # without a file object: `status` reads 100,000 files
+        if len(chunks[0]) == _READ_BYTES:
+            size = os.fstat(fd).st_size
+            if size > limit:
+                raise ValueError(f"it is {size:,} bytes long; at most {limit:,} are allowed")
+            while chunk := os.read(fd, _MORE_BYTES):
+                chunks.append(chunk)
+        return b"".join(chunks)
+    finally:
+        os.close(fd)
 
 
 def make_folder(folder: Path) -> None:
@@ -176,10 +196,32 @@ def replace_json(path: Path, value: Any, *, indent: int | None = None) -> None:
     replace(path, lambda file: file.write(content))
 
 
-def read_json(path: Path, *, limit: int = MAX_RECORD_BYTES) -> dict[str, Any] | None:
+def parse_json(data: bytes) -> Any:
+    """What JSON says. Raises ValueError, or RecursionError, where it is none."""
+    if _parse_fast is None:
+        return json.loads(data)
+    try:
+        return _parse_fast(data)
+    except ValueError:  # half a surrogate is none of its letters
+        return json.loads(data)
+
+
+def expect(num_files: int) -> None:
+    """Be told how many JSON files will be read: for very many, pydantic-core takes half the time or less of `json`.
+
+    To load it takes 30 ms, as long as to read 3,000 tickets.
+    """
+    global _parse_fast
+    if num_files > MANY_FILES and _parse_fast is None:
+        from pydantic_core import from_json
+
+        _parse_fast = from_json
+
+
+def read_json(path: Path | str, *, limit: int = MAX_RECORD_BYTES) -> dict[str, Any] | None:
     """The object in the file; None where there is no file, or what is in it is not a whole JSON object."""
     try:
-        value = json.loads(read_small(path, limit=limit))
+        value = parse_json(read_small(path, limit=limit))
     except (FileNotFoundError, NotADirectoryError, ValueError, RecursionError):
         return None
     return value if isinstance(value, dict) else None

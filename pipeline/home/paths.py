@@ -67,6 +67,10 @@ class QueuePaths:
     def ticket(self, state: str, job_id: str) -> Path:
         return self.root / state / f"{job_id}.json"
 
+    def ticket_text(self, state: str, job_id: str) -> str:
+        """The same as text: to make a Path takes as long as to open the file, and `status` opens 100,000."""
+        return f"{self.root}/{state}/{job_id}.json"
+
     def lease(self, job_id: str) -> Path:
         """Locked by whoever has the right to move this job's ticket out of `running/`: its worker and child."""
         return self.leases / job_id
@@ -104,6 +108,10 @@ class QueuePaths:
     def end(self, job_id: str) -> Path:
         """The job's one recorded end."""
         return self.jobs / job_id / "result.json"
+
+    def end_text(self, job_id: str) -> str:
+        """The same as text."""
+        return f"{self.root}/jobs/{job_id}/result.json"
 
 
 @dataclass(frozen=True)
@@ -201,3 +209,7 @@ class Home:
 
     def run(self, job_id: str) -> RunPaths:
         return RunPaths(self.runs / job_id)
+
+    def run_text(self, job_id: str) -> str:
+        """The run's folder as text."""
+        return f"{self.root}/runs/{job_id}"

@@ -28,12 +28,9 @@ def hold(path: Path, delay_s: float) -> None:
 
 
 def must_wait(path: Path) -> bool:
-    """Whether a job's time has not come, or cannot be read now.
+    """Whether a job's time has not come. Raises OSError where that cannot be read now.
 
     Neither a clock that was set back nor a damaged file holds a job for long.
     """
-    try:
-        wait = Wait.read(path) or Wait()
-    except OSError:
-        return True
+    wait = Wait.read(path) or Wait()
     return 0 < wait.until - time.time() <= 2 * BACK_OFF_S[-1]

@@ -17,15 +17,13 @@ import copy
 import dataclasses
 import errno
 import time
-from collections.abc import Container, Iterable, Set
+from collections.abc import Container, Iterable, Iterator, Set
 from dataclasses import dataclass, field
-from operator import itemgetter
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipeline.errors import QueueError, SpecError
 from pipeline.home import durable
-from pipeline.home.ids import age_key
 from pipeline.home.lease import Lease
 from pipeline.home.paths import Home
 from pipeline.home.records import FOLDER_OF, Attempts, End, Progress, Result, now
@@ -33,27 +31,23 @@ from pipeline.home.temporaries import remove_temporaries
 from pipeline.queue import back_off
 from pipeline.queue.claims import Claim, Ended, RecordExecutor, by_nobody
 from pipeline.queue.job_records import JobRecords
+from pipeline.queue.refusals import Refusals
 from pipeline.queue.tickets import ForeignFile, Ticket, Tickets
+from pipeline.queue.waiting import Waiting
 
 if TYPE_CHECKING:
     from pipeline.jobfile.spec import Spec
-
-HOPELESS = 3  # claims of a job that were refused in a row
-PASS_OVER_S = 10.0  # a job that the disk did not let this process take
 
 
 @dataclass
 class Queue:
     home: Home
-    _known: dict[str, tuple[tuple[int, str, str], Ticket]] = field(
-        default_factory=dict
-    )  # those that wait, with their order
-    _passed_over: dict[str, float] = field(default_factory=dict)  # until when, on the monotonic clock
-    _refused: dict[str, int] = field(default_factory=dict)  # how often in a row the system did not let it claim a job
+    refusals: Refusals = field(default_factory=Refusals)
 
     def __post_init__(self) -> None:
         self.paths = self.home.queue
         self.tickets = Tickets(self.paths)
+        self.waiting = Waiting(self.tickets)
         self.records = JobRecords(self.home, self.tickets)
 
     def create(self) -> None:
@@ -102,30 +96,17 @@ class Queue:
         it was cancelled or this version does not take its spec, is ended instead. Raises OSError where the disk does
         not let it take the next one, which it passes over for a while from then on.
         """
-        waiting = {path.stem for path in self.paths.control.glob("*.wait") if back_off.must_wait(path)}
         for ticket in self._candidates():
-            if ticket.id in waiting or self._passed_over.get(ticket.id, 0) > time.monotonic():
-                continue
             try:
                 claim = self._claim_one(ticket, worker, executor)
             except OSError as error:
-                self.pass_over(ticket.id, error)
+                self.refusals.add(ticket.id, error)
                 raise
-            if not isinstance(claim, Claim):
-                self._refused.pop(ticket.id, None)
+            if not isinstance(claim, Claim):  # of one it is not known yet: it is to be started
+                self.refusals.end(ticket.id)
             if claim is not None:
                 return claim
         return None
-
-    def pass_over(self, job_id: str, error: BaseException) -> None:
-        """Leave a job that the disk or the system did not let this process start to others for a while."""
-        self._passed_over[job_id] = time.monotonic() + PASS_OVER_S
-        if not (isinstance(error, OSError) and error.errno in durable.DISK_FULL):
-            self._refused[job_id] = self._refused.get(job_id, 0) + 1
-
-    def was_started(self, job_id: str) -> None:
-        """To be told when a claimed job runs: the system lets this process do that."""
-        self._refused.pop(job_id, None)
 
     def _claim_one(self, ticket: Ticket, worker: str, executor: RecordExecutor) -> Claim | Ended | None:
         lease = Lease.acquire(self.paths.lease(ticket.id))
@@ -164,27 +145,31 @@ class Queue:
         self.records.write_attempts(ticket.id, claim.attempts)
         return claim
 
-    def _candidates(self) -> list[Ticket]:
-        known = {}
-        for job_id in self.tickets.ids("pending"):
-            if (entry := self._known.get(job_id)) is not None:
-                known[job_id] = entry
-            elif (ticket := self._readable(job_id)) is not None:
-                known[job_id] = ((-ticket.priority, age_key(job_id), job_id), ticket)
-        self._known = known
-        return [ticket for _, ticket in sorted(known.values(), key=itemgetter(0))]
+    def _candidates(self) -> Iterator[Ticket]:
+        """Those that wait and may be claimed now, each read when it is asked for."""
+        self.waiting.look()
+        held = set(durable.names_in(self.paths.control))
+        for job_id in self.waiting:
+            if self.refusals.is_passed_over(job_id):
+                continue
+            try:
+                ticket = None if self._must_wait(job_id, held) else self.tickets.read("pending", job_id)
+            except OSError as error:  # `status` says it; the others are not held up
+                self.refusals.add(job_id, error)
+                continue
+            if isinstance(ticket, ForeignFile):
+                self.waiting.forget(job_id)
+            elif ticket is not None:
+                yield ticket
 
-    def _readable(self, job_id: str) -> Ticket | None:
-        """None where it is not one, or the disk cannot read it now, which `status` says: the others are not held up."""
-        try:
-            ticket = self.tickets.read("pending", job_id)
-        except OSError:
-            return None
-        return ticket if isinstance(ticket, Ticket) else None
+    def _must_wait(self, job_id: str, held: Container[str]) -> bool:
+        path = self.paths.wait(job_id)
+        return path.name in held and back_off.must_wait(path)
 
     def foreign(self) -> list[ForeignFile]:
         """What lies among the tickets and is none."""
-        return self.tickets.foreign(self._known)
+        self.waiting.look()
+        return [*self.waiting.foreign, *self.tickets.foreign(self.waiting)]
 
     # Ending and requeueing
 
@@ -286,11 +271,6 @@ class Queue:
         if not set(self.tickets.ids("pending")).issubset(but_for):
             return False
         return all(job_id in but_for or self._is_in_good_hands(job_id, alive) for job_id in running)
-
-    @property
-    def unclaimable(self) -> set[str]:
-        """The jobs that wait, and that the system did not let this process claim, time after time."""
-        return {job_id for job_id, times in self._refused.items() if times >= HOPELESS}
 
     def _is_in_good_hands(self, job_id: str, alive: Container[str]) -> bool:
         """Whether a worker that lives has it; whose it is, an unreadable record does not say."""

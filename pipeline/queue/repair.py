@@ -70,7 +70,11 @@ def repair(queue: Queue, is_alive: IsAlive = _holds_no_more_than_its_lease) -> l
     _remove_old_stop_requests(queue)
     done = quarantine_foreign_files(queue)
     for state in ("pending", "done", "failed", "cancelled"):
-        for job_id in queue.tickets.ids(state):
+        ids = queue.tickets.ids(state)
+        if state == "pending":  # most of them have no records at all
+            ids = list(set(ids).intersection(durable.names_in(queue.paths.jobs)))
+        durable.expect(len(ids))
+        for job_id in ids:
             try:
                 done += _move_where_its_end_says(queue, job_id, state)
             except OSError as error:
@@ -92,7 +96,7 @@ def _quarantine(queue: Queue, file: ForeignFile) -> Repaired:
 
 def _move_where_its_end_says(queue: Queue, job_id: str, state: str) -> list[Repaired]:
     """Move a ticket that nobody runs where its recorded end says."""
-    end = End.read(queue.paths.end(job_id))
+    end = queue.records.sound_end(job_id)
     if state == (FOLDER_OF[end.outcome] if end else "pending"):
         return []
     lease = Lease.acquire(queue.paths.lease(job_id))

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import re
 import secrets
 from collections.abc import Container
@@ -18,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from pipeline.errors import Problem, SpecError, UsageError
 from pipeline.home import durable
-from pipeline.home.ids import ID, age_key, new_id
+from pipeline.home.ids import ID, by_age, new_id
 from pipeline.home.paths import STATES, QueuePaths
 from pipeline.home.records import now
 
@@ -28,6 +27,7 @@ if TYPE_CHECKING:
 MAX_TICKET_BYTES = 1024 * 1024
 MAX_QUARANTINED_NAME = 150  # characters of a foreign file's name that are kept
 MAX_REASON = 500
+LOOKS = 10  # at folders that tickets move between
 
 
 @dataclass(frozen=True)
@@ -50,16 +50,16 @@ class Ticket:
     @classmethod
     def parse(cls, data: bytes, job_id: str) -> Ticket:
         """Raises ValueError with what is wrong."""
-        value = json.loads(data)
-        fields = ("id", "name", "priority", "submitted_at", "spec")
-        if not isinstance(value, dict) or not all(name in value for name in fields):
-            raise ValueError("not a ticket")
-        ticket = cls(**{name: value[name] for name in fields})
+        value = durable.parse_json(data)
+        try:
+            ticket = cls(value["id"], value["name"], value["priority"], value["submitted_at"], value["spec"])
+        except (TypeError, KeyError, IndexError):
+            raise ValueError("not a ticket") from None
         if ticket.id != job_id:
             raise ValueError(f"it says that it is {ticket.id!r}")
-        kinds = {"name": str, "priority": int, "submitted_at": str, "spec": dict}
-        if wrong := [name for name, kind in kinds.items() if type(value[name]) is not kind]:
-            raise ValueError(f"of the wrong kind: {', '.join(wrong)}")
+        given = (type(ticket.name), type(ticket.priority), type(ticket.submitted_at), type(ticket.spec))
+        if given != (str, int, str, dict):
+            raise ValueError("a field of it is of the wrong kind")
         return ticket
 
     def validated(self) -> Spec:
@@ -94,40 +94,53 @@ class Tickets:
 
     def ids(self, state: str) -> list[str]:
         """The ids of the tickets in a state's folder. Raises OSError where it cannot be listed."""
-        return [name[:-5] for name in self._names(state) if _is_ticket_name(name)]
+        return [name[:-5] for name in self.names(state) if is_ticket_name(name)]
 
-    def _names(self, state: str) -> list[str]:
-        try:
-            return os.listdir(self.paths.state(state))  # noqa: PTH208 - 10,000 Path objects take longer than the rest
-        except FileNotFoundError:
-            return []
+    def names(self, state: str) -> list[str]:
+        """Everything that lies in a state's folder. Raises OSError where it cannot be listed."""
+        return durable.names_in(self.paths.state(state))
+
+    def states(self) -> dict[str, str]:
+        """The state of every ticket, by its id; no ticket that moves meanwhile is left out.
+
+        Raises OSError where a folder cannot be listed.
+        """
+        found: dict[str, str] = {}
+        for _ in range(LOOKS):
+            num_before = len(found)
+            for state in STATES:
+                found |= dict.fromkeys(self.names(state), state)
+            if len(found) == num_before:  # a look that finds nothing new: none has moved against the order of them
+                break
+        return {name[:-5]: state for name, state in found.items() if is_ticket_name(name)}
 
     def read(self, state: str, job_id: str) -> Ticket | ForeignFile | None:
         """The ticket; what is wrong with the file where it is none; None where it has moved on.
 
-        Raises OSError where the disk cannot read it now.
+        Raises OSError where the disk or the system does not let it be read now, which makes no ticket foreign.
         """
-        path = self.paths.ticket(state, job_id)
+        path = self.paths.ticket_text(state, job_id)
         try:
-            return Ticket.parse(_read(path), job_id)
+            return Ticket.parse(durable.read_small(path, limit=MAX_TICKET_BYTES), job_id)
         except (FileNotFoundError, NotADirectoryError):
             return None
-        except (ValueError, TypeError, RecursionError, PermissionError) as error:
-            return ForeignFile(path, f"it cannot be read: {error}")
+        except (ValueError, TypeError, RecursionError) as error:
+            return ForeignFile(Path(path), f"it cannot be read: {error}")
 
     def foreign(self, known: Container[str] = ()) -> list[ForeignFile]:
         """Everything that is no ticket: by its name in any state, by its content where jobs wait or run.
 
-        known: ids of tickets that were read already, and are not read again.
+        known: ids of tickets that were read already, and are not read again. What cannot be read now is left out.
         """
         found = []
         for state in STATES:
-            for name in self._names(state):
-                if not _is_ticket_name(name):
+            for name in self.names(state):
+                if not is_ticket_name(name):
                     found.append(ForeignFile(self.paths.state(state) / name, "its name is not that of a ticket"))
                 elif state in ("pending", "running") and name[:-5] not in known:
-                    file = self.read(state, name[:-5])
-                    found += [file] if isinstance(file, ForeignFile) else []
+                    with contextlib.suppress(OSError):
+                        file = self.read(state, name[:-5])
+                        found += [file] if isinstance(file, ForeignFile) else []
         return found
 
     def quarantine(self, path: Path, why: str) -> bool:
@@ -154,9 +167,10 @@ class Tickets:
         return lines
 
     def state(self, job_id: str) -> str | None:
+        """The state of a ticket; None where there is none of that id. Raises OSError where the disk does not say."""
         for _ in range(3):  # another look finds a ticket that moved against the order of this one
             for state in STATES:
-                if self.paths.ticket(state, job_id).exists():
+                if durable.is_there(self.paths.ticket(state, job_id)):
                     return state
         return None
 
@@ -175,12 +189,12 @@ class Tickets:
         """The id that begins so; `latest` is the newest. Raises UsageError where there is none, or more than one."""
         if ID.fullmatch(prefix) and self.state(prefix):
             return prefix
-        ids = sorted((job_id for state in STATES for job_id in self.ids(state)), key=age_key)
+        ids = by_age(self.states())
         if not ids:
             raise UsageError(f"{self.paths.root}: there are no jobs here yet")
         if prefix == "latest":
             return ids[-1]
-        found = [prefix] if prefix in ids else sorted({i for i in ids if i.startswith(prefix)}, key=age_key)
+        found = [prefix] if prefix in ids else [job_id for job_id in ids if job_id.startswith(prefix)]
         if not found:
             raise UsageError(f"{prefix}: no job's id begins so; the latest is {ids[-1]}")
         if len(found) > 1:
@@ -188,15 +202,8 @@ class Tickets:
         return found[0]
 
 
-def _is_ticket_name(name: str) -> bool:
-    return name.endswith(".json") and ID.fullmatch(name[:-5]) is not None
-
-
-def _read(path: Path) -> bytes:
-    try:
-        return durable.read_small(path, limit=MAX_TICKET_BYTES)
-    except PermissionError:  # once may be an accident; twice, it is closed to this user
-        return durable.read_small(path, limit=MAX_TICKET_BYTES)
+def is_ticket_name(name: str) -> bool:
+    return name.endswith(".json") and ID.fullmatch(name, 0, len(name) - 5) is not None
 
 
 def _printable(path: Path) -> str:

@@ -7,18 +7,18 @@ import contextlib
 import os
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
 from pipeline.errors import UsageError
 from pipeline.home import attempt_log, durable
-from pipeline.home.ids import age_key, name_of
+from pipeline.home.ids import by_age, name_of
 from pipeline.home.lease import Lease
-from pipeline.home.paths import STATES, RunPaths
-from pipeline.home.records import Attempts, End, Entry, Progress
+from pipeline.home.paths import RunPaths
+from pipeline.home.records import FOLDER_OF, Attempts, Entry, Progress
 from pipeline.queue.job_queue import Queue
-from pipeline.queue.tickets import Ticket
+from pipeline.queue.tickets import ForeignFile, Ticket
 
 EXIT_CODES = {"succeeded": 0, "failed": 3, "invalid": 3, "cancelled": 4, "timed_out": 5, "lost": 6}
 """Of `submit --wait`, by how the job ended."""
@@ -28,6 +28,7 @@ T = TypeVar("T")
 POLL_S = 0.3
 ALL = 2 * attempt_log.LIMIT_BYTES
 LOOKS = 10
+ENDED = frozenset(FOLDER_OF.values())  # states
 
 
 @dataclass(frozen=True)
@@ -56,12 +57,42 @@ class JobView:
         return dict(vars(self))
 
 
+@dataclass(frozen=True)
+class Survey:
+    """What a look at all jobs found."""
+
+    jobs: list[JobView] = field(default_factory=list)  # oldest first
+    num_earlier: int = 0  # ended jobs that were left out, earlier than those among `jobs`
+    foreign: list[ForeignFile] = field(default_factory=list)  # had the name of a ticket
+    ids: set[str] = field(default_factory=set)  # of all tickets that were looked at
+
+
+def survey(queue: Queue, state: str | None = None, *, most_ended: int | None = None) -> Survey:
+    """Looks at all jobs, or those in one state; of the ended ones at the latest `most_ended`. Raises OSError.
+
+    None that moves meanwhile is left out. Each ticket is read once, and of a job that was never started only that.
+    """
+    states = queue.tickets.states()
+    ids = by_age(job_id for job_id, where in states.items() if state in (None, where))
+    ended = [job_id for job_id in ids if states[job_id] in ENDED]
+    earlier = set() if most_ended is None else set(ended[: max(0, len(ended) - most_ended)])
+    recorded = {*durable.names_in(queue.paths.jobs), *durable.names_in(queue.home.runs)}
+    durable.expect(len(ids) - len(earlier))
+    found = Survey(num_earlier=len(earlier), ids=set(ids) - earlier)
+    for job_id in ids:
+        if job_id in earlier:
+            continue
+        view = _follow(queue, job_id, states[job_id], is_recorded=job_id in recorded)
+        if isinstance(view, ForeignFile):
+            found.foreign.append(view)
+        elif view is not None and state in (None, view.state):
+            found.jobs.append(view)
+    return found
+
+
 def jobs(queue: Queue, state: str | None = None) -> list[JobView]:
     """All jobs, oldest first, or those in one state."""
-    states = [state] if state else [*STATES, "pending"]  # a job may go back there while the others are looked at
-    found = {job_id: where for where in states for job_id in queue.tickets.ids(where)}
-    views = [job(queue, job_id, found[job_id]) for job_id in sorted(found, key=age_key)]
-    return [view for view in views if view]
+    return survey(queue, state).jobs
 
 
 def job(queue: Queue, job_id: str, state: str) -> JobView | None:
@@ -69,25 +100,45 @@ def job(queue: Queue, job_id: str, state: str) -> JobView | None:
 
     What the disk does not give of it now, its `why` says.
     """
+    view = _look(queue, job_id, state)
+    return view if isinstance(view, JobView) else None
+
+
+def _follow(queue: Queue, job_id: str, state: str | None, *, is_recorded: bool = True) -> JobView | ForeignFile | None:
+    """One job, wherever it goes while it is looked at; None where its ticket is gone. Raises OSError."""
+    for _ in range(LOOKS):
+        if state is None:
+            return None
+        view = _look(queue, job_id, state, is_recorded=is_recorded)
+        if view is not None:
+            return view
+        state, is_recorded = queue.tickets.state(job_id), True
+    return None
+
+
+def _look(queue: Queue, job_id: str, state: str, *, is_recorded: bool = True) -> JobView | ForeignFile | None:
+    """One job in a state; None where it has moved on. is_recorded: whether there may be more of it than its ticket."""
     try:
-        end = End.read(queue.paths.end(job_id)) if state not in ("pending", "running") else None
+        end = queue.records.sound_end(job_id) if state in ENDED else None
         ticket = None if end else queue.tickets.read(state, job_id)
     except OSError as error:
         return unreadable(queue, job_id, state, f"it cannot be read now: {durable.in_words(error)}")
     if end is not None:
-        run_dir = str(queue.home.run(job_id).root)
-        return JobView(**{**vars(end), "id": job_id, "state": state, "run_dir": run_dir})
-    return _without_end(queue, ticket, state) if isinstance(ticket, Ticket) else None
+        return JobView(**{**vars(end), "id": job_id, "state": state, "run_dir": queue.home.run_text(job_id)})
+    return _without_end(queue, ticket, state, is_recorded=is_recorded) if isinstance(ticket, Ticket) else ticket
 
 
-def _without_end(queue: Queue, ticket: Ticket, state: str) -> JobView:
+def _without_end(queue: Queue, ticket: Ticket, state: str, *, is_recorded: bool) -> JobView:
     problems: list[str] = []
-    attempts = _readable(lambda: queue.attempts(ticket.id), problems) or Attempts()
-    progress = _readable(lambda: Progress.read(queue.home.run(ticket.id).progress), problems)
-    is_alive = _readable(lambda: Lease.is_held(queue.paths.lease(ticket.id)), problems)
-    train = ticket.spec.get("train")
-    progress = progress or Progress(0, epochs=train.get("epochs", 0) if isinstance(train, dict) else 0)
-    why = _why(state, attempts.latest, progress, is_alive=is_alive is not False)
+    attempts, progress, is_alive = Attempts(), None, True
+    if is_recorded or state != "pending":
+        attempts = _readable(lambda: queue.attempts(ticket.id), problems) or attempts
+        progress = _readable(lambda: Progress.read(queue.home.run(ticket.id).progress), problems)
+        is_alive = _readable(lambda: Lease.is_held(queue.paths.lease(ticket.id)), problems) is not False
+    if progress is None:
+        train = ticket.spec.get("train")
+        progress = Progress(0, epochs=train.get("epochs", 0) if isinstance(train, dict) else 0)
+    why = _why(state, attempts.latest, progress, is_alive=is_alive)
     return JobView(
         id=ticket.id,
         name=ticket.name,
@@ -103,7 +154,7 @@ def _without_end(queue: Queue, ticket: Ticket, state: str) -> JobView:
         step=progress.step,
         metrics=progress.metrics,
         why="; ".join([why, *problems]),
-        run_dir=str(queue.home.run(ticket.id).root),
+        run_dir=queue.home.run_text(ticket.id),
         images_per_second=progress.images_per_second,
         time_left_s=progress.time_left_s,
     )
@@ -134,7 +185,7 @@ def unreadable(queue: Queue, job_id: str, state: str, why: str) -> JobView:
         step=0,
         metrics={},
         why=why,
-        run_dir=str(queue.home.run(job_id).root),
+        run_dir=queue.home.run_text(job_id),
     )
 
 
@@ -151,10 +202,9 @@ def _why(state: str, latest: Entry, progress: Progress, *, is_alive: bool) -> st
 def find(queue: Queue, prefix: str) -> JobView:
     """The job whose id begins so, or the `latest`. Raises UsageError."""
     job_id = queue.tickets.find(prefix)
-    for _ in range(LOOKS):  # it may move between two of them
-        view = job(queue, job_id, queue.tickets.state(job_id) or "pending")
-        if view is not None:
-            return view
+    view = _follow(queue, job_id, queue.tickets.state(job_id))
+    if isinstance(view, JobView):
+        return view
     raise UsageError(f"{job_id}: its ticket cannot be read; `pipeline status` says what is in quarantine")
 
 

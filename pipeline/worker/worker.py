@@ -116,7 +116,7 @@ class Worker:
 
     def is_drained(self) -> bool:
         """Whether nothing waits that could ever be run or repaired from here; what cannot is said, and counted."""
-        stuck = self.repairs.stuck.jobs | self.queue.unclaimable
+        stuck = self.repairs.stuck.jobs | self.queue.refusals.hopeless
         if not self.queue.is_drained(but_for=stuck):
             return False
         self.leave_unrecorded()
@@ -196,7 +196,7 @@ class Worker:
             self.give_back(claim, error)
             raise
         self.jobs.append(RunningJob(claim, attempt))
-        self.queue.was_started(claim.id)
+        self.queue.refusals.end(claim.id)
         words = [f"{claim.id}: attempt {claim.attempts.number} starts", attempt.describe()]
         self.display.say(" ".join(filter(None, words)))
 
@@ -206,7 +206,7 @@ class Worker:
         result = Result(claim.attempts.number, "interrupted", why)
         with contextlib.suppress(OSError):
             self.queue.settle(claim, result, lacked_room=lacked_room)
-        self.queue.pass_over(claim.id, error)
+        self.queue.refusals.add(claim.id, error)
         claim.lease.release()
 
     # Watching

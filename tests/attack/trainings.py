@@ -34,12 +34,12 @@ WORKER = """
 import os
 from pathlib import Path
 from pipeline.cli import main
-from pipeline.queue import back_off, job_queue
+from pipeline.queue import back_off, refusals
 from pipeline.worker import background_reports, repairs
 from pipeline.worker.executors import local
 background_reports.BackgroundReports.ask = lambda self, job_id: None  # a page takes as long as a training
 back_off.BACK_OFF_S = (0.1,)
-job_queue.PASS_OVER_S = repairs.EVERY_S = 0.5
+refusals.PASS_OVER_S = repairs.EVERY_S = 0.5
 command = local.LocalExecutor.command
 def under_strace(self, claim, alive_fd):
     option = Path(os.environ["ATTACK_INJECT"]) / claim.id

@@ -50,7 +50,7 @@ def two_jobs(queue: Queue) -> str:
 
 def work(root: str, job_id: str) -> Act:  # noqa: ARG001
     """In the process of the case: nobody else sees what is changed here."""
-    from pipeline.queue import back_off, job_queue
+    from pipeline.queue import back_off, refusals
     from pipeline.worker import background_reports, repairs, room, worker
     from pipeline.worker.executors import local
 
@@ -59,7 +59,7 @@ def work(root: str, job_id: str) -> Act:  # noqa: ARG001
         return ["sh", "-c", ATTEMPT.format(run=run, number=claim.attempts.number)]
 
     os.environ["CUDA_VISIBLE_DEVICES"] = ""
-    worker.TICK_S, job_queue.PASS_OVER_S, repairs.EVERY_S, room.LOOK_EVERY_S = TICK_S, SOON_S, SOON_S, SOON_S
+    worker.TICK_S, refusals.PASS_OVER_S, repairs.EVERY_S, room.LOOK_EVERY_S = TICK_S, SOON_S, SOON_S, SOON_S
     back_off.BACK_OFF_S = (SOON_S,)
     local.LocalExecutor.command = command  # type: ignore[method-assign]
     background_reports.BackgroundReports.ask = lambda *_: None  # type: ignore[method-assign]

@@ -286,7 +286,7 @@ def test_a_waiting_job_that_cannot_be_claimed_is_said_and_not_waited_for(
     else:
         queue.paths.worker_lease("somebody-1234").touch()
         end = ".worker-somebody-1234"
-    faults = f"from pipeline.queue import job_queue\njob_queue.PASS_OVER_S = 0.5\n{ALWAYS.format(end=end)}"
+    faults = f"from pipeline.queue import refusals\nrefusals.PASS_OVER_S = 0.5\n{ALWAYS.format(end=end)}"
     assert start(queue.home, "--drain", command="exit 4", faults=faults).wait(timeout=60) == 1
     assert end_of(queue, good).outcome == "failed"
     is_left = kind != "the lease of a worker"
@@ -340,11 +340,12 @@ def test_complaints_name_no_temporary_file_so_that_each_comes_once(
     queue = Queue(Home(small_disk))
     job_id = queue.submit(quick_spec(resources={"retries": 0}))
     faults = """
+from pipeline.queue import refusals
 def refuse(event, arguments):
     if event == "open" and "attempts.json" in str(arguments[0]) and str(arguments[0]).endswith(".tmp"):
         raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(arguments[0]))
 sys.addaudithook(refuse)
-worker.Queue.pass_over = lambda self, job_id, error: None  # tried again with each turn
+refusals.PASS_OVER_S = 0.0  # tried again with each turn
 """
     worker = start(queue.home, command="exit 4", faults=faults)
     wait_until(lambda: "does not work right now" in output.read_text(), "the complaint")

@@ -1,0 +1,70 @@
+"""The jobs that wait, in the order in which they are claimed, as one process remembers them.
+
+Each ticket is read once when it is first seen, and nothing of it is kept but its priority: 100,000 jobs may wait.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from operator import itemgetter
+
+from pipeline.home import durable
+from pipeline.queue.tickets import ForeignFile, Ticket, Tickets, is_ticket_name
+
+AGE = itemgetter(slice(-34, -5))  # of a ticket's file name: the end of its id
+
+
+@dataclass
+class Waiting:
+    tickets: Tickets
+    _foreign: dict[str, ForeignFile] = field(default_factory=dict)  # by file name: what was no ticket at the last look
+    _priorities: dict[str, int] = field(default_factory=dict)  # by the ticket's file name; the lowest goes first
+    _order: list[str] = field(default_factory=list)  # those names
+
+    def __iter__(self) -> Iterator[str]:
+        """The ids, first the one that is to be claimed first."""
+        return (name[:-5] for name in self._order)
+
+    def __contains__(self, job_id: object) -> bool:
+        """Whether a ticket of that id was read, and need not be again; it may have been found to be none."""
+        name = f"{job_id}.json"
+        return name in self._priorities or name in self._foreign
+
+    @property
+    def foreign(self) -> list[ForeignFile]:
+        """What had the name of a ticket at the last look, and is none."""
+        return list(self._foreign.values())
+
+    def look(self) -> None:
+        """See who waits now. Raises OSError where the folder cannot be listed."""
+        names = self.tickets.names("pending")
+        new = [name for name in names if name not in self._priorities]
+        if len(names) - len(new) < len(self._priorities):
+            there = set(names)
+            self._order = [name for name in self._order if name in there]
+            self._priorities = {name: self._priorities[name] for name in self._order}
+        self._foreign = {}
+        durable.expect(len(new))
+        for name in new:
+            if is_ticket_name(name):
+                self._read(name)
+        if len(self._order) < len(self._priorities):
+            self._order = sorted(self._priorities, key=AGE)
+            self._order.sort(key=self._priorities.__getitem__)
+
+    def _read(self, name: str) -> None:
+        try:
+            ticket = self.tickets.read("pending", name[:-5])
+        except OSError:  # it is asked for again when its turn comes
+            self._priorities[name] = 0
+            return
+        if isinstance(ticket, Ticket):
+            self._priorities[name] = -ticket.priority
+        elif ticket is not None:
+            self._foreign[name] = ticket
+
+    def forget(self, job_id: str) -> None:
+        """Have a ticket read again with the next look."""
+        self._priorities.pop(f"{job_id}.json", None)
+        self._order = [name for name in self._order if name in self._priorities]
