@@ -16,7 +16,6 @@ import contextlib
 import copy
 import dataclasses
 import errno
-import time
 from collections.abc import Container, Iterable, Iterator, Set
 from dataclasses import dataclass, field
 from pathlib import Path
