@@ -119,10 +119,14 @@ def remove_temporaries(folder: Path, *, older_than_s: float = 0) -> None:
 
     With no age only where nobody else can be writing: for the holder of the job's lease, in the job's own folders.
     """
-    for path in folder.glob(".*.tmp"):
-        with contextlib.suppress(OSError):  # a folder, or gone meanwhile
-            if time.time() - path.lstat().st_mtime >= older_than_s:
-                path.unlink()
+    names = []
+    with contextlib.suppress(NotADirectoryError):
+        names = names_in(folder)
+    for name in names:
+        if name.startswith(".") and name.endswith(".tmp"):
+            with contextlib.suppress(OSError):  # a folder, or gone meanwhile
+                if time.time() - (folder / name).lstat().st_mtime >= older_than_s:
+                    (folder / name).unlink()
 
 
 def in_words(error: OSError) -> str:

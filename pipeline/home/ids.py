@@ -8,7 +8,7 @@ import secrets
 import time
 from collections.abc import Iterable
 
-ID = re.compile(r"([A-Za-z0-9][A-Za-z0-9_-]{0,63})-(\d{8}T\d{12}Z-[0-9a-f]{6})")
+ID = re.compile(r"([A-Za-z0-9][A-Za-z0-9_-]{0,63}?)-(\d{8}T\d{12}Z-[0-9a-f]{6})")
 _last_time = 0
 
 

@@ -78,12 +78,23 @@ def _of_dataclass(kind: Any) -> Converter:
             raise ValueError(f"not a {kind}")  # noqa: TRY004 - of the file, not of the program
         if not fields:
             fields.extend(_fields(kind, [field.name for field in dataclasses.fields(kind)]))
+        given = _convert_fields(value, fields)
+        if len(given) == len(fields):  # as the program writes them: `__init__` of a frozen class takes thrice as long
+            return _made(kind, given)
         try:
-            return kind(**_convert_fields(value, fields))
+            return kind(**given)
         except TypeError as error:  # a field without a default is missing
             raise ValueError(str(error)) from None
 
     return make
+
+
+def _made(kind: Any, given: dict[str, Any]) -> Any:
+    made = object.__new__(kind)
+    made.__dict__.update(given)
+    if hasattr(made, "__post_init__"):
+        made.__post_init__()
+    return made
 
 
 def _of_typed_dict(kind: Any) -> Converter:

@@ -24,6 +24,7 @@ from pipeline.home.records import now
 if TYPE_CHECKING:
     from pipeline.jobfile.spec import Spec
 
+TICKET = re.compile(ID.pattern + r"\.json")
 MAX_TICKET_BYTES = 1024 * 1024
 MAX_QUARANTINED_NAME = 150  # characters of a foreign file's name that are kept
 MAX_REASON = 500
@@ -94,7 +95,7 @@ class Tickets:
 
     def ids(self, state: str) -> list[str]:
         """The ids of the tickets in a state's folder. Raises OSError where it cannot be listed."""
-        return [name[:-5] for name in self.names(state) if is_ticket_name(name)]
+        return [name[:-5] for name in filter(TICKET.fullmatch, self.names(state))]
 
     def names(self, state: str) -> list[str]:
         """Everything that lies in a state's folder. Raises OSError where it cannot be listed."""
@@ -112,7 +113,7 @@ class Tickets:
                 found |= dict.fromkeys(self.names(state), state)
             if len(found) == num_before:  # a look that finds nothing new: none has moved against the order of them
                 break
-        return {name[:-5]: state for name, state in found.items() if is_ticket_name(name)}
+        return {name[:-5]: found[name] for name in filter(TICKET.fullmatch, found)}
 
     def read(self, state: str, job_id: str) -> Ticket | ForeignFile | None:
         """The ticket; what is wrong with the file where it is none; None where it has moved on.
@@ -203,7 +204,7 @@ class Tickets:
 
 
 def is_ticket_name(name: str) -> bool:
-    return name.endswith(".json") and ID.fullmatch(name, 0, len(name) - 5) is not None
+    return TICKET.fullmatch(name) is not None
 
 
 def _printable(path: Path) -> str:

@@ -31,7 +31,7 @@ LOOKS = 10
 ENDED = frozenset(FOLDER_OF.values())  # states
 
 
-@dataclass(frozen=True)
+@dataclass  # not frozen, which would take as long as to read the ticket
 class JobView:
     """A job as it looks now. `state` is the folder of its ticket; `outcome` is None until its end is recorded."""
 
