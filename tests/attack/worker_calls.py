@@ -1,7 +1,8 @@
 """kill -9 and refusals at each call of the system that a whole worker makes: its start, two jobs, its end.
 
 Its attempts are a shell that leaves a result at once, and nothing waits long. A worker that was refused something goes
-on by itself and brings both jobs to their end; one that was killed leaves that to the next.
+on by itself and brings both jobs to their end; one that was killed leaves that to the next, and so does one that was
+refused what it begins with: it says so, and has taken no job.
 """
 
 from __future__ import annotations
@@ -90,8 +91,9 @@ def judge(home: Home, outcome: Outcome) -> list[str]:
         job_id for state in ("pending", "running", "done", "failed") for job_id in Queue(home).tickets.ids(state)
     ]
     violations = [] if len(job_ids) == 2 else [f"of two jobs {job_ids} are left"]
-    violations += [outcome.error] if outcome.error else []
-    if not outcome.killed:
+    could_not_start = outcome.error.startswith("QueueError: ") and not list(home.queue.jobs.iterdir())
+    if not (outcome.killed or could_not_start):
+        violations += [outcome.error] if outcome.error else []
         violations += invariants.is_drained(home)
     violations += stand_in.drain(home) + invariants.check(home, job_ids) + invariants.is_drained(home)
     violations += [f"{path} ran after its result" for path in home.runs.glob("*/twice")]
