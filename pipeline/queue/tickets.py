@@ -107,11 +107,11 @@ class Tickets:
         Raises OSError where a folder cannot be listed.
         """
         found: dict[str, str] = {}
-        for _ in range(LOOKS):
+        for look in range(LOOKS):
             num_before = len(found)
             for state in STATES:
                 found |= dict.fromkeys(self.names(state), state)
-            if len(found) == num_before:  # a look that finds nothing new: none has moved against the order of them
+            if look and len(found) == num_before:  # nothing new: what moved against their order was found by now
                 break
         return {name[:-5]: found[name] for name in filter(TICKET.fullmatch, found)}
 

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import socket
+import subprocess
+import sys
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -19,6 +22,7 @@ from pipeline.errors import UsageError
 from pipeline.home.ids import age_key, new_id
 from pipeline.home.paths import STATES, Home
 from pipeline.queue import repair, views
+from pipeline.queue.claims import Claim
 from pipeline.queue.job_queue import Queue
 from pipeline.queue.tickets import MAX_TICKET_BYTES, ForeignFile, Ticket
 
@@ -212,3 +216,43 @@ class TestFind:
     def test_an_empty_home_says_so(self, home: Home) -> None:
         with pytest.raises(UsageError, match="no jobs here yet"):
             Queue(home).tickets.find("latest")
+
+
+LOOK_AND_REPAIR = """
+import json, os, sys
+from pathlib import Path
+from pipeline.home.paths import Home
+from pipeline.queue import repair, views
+from pipeline.queue.job_queue import Queue
+queue = Queue(Home(Path(sys.argv[1])))
+seen = {view.id: view.why for view in views.jobs(queue)}
+lines = [done.line for done in repair.repair(queue)]
+claimed = queue.claim("worker")
+print(json.dumps([seen, lines, claimed.id]))
+"""
+
+
+@pytest.mark.parametrize("state", ["pending", "running"])
+def test_a_ticket_that_this_user_may_not_read_stays_where_it_is(queue: Queue, state: str) -> None:
+    """It is the disk's fault or the user's, and not the ticket's: an accepted job is not lost by it."""
+    bad, good = queue.submit_all([quick_spec(resources={"priority": 1}), quick_spec()])
+    if state == "running":
+        claim = queue.claim("worker")
+        assert isinstance(claim, Claim)
+        claim.lease.release()
+    path = queue.paths.ticket(state, bad)
+    path.chmod(0)
+    command = [sys.executable, "-c", LOOK_AND_REPAIR, str(queue.home.root)]
+    if os.geteuid() == 0:  # root may read everything, unless it gives up that right
+        if shutil.which("setpriv") is None:
+            pytest.skip("there is no setpriv to give up root's rights with")
+        command = ["setpriv", "--bounding-set=-dac_override,-dac_read_search", *command]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
+    seen, lines, claimed = json.loads(done.stdout)
+    assert seen[bad] == f"it cannot be read now: Permission denied: {path}"
+    assert claimed == good
+    assert queue.tickets.quarantined() == []
+    assert not [line for line in lines if "quarantine" in line]
+    path.chmod(0o644)
+    repair.repair(queue)
+    assert queue.tickets.state(bad) == "pending"

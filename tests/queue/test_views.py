@@ -11,12 +11,14 @@ from pathlib import Path
 import pytest
 from quick import quick_spec
 
+from pipeline.cli.terminal import NEXT
 from pipeline.home.lease import Lease
 from pipeline.home.paths import Home
 from pipeline.home.records import Progress, Result
 from pipeline.queue import views
 from pipeline.queue.claims import Claim
 from pipeline.queue.job_queue import Queue
+from pipeline.queue.tickets import ForeignFile, Ticket, Tickets
 
 Pipeline = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -97,3 +99,52 @@ def test_a_job_is_shown_with_all_that_is_known_of_it(home: Home) -> None:
     queue.settle(Claim(claim.ticket, lease, queue.attempts(job_id)), Result(1, "interrupted", "asked to stop"))
     lease.release()
     assert views.find(queue, job_id).why == "queued again: asked to stop"
+
+
+def test_a_job_that_is_claimed_while_it_is_looked_at_is_not_left_out(
+    home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between the listing of the folders and the reading of its ticket."""
+    queue = Queue(home)
+    first, second = queue.submit_all([quick_spec(), quick_spec()])
+    read, claims = Tickets.read, []
+
+    def read_late(self: Tickets, state: str, job_id: str) -> Ticket | ForeignFile | None:
+        monkeypatch.setattr(Tickets, "read", read)
+        claims.append(Queue(home).claim("worker"))
+        return read(self, state, job_id)
+
+    monkeypatch.setattr(Tickets, "read", read_late)
+    assert {view.id: view.state for view in views.jobs(queue)} == {first: "running", second: "pending"}
+    assert len(claims) == 1
+
+
+def test_a_job_that_goes_back_while_the_folders_are_listed_is_not_left_out(
+    home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Out of a folder that was not looked at yet, to one that was."""
+    queue = Queue(home)
+    job_id = queue.submit(quick_spec())
+    claim = queue.claim("worker")
+    assert isinstance(claim, Claim)
+    names = Tickets.names
+
+    def names_late(self: Tickets, state: str) -> list[str]:
+        found = names(self, state)
+        if state == "pending" and queue.paths.ticket("running", job_id).exists():
+            queue.requeue(claim)
+        return found
+
+    monkeypatch.setattr(Tickets, "names", names_late)
+    assert [(view.id, view.state) for view in views.jobs(queue)] == [(job_id, "pending")]
+
+
+def test_of_jobs_that_wait_the_next_are_shown_and_the_others_counted(home: Home, pipeline: Pipeline) -> None:
+    queue = Queue(home)
+    ids = queue.submit_all([quick_spec("waits") for _ in range(NEXT + 2)])
+    first = queue.submit(quick_spec("first", resources={"priority": 1}))
+    shown = pipeline("status").stdout
+    assert [line.split()[0] for line in shown.splitlines()[1:-1]] == [*ids[: NEXT - 1], first], "by their ages"
+    assert shown.splitlines()[-1] == "... and 3 that wait for longer (--all shows them)"
+    everything = pipeline("status", "--all").stdout
+    assert [line.split()[0] for line in everything.splitlines()[1:]] == [*ids, first]
