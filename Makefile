@@ -165,10 +165,11 @@ else
 	@echo "nothing to prune without containers; remove runs that you do not need from $(or $(PIPELINE_HOME),./var)/runs" >&2
 endif
 
-bench: $(READY) ## Measure the commands, throughput and what logging costs: make bench BENCH_DATA=folder-with-cifar10-images
+bench: $(READY) ## Measure the commands, 100,000 jobs, throughput and what logging costs: make bench BENCH_DATA=folder-with-cifar10-images
 	@$(VENV)/bin/python benchmarks/commands.py; commands=$$?; echo; \
+	$(VENV)/bin/python benchmarks/many_jobs.py; jobs=$$?; echo; \
 	$(VENV)/bin/python benchmarks/throughput.py $(if $(BENCH_DATA),--data "$(BENCH_DATA)"); throughput=$$?; echo; \
-	$(VENV)/bin/python benchmarks/logging_cost.py $(if $(BENCH_DATA),--data "$(BENCH_DATA)") && exit $$((commands | throughput))
+	$(VENV)/bin/python benchmarks/logging_cost.py $(if $(BENCH_DATA),--data "$(BENCH_DATA)") && exit $$((commands | jobs | throughput))
 
 crash-test: $(READY) ## Attack queue, worker and trainings for a quarter of an hour: make crash-test [ATTACK="storms --seed 1"]
 	@PYTHONPATH="$(CURDIR):$(CURDIR)/tests" $(VENV)/bin/python -m attack $(ATTACK)

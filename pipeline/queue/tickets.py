@@ -7,6 +7,7 @@ to `quarantine/` with a `.why` file.
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import re
 import secrets
@@ -145,14 +146,23 @@ class Tickets:
         return found
 
     def quarantine(self, path: Path, why: str) -> bool:
-        """Moves a file out of the way, with the reason beside it; whether it went: else it stays where it is."""
+        """Moves a file out of the way, with the reason beside it; whether it went: else it stays where it is.
+
+        Out of a run, which may be on another volume than the queue, it may only go as far as to a hidden name there.
+        """
         name = re.sub(r"[^A-Za-z0-9._-]", "_", path.name)[:MAX_QUARANTINED_NAME]
         target = self.paths.quarantine / f"{name}.{secrets.token_hex(3)}"
         reason = target.with_name(f"{target.name}.why")
-        line = f"{_printable(path)}: {why[:MAX_REASON]}\n".encode(errors="replace")
+        line = f"{_printable(path)}: {why[:MAX_REASON]}"
         try:
-            durable.replace(reason, lambda file: file.write(line))
-            path.rename(target)
+            _write_line(reason, line)
+            try:
+                path.rename(target)
+            except OSError as error:
+                if error.errno != errno.EXDEV:
+                    raise
+                path.rename(path.with_name(f".{target.name}"))
+                _write_line(reason, f"{line}; it is on another volume, and is called .{target.name} there now")
         except OSError:
             with contextlib.suppress(OSError):
                 reason.unlink()
@@ -205,6 +215,10 @@ class Tickets:
 
 def is_ticket_name(name: str) -> bool:
     return TICKET.fullmatch(name) is not None
+
+
+def _write_line(path: Path, line: str) -> None:
+    durable.replace(path, lambda file: file.write(f"{line}\n".encode(errors="replace")))
 
 
 def _printable(path: Path) -> str:

@@ -323,6 +323,23 @@ def test_a_foreign_file_in_the_place_of_a_jobs_folder_goes_to_quarantine(queue: 
     assert queue.tickets.quarantined() == [f"{queue.paths.jobs / job_id}: it is not a folder"]
 
 
+def test_what_lies_in_the_way_on_another_volume_is_put_aside_there(home: Home, small_disk: Path) -> None:
+    """With containers, runs and queue are two volumes."""
+    home.root.mkdir(parents=True, exist_ok=True)
+    home.runs.symlink_to(small_disk)
+    queue = Queue(home)
+    job_id = queue.submit(quick_spec())
+    home.run(job_id).root.write_text("mine")
+    queue.records.make_way_for_run(job_id)
+    assert not home.run(job_id).root.exists()
+    [line] = queue.tickets.quarantined()
+    [aside] = small_disk.iterdir()
+    assert aside.read_text() == "mine"
+    at = home.run(job_id).root
+    assert line == f"{at}: it is not a folder; it is on another volume, and is called {aside.name} there now"
+    assert settle(queue, claim(queue), "succeeded") == "done"
+
+
 def test_foreign_files_in_control_and_leases_are_harmless(queue: Queue) -> None:
     job_id = queue.submit(quick_spec())
     os.mkfifo(queue.paths.wait(job_id))
