@@ -22,7 +22,7 @@ from attack.campaign import Case, Scale
 from pipeline.home.paths import STATES, Home
 
 HANGS_S = 10.0
-MEMORY_BYTES = 2 * 1024**3
+MEMORY_BYTES = 1024**3  # that the program may take
 HUGE = 20 * 1024**2
 FOREIGN_ID = "foreign-20260101T000000000000Z-0000ff"
 
@@ -158,7 +158,8 @@ def judge(home: Home, job_ids: list[str], touched: list[str], *, is_ticket: bool
 
 
 def _judge(sender: Connection, home: Home, job_ids: list[str], touched: list[str], is_ticket: bool) -> None:
-    resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))  # /dev/zero has no end
+    taken = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()  # by what is imported
+    resource.setrlimit(resource.RLIMIT_AS, (taken + MEMORY_BYTES, taken + MEMORY_BYTES))  # /dev/zero has no end
     damaged = touched if is_ticket else []
     sound = [job_id for job_id in job_ids if job_id not in damaged]
     violations = []
