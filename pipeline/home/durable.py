@@ -15,11 +15,11 @@ from typing import Any, BinaryIO
 
 MAX_RECORD_BYTES = 16 * 1024 * 1024
 
-_READ_BYTES = 16 * 1024  # at first: a ticket and most records are smaller, and no limit is
+_READ_BYTES = 4 * 1024  # at first: a ticket and most records are smaller, and no limit is
 _MORE_BYTES = 1024 * 1024
 
 MANY_FILES = 10_000
-_parse_fast: Callable[[bytes], Any] | None = None
+_parse_fast: Callable[..., Any] | None = None
 
 _ERRORS = "backslashreplace"  # a file name need not be text; half a surrogate is an escape in JSON
 
@@ -205,7 +205,7 @@ def parse_json(data: bytes) -> Any:
     if _parse_fast is None:
         return json.loads(data)
     try:
-        return _parse_fast(data)
+        return _parse_fast(data, cache_strings="keys")
     except ValueError:  # half a surrogate is none of its letters
         return json.loads(data)
 

@@ -69,6 +69,8 @@ class Record:
 
 def _finite(metrics: dict[str, float]) -> dict[str, float]:
     """JSON has no NaN; what is not a number is left out."""
+    if all(map(math.isfinite, metrics.values())):
+        return metrics
     return {key: value for key, value in metrics.items() if math.isfinite(value)}
 
 
