@@ -2,22 +2,24 @@
 
 An augmentation is a function
 
-    name(images, *, generator, fill, <its options>) -> images
+    name(images, *, draws, fill, <its options>) -> images
 
-images: uint8 (N, H, W, C), contiguous; it is not changed, and what is returned has its shape. generator: on the same
-device; every random number comes from it, so that the result is a function of its seed. fill: uint8 (C,), the training
-set's mean colour. Each image gets its own random numbers. Nothing waits for the device.
+images: uint8 (N, H, W, C), contiguous; it is not changed, and what is returned has its shape. draws: gives the random
+numbers, a row an image, on the device; all come from there, so that an image of an epoch is changed in the same way on
+every device and in any chunk. fill: uint8 (C,), the training set's mean colour. Nothing waits for the device.
 """
 
 from __future__ import annotations
 
 import torch
 
+from pipeline.data.draws import Draws
+
 
 def crop(
     images: torch.Tensor,
     *,
-    generator: torch.Generator,
+    draws: Draws,
     fill: torch.Tensor,  # noqa: ARG001
     padding: int,
 ) -> torch.Tensor:
@@ -30,7 +32,7 @@ def crop(
     padded = images.new_zeros(num, padded_height, padded_width, channels)
     padded[:, padding : padding + height, padding : padding + width] = images
 
-    top, left = torch.randint(2 * padding + 1, (2, num, 1), generator=generator, device=images.device)
+    top, left = draws.integers(2 * padding + 1, columns=2).T[..., None]
     image = torch.arange(num, device=images.device)[:, None] * padded_height
     row = torch.arange(height, device=images.device)
     starts = (((image + top + row) * padded_width + left) * channels).flatten()
@@ -44,31 +46,30 @@ def crop(
 def flip(
     images: torch.Tensor,
     *,
-    generator: torch.Generator,
+    draws: Draws,
     fill: torch.Tensor,  # noqa: ARG001
 ) -> torch.Tensor:
     """Mirror left and right with probability 1/2, as `torchvision.transforms.RandomHorizontalFlip()`."""
     num, height, width, channels = images.shape
-    mirrored = torch.randint(2, (num,), generator=generator, device=images.device)
+    mirrored = draws.integers(2).flatten()
     columns = torch.arange(width * channels, device=images.device).view(width, channels)
     both = torch.stack((columns, columns.flip(0))).flatten(1)
     source = both.index_select(0, mirrored)[:, None, :].expand(num, height, width * channels)
     return images.view(num, height, width * channels).gather(2, source).view(images.shape)
 
 
-def cutout(images: torch.Tensor, *, generator: torch.Generator, fill: torch.Tensor, size: int) -> torch.Tensor:
+def cutout(images: torch.Tensor, *, draws: Draws, fill: torch.Tensor, size: int) -> torch.Tensor:
     """A square of `size` pixels, its centre anywhere in the image, set to the mean colour: 0 once normalized.
 
     DeVries and Taylor (2017), arXiv:1708.04552: the part of the square that lies outside is cut off.
     """
-    num, height, width, _ = images.shape
-    rows = _covered(num, height, size, generator=generator)
-    columns = _covered(num, width, size, generator=generator)
+    _, height, width, _ = images.shape
+    rows, columns = _covered(height, size, draws), _covered(width, size, draws)
     return torch.where((rows[:, :, None] & columns[:, None, :])[..., None], fill, images)
 
 
-def _covered(num: int, length: int, size: int, *, generator: torch.Generator) -> torch.Tensor:
-    """bool (num, length): a run of `size` a row, its middle anywhere in it."""
-    first = torch.randint(length, (num, 1), generator=generator, device=generator.device) - size // 2
-    column = torch.arange(length, device=generator.device)
+def _covered(length: int, size: int, draws: Draws) -> torch.Tensor:
+    """bool (N, length): a run of `size` a row, its middle anywhere in it."""
+    first = draws.integers(length) - size // 2
+    column = torch.arange(length, device=first.device)
     return (first <= column) & (column < first + size)

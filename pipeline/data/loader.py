@@ -1,16 +1,13 @@
 """Batches of a split: shuffled, augmented, normalized, on the device.
 
-The order of an epoch depends on (seed, epoch) alone, and the augmentation of a chunk, a few batches that are prepared
-together, on (seed, epoch, chunk). So there is no random state to save: whoever asks for epoch 7 from batch 123 gets
-the batches that an uninterrupted run gets. Torch's global random state is neither used nor changed.
+Order and augmentation of an epoch are functions of seed and epoch (`draws.py`), so there is no random state to save:
+whoever asks for epoch 7 from batch 123 gets the batches that an uninterrupted run gets.
 """
 
 from __future__ import annotations
 
-import hashlib
-import itertools
 import signal
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TypeAlias
 
 import torch
@@ -18,16 +15,19 @@ from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
 from pipeline.data.dataset import FileSplit, Split
+from pipeline.data.draws import EpochDraws, draw_order, to_device
 from pipeline.data.normalization import Normalization, PixelNormalizer
 from pipeline.errors import DataError
 
 Batch: TypeAlias = tuple[torch.Tensor, torch.Tensor]
 
-CHUNK_VALUES = 2**22
-"""Pixels times channels that are prepared together: 8 MiB of bfloat16, 1365 images of 32 x 32 x 3.
+CHUNK_VALUES = {"cpu": 2**22, "cuda": 2**26}
+"""Pixels times channels that are prepared together, on each kind of device.
 
-Many small batches cost as few calls as one large one, and a chunk still fits in a CPU's cache.
+Many small batches cost as few calls as one large one. On a CPU a chunk still fits in its cache: 8 MiB of bfloat16, 1365
+images of 32 x 32 x 3. A GPU is given few and large ones, as it waits for each call: an epoch of CIFAR-10 is three.
 """
+COPIED_VALUES = 2**24  # of images that do not fit on the GPU: 16 MiB are copied while those before are trained on
 
 
 class Loader:
@@ -56,40 +56,39 @@ class Loader:
         if shuffle and batch_size > 1 and self.num_images > 1 and self.num_images % batch_size == 1:
             self.num_images -= 1  # batch norm has no variance of one image; it is another one each epoch
         self.num_batches = -(-self.num_images // batch_size)
-        values = split.image_size**2 * split.channels
-        self.chunk_batches = max(1, CHUNK_VALUES // (values * batch_size))
         self._labels = split.labels.to(device)
         self._images: _Memory | _Files = (
             _Memory(split, device) if isinstance(split, Split) else _Files(split, device, num_workers)
         )
+        values = split.image_size**2 * split.channels * batch_size
+        self._chunk_images = batch_size * max(1, self._images.chunk_values // values)
         self._normalize = PixelNormalizer(normalization, image_size=split.image_size, device=device, dtype=dtype)
         self._fill = normalization.mean_color().to(device)
 
     def epoch(self, epoch: int, first: int = 0) -> Iterator[Batch]:
         """The batches of an epoch from number `first` on: images (B, C, H, W), channels_last; labels int64 (B,)."""
-        chunk, skip_batches = divmod(first, self.chunk_batches)
-        size = self.chunk_batches * self.batch_size
-        order = self._order(epoch)[chunk * size :]
-        all_labels = self._labels.index_select(0, order.to(self.device))
-        for number, images in enumerate(self._images.read(order, size)):
-            images = self._normalize(self._augmented(images, epoch, chunk + number))
-            labels = all_labels[number * size : (number + 1) * size]
-            batches = zip(torch.split(images, self.batch_size), torch.split(labels, self.batch_size), strict=True)
-            yield from itertools.islice(batches, skip_batches, None)
-            skip_batches = 0
+        start = first * self.batch_size
+        order = self._order(epoch)[start:]
+        if not len(order):
+            return
+        at = to_device(order, self.device)
+        labels = self._labels.index_select(0, at)
+        draws = [EpochDraws((self.seed, epoch, n), self.num_images, self.device) for n in range(len(self.augment))]
+        for images in self._images.read(order, at, self._chunk_images):
+            stop = start + len(images)
+            images = self._normalize(self._augmented(images, draws, start, stop))
+            now, labels = labels[: len(images)], labels[len(images) :]
+            yield from zip(torch.split(images, self.batch_size), torch.split(now, self.batch_size), strict=True)
+            start = stop
 
     def _order(self, epoch: int) -> torch.Tensor:
-        """Drawn on the CPU, so that it is the same on every device."""
         if not self.shuffle:
             return torch.arange(self.num_images)
-        return torch.randperm(len(self._labels), generator=_generator(torch.device("cpu"), self.seed, epoch))[
-            : self.num_images
-        ]
+        return draw_order(self.seed, epoch, len(self._labels))[: self.num_images]
 
-    def _augmented(self, images: torch.Tensor, epoch: int, chunk: int) -> torch.Tensor:
-        generator = _generator(self.device, self.seed, epoch, chunk)
-        for augmentation in self.augment:
-            images = augmentation(images, generator=generator, fill=self._fill)
+    def _augmented(self, images: torch.Tensor, draws: Sequence[EpochDraws], start: int, stop: int) -> torch.Tensor:
+        for augmentation, numbers in zip(self.augment, draws, strict=True):
+            images = augmentation(images, draws=numbers.of(start, stop), fill=self._fill)
         return images
 
 
@@ -98,24 +97,53 @@ class _Memory:
 
     def __init__(self, split: Split, device: torch.device) -> None:
         self.device = device
-        self.images = split.images.to(device) if _fits(split.images, device) else split.images
+        self.is_copied = device.type == "cuda" and not _fits(split.images, device)
+        self.images = split.images if self.is_copied else split.images.to(device)
+        self.chunk_values = COPIED_VALUES if self.is_copied else CHUNK_VALUES[device.type]
 
-    def read(self, order: torch.Tensor, size: int) -> Iterator[torch.Tensor]:
-        """The images in this order, `size` at a time."""
-        order = order.to(self.images.device)
-        for start in range(0, len(order), size):
-            # On a CPU 20 times as fast as self.images[...].
-            images = self.images.index_select(0, order[start : start + size])
-            yield images.to(self.device)
+    def read(self, order: torch.Tensor, at: torch.Tensor, size: int) -> Iterator[torch.Tensor]:
+        """The images in this order, `size` at a time. order, at: the same, on the CPU and on the device."""
+        if self.is_copied:
+            return _copied_ahead(map(self._pinned, torch.split(order, size)), self.device)
+        # On a CPU 20 times as fast as self.images[...].
+        return (self.images.index_select(0, indices) for indices in torch.split(at, size))
+
+    def _pinned(self, indices: torch.Tensor) -> torch.Tensor:
+        pinned = torch.empty((len(indices), *self.images.shape[1:]), dtype=torch.uint8, pin_memory=True)
+        return torch.index_select(self.images, 0, indices, out=pinned)
 
 
 def _fits(images: torch.Tensor, device: torch.device) -> bool:
-    """Whether all images may lie on the device: at most half of what is free of a GPU's memory."""
-    return device.type != "cuda" or images.numel() <= torch.cuda.mem_get_info(device)[0] // 2
+    """Whether all images may lie on the GPU: at most half of what is free of its memory."""
+    return images.numel() <= torch.cuda.mem_get_info(device)[0] // 2
+
+
+def _copied_ahead(chunks: Iterable[torch.Tensor], device: torch.device) -> Iterator[torch.Tensor]:
+    """The chunks, from pinned memory, on a GPU: each is copied while the one before it is trained on."""
+    side = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+    ahead: tuple[torch.Tensor, torch.cuda.Event] | None = None
+    for chunk in chunks:
+        with torch.cuda.stream(side):
+            copied = chunk.to(device, non_blocking=True), side.record_event()
+        if ahead is not None:
+            yield _ready(*ahead)
+        ahead = copied
+    if ahead is not None:
+        yield _ready(*ahead)
+
+
+def _ready(images: torch.Tensor, copied: torch.cuda.Event) -> torch.Tensor:
+    """Images that another stream copies, for this one to use: it waits for the copy, and its memory for its use."""
+    stream = torch.cuda.current_stream(images.device)
+    stream.wait_event(copied)
+    images.record_stream(stream)
+    return images
 
 
 class _Files:
     """Images on disk, read ahead by worker processes that live as long as the loader."""
+
+    chunk_values = CHUNK_VALUES["cpu"]  # a reader's turn
 
     def __init__(self, split: FileSplit, device: torch.device, num_workers: int) -> None:
         self.device = device
@@ -133,13 +161,17 @@ class _Files:
             generator=torch.Generator(),  # else it draws from the global one
         )
 
-    def read(self, order: torch.Tensor, size: int) -> Iterator[torch.Tensor]:
-        """The images in this order, `size` at a time. Raises DataError where a file cannot be read."""
+    def read(self, order: torch.Tensor, at: torch.Tensor, size: int) -> Iterator[torch.Tensor]:  # noqa: ARG002
+        """As `_Memory.read`. Raises DataError where a file cannot be read."""
         self.chunks.order, self.chunks.size = order, size
+        chunks = self._decoded()
+        return _copied_ahead(chunks, self.device) if self.device.type == "cuda" else chunks
+
+    def _decoded(self) -> Iterator[torch.Tensor]:
         for images in self.loader:
             if isinstance(images, str):
                 raise DataError(images)
-            yield images.to(self.device, non_blocking=True)
+            yield images
 
 
 def _leave_interrupts_to_the_job(worker: int) -> None:  # noqa: ARG001
@@ -172,9 +204,3 @@ class _Reader(TorchDataset[torch.Tensor | str]):
             return self.split.read(indices)
         except DataError as error:
             return str(error)
-
-
-def _generator(device: torch.device, *key: int) -> torch.Generator:
-    """A generator for this key alone. Hashed, as the CPU's looks at 32 bits of a seed only."""
-    digest = hashlib.sha256(repr(key).encode()).digest()
-    return torch.Generator(device).manual_seed(int.from_bytes(digest[:8], "little"))

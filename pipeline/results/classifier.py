@@ -93,7 +93,7 @@ class Classifier:
 
     def classify(self, files: Iterable[Path], *, top: int) -> Iterator[tuple[Path, list[Guess] | DataError]]:
         """Yields each file, in their order, with its `top` likeliest classes, best first, or why it cannot be read."""
-        for batch in _batches(files, evaluation_batch(self.input.image_size)):
+        for batch in _batches(files, evaluation_batch(self.input.image_size, torch.device("cpu"))):
             read = [self.read(file) for file in batch]
             images = [image for image in read if not isinstance(image, DataError)]
             guesses = iter(self._guesses(torch.stack(images), top) if images else ())

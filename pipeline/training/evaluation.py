@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -46,7 +46,7 @@ def evaluate(engine: Engine, stop: Stop, *, features_of: list[int] | None = None
     features_of: ascending indices of held-out images whose last features are kept.
     """
     engine.model.eval()
-    evaluator = Evaluator(len(engine.dataset.classes))
+    all_logits, all_labels = [], []
     with contextlib.ExitStack() as stack:
         features = None
         if features_of is not None:
@@ -54,34 +54,20 @@ def evaluate(engine: Engine, stop: Stop, *, features_of: list[int] | None = None
         network = engine.network if features is None else engine.model
         for images, labels in engine.test_loader.epoch(0):
             with engine.setting.autocast():
-                logits = engine.logits(network, images)
-            evaluator.add(F.cross_entropy(logits, labels, reduction="none"), logits, labels)
+                all_logits.append(engine.logits(network, images))
+            all_labels.append(labels)
             stop.check()
-        return evaluator.result(None if features is None else features.result(len(engine.dataset.test)))
+    kept = None if features is None else features.result(len(engine.dataset.test))
+    return judge(torch.cat(all_logits), torch.cat(all_labels), features=kept)
 
 
-@dataclass
-class Evaluator:
-    """Adds up an evaluation batch by batch, on the device of what it is given."""
+def judge(logits: torch.Tensor, labels: torch.Tensor, *, features: torch.Tensor | None = None) -> Evaluation:
+    """Returns what all logits of a pass come to. This is where the device is waited for, and only here.
 
-    num_classes: int
-    _loss_sum: torch.Tensor | None = None
-    _confusion: torch.Tensor | None = None
-    _logits: list[torch.Tensor] = field(default_factory=list)
-    _labels: list[torch.Tensor] = field(default_factory=list)
-
-    def add(self, losses: torch.Tensor, logits: torch.Tensor, labels: torch.Tensor) -> None:
-        """Add a batch. losses: (N,), an image each. logits: (N, classes). labels: int64 (N,)."""
-        cells = torch.bincount(labels * self.num_classes + logits.argmax(1), minlength=self.num_classes**2)
-        loss_sum = losses.double().sum()
-        self._confusion = cells if self._confusion is None else self._confusion + cells
-        self._loss_sum = loss_sum if self._loss_sum is None else self._loss_sum + loss_sum
-        self._logits.append(logits)
-        self._labels.append(labels)
-
-    def result(self, features: torch.Tensor | None = None) -> Evaluation:
-        if self._confusion is None or self._loss_sum is None:
-            raise ValueError("nothing was evaluated")
-        confusion = self._confusion.cpu().view(self.num_classes, self.num_classes)
-        loss = float(self._loss_sum) / int(confusion.sum())
-        return Evaluation(loss, confusion, torch.cat(self._logits), torch.cat(self._labels), features)
+    logits: float32 (N, classes). labels: int64 (N,).
+    """
+    num_classes = logits.shape[1]
+    losses = F.cross_entropy(logits, labels, reduction="none")
+    cells = torch.bincount(labels * num_classes + logits.argmax(1), minlength=num_classes**2)
+    confusion = cells.cpu().view(num_classes, num_classes)
+    return Evaluation(float(losses.double().sum()) / len(labels), confusion, logits, labels, features)

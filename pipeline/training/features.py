@@ -8,6 +8,8 @@ from typing import Any, Self
 import torch
 from torch import nn
 
+from pipeline.data.draws import to_device
+
 
 class LastFeatures:
     """While it is entered, keeps what the last layer is given, of some images of a pass over a split.
@@ -27,7 +29,7 @@ class LastFeatures:
             return
         values = given[0].detach()
         wanted = self.indices[(self.indices >= self.num_seen) & (self.indices < self.num_seen + len(values))]
-        rows = values[(wanted - self.num_seen).to(values.device)].float()
+        rows = values[to_device(wanted - self.num_seen, values.device)].float()
         self.kept.append(rows.mean((2, 3)) if rows.dim() == 4 else rows.flatten(1))
         self.num_seen += len(values)
 

@@ -81,7 +81,7 @@ def test_every_parameter_and_its_gradient_has_a_histogram(tmp_path: Path) -> Non
 def test_a_histogram_counts_what_torch_counts(tmp_path: Path) -> None:
     values = torch.randn(1000, generator=torch.Generator().manual_seed(0))
     with Board(tmp_path, first_step=0) as board:
-        histograms.add(board, "h", values, step=1)
+        histograms.add(board, {"h": values}, step=1)
     summary = read(tmp_path).Histograms("h")[0].histogram_value
     assert summary.num == 1000
     assert summary.min == pytest.approx(float(values.min()))
@@ -91,17 +91,43 @@ def test_a_histogram_counts_what_torch_counts(tmp_path: Path) -> None:
     assert len(summary.bucket) == histograms.NUM_BINS
 
 
+def test_histograms_of_many_tensors_are_those_of_each_alone(tmp_path: Path) -> None:
+    generator = torch.Generator().manual_seed(0)
+    sizes = [(1,), (0,), (7,), (histograms.ROW,), (3, 5, 2, 40), (2 * histograms.ROW + 1,), (64, 64)]
+    tensors = {str(size): torch.randn(size, generator=generator) * 10.0**n for n, size in enumerate(sizes)}
+    tensors["half"] = torch.randn(100, generator=generator).bfloat16()
+    with Board(tmp_path, first_step=0) as board:
+        histograms.add(board, tensors, step=1)
+    reader = read(tmp_path)
+    assert set(reader.Tags()["histograms"]) == set(tensors) - {"(0,)"}
+    for tag in reader.Tags()["histograms"]:
+        found, values = reader.Histograms(tag)[0].histogram_value, tensors[tag].double().flatten()
+        assert (found.min, found.max, found.num) == (float(values.min()), float(values.max()), len(values))
+        assert found.sum == pytest.approx(float(values.sum()), rel=1e-5, abs=1e-5)
+        assert found.sum_squares == pytest.approx(float(values.square().sum()), rel=1e-5)
+        if len(values) > 1:
+            expected, _ = torch.histogram(values, histograms.NUM_BINS, range=(found.min, found.max))
+            assert sum(abs(a - b) for a, b in zip(found.bucket, expected.tolist(), strict=True)) <= 0.02 * len(values)
+
+
+@pytest.mark.parametrize("values", [[0.0, 1e-44], [-3e38, 3e38], [-1e-30, 1e-30, math.nan]])
+def test_a_span_that_is_too_small_or_too_large_to_divide_by_loses_no_value(tmp_path: Path, values: list[float]) -> None:
+    with Board(tmp_path, first_step=0) as board:
+        histograms.add(board, {"h": torch.tensor(values)}, step=1)
+    assert sum(read(tmp_path).Histograms("h")[0].histogram_value.bucket) == 2
+
+
 @pytest.mark.parametrize("values", [[1.0, 1.0], [0.0], [math.nan, 2.0, math.inf]])
 def test_constant_and_broken_tensors_have_a_histogram_of_what_is_finite(tmp_path: Path, values: list[float]) -> None:
     with Board(tmp_path, first_step=0) as board:
-        histograms.add(board, "h", torch.tensor(values), step=1)
+        histograms.add(board, {"h": torch.tensor(values)}, step=1)
     finite = [value for value in values if math.isfinite(value)]
     assert sum(read(tmp_path).Histograms("h")[0].histogram_value.bucket) == len(finite)
 
 
 def test_a_tensor_without_a_finite_value_leaves_none(tmp_path: Path) -> None:
     with Board(tmp_path, first_step=0) as board:
-        histograms.add(board, "h", torch.tensor([math.nan, math.inf]), step=1)
+        histograms.add(board, {"h": torch.tensor([math.nan, math.inf])}, step=1)
         board.scalars(1, {"a": 1.0})
     assert read(tmp_path).Tags()["histograms"] == []
 

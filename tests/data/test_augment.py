@@ -8,18 +8,19 @@ import pytest
 import torch
 
 from pipeline.data.augment import crop, cutout, flip
+from pipeline.data.draws import Draws, EpochDraws, generator_of
 from pipeline.jobfile import catalog
 
 FILL = torch.tensor([90, 100, 110], dtype=torch.uint8)
 
 
-def seeded(seed: int = 0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
+def seeded(num: int, seed: int = 0) -> Draws:
+    return EpochDraws((seed, 0, 0), num, torch.device("cpu")).of(0, num)
 
 
 def random_images(num: int, height: int = 6, width: int = 6, channels: int = 3) -> torch.Tensor:
     """No black, so that padding is told from pixels."""
-    return torch.randint(1, 256, (num, height, width, channels), dtype=torch.uint8, generator=seeded(1))
+    return torch.randint(1, 256, (num, height, width, channels), dtype=torch.uint8, generator=generator_of(1))
 
 
 def crops(image: torch.Tensor, padding: int) -> list[torch.Tensor]:
@@ -40,14 +41,14 @@ def which(image: torch.Tensor, candidates: list[torch.Tensor]) -> int:
 @pytest.mark.parametrize("padding", [1, 2, 9])
 def test_a_crop_is_one_of_the_padded_images_crops(padding: int, channels: int) -> None:
     images = random_images(30, height=5, width=7, channels=channels)
-    for image, cropped in zip(images, crop(images, generator=seeded(), fill=FILL, padding=padding), strict=True):
+    for image, cropped in zip(images, crop(images, draws=seeded(30), fill=FILL, padding=padding), strict=True):
         assert any(torch.equal(cropped, candidate) for candidate in crops(image, padding))
 
 
 def test_crops_fall_on_every_place_equally_often() -> None:
     padding, num = 2, 5000
     image = random_images(1)
-    cropped = crop(image.repeat(num, 1, 1, 1), generator=seeded(), fill=FILL, padding=padding)
+    cropped = crop(image.repeat(num, 1, 1, 1), draws=seeded(num), fill=FILL, padding=padding)
     counts = Counter(one.numpy().tobytes() for one in cropped)
     assert set(counts) == {candidate.numpy().tobytes() for candidate in crops(image[0], padding)}
     # 24 degrees of freedom: 51.2 is passed once in a thousand seeds
@@ -56,7 +57,7 @@ def test_crops_fall_on_every_place_equally_often() -> None:
 
 def test_a_flip_mirrors_columns_and_leaves_rows_and_colours() -> None:
     images = random_images(200, height=3, width=5)
-    flipped = flip(images, generator=seeded(), fill=FILL)
+    flipped = flip(images, draws=seeded(200), fill=FILL)
     mirrored = [which(one, [image, image.flip(1)]) for image, one in zip(images, flipped, strict=True)]
     assert 70 < sum(mirrored) < 130
 
@@ -70,8 +71,21 @@ def test_cutout_sets_a_square_around_any_pixel_to_the_fill(size: int) -> None:
             image = images[0].clone()
             image[max(0, top) : max(0, top + size), max(0, left) : max(0, left + size)] = FILL
             possible.append(image)
-    seen = [image.numpy().tobytes() for image in cutout(images, generator=seeded(), fill=FILL, size=size)]
+    seen = [image.numpy().tobytes() for image in cutout(images, draws=seeded(800), fill=FILL, size=size)]
     assert set(seen) == {image.numpy().tobytes() for image in possible}
+
+
+@pytest.mark.parametrize("name", catalog.AUGMENTATIONS)
+def test_every_augmentation_changes_an_image_as_it_does_among_others(name: str) -> None:
+    """In any chunk of an epoch, then, and whether the epoch is begun at its first image or at a later one."""
+    entry = catalog.AUGMENTATIONS[name]
+    options = {option: field.default for option, (_, field) in entry.options.items()}
+    images = random_images(64, height=32, width=32)
+    whole = entry.load()(images, draws=seeded(64), fill=FILL, **options)
+    epoch = EpochDraws((0, 0, 0), 64, torch.device("cpu"))
+    for start, stop in ((40, 64), (7, 8), (0, 40)):
+        part = entry.load()(images[start:stop], draws=epoch.of(start, stop), fill=FILL, **options)
+        assert torch.equal(part, whole[start:stop])
 
 
 @pytest.mark.parametrize("name", catalog.AUGMENTATIONS)
@@ -81,7 +95,7 @@ def test_every_augmentation_keeps_its_contract(name: str) -> None:
     images = random_images(64, height=32, width=32)
     before, random_before = images.clone(), torch.get_rng_state()
 
-    first, again, other = (entry.load()(images, generator=seeded(s), fill=FILL, **options) for s in (0, 0, 1))
+    first, again, other = (entry.load()(images, draws=seeded(64, s), fill=FILL, **options) for s in (0, 0, 1))
 
     assert first.shape == images.shape
     assert first.dtype == torch.uint8

@@ -54,7 +54,8 @@ def assert_same(batches: Any, expected: Any) -> None:
 @pytest.fixture
 def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     """Three batches of four images of 8 x 8 x 3 a chunk."""
-    monkeypatch.setattr(loader_module, "CHUNK_VALUES", 3 * 4 * 8 * 8 * 3)
+    monkeypatch.setitem(loader_module.CHUNK_VALUES, "cpu", 3 * 4 * 8 * 8 * 3)
+    monkeypatch.setattr(loader_module._Files, "chunk_values", 3 * 4 * 8 * 8 * 3)
 
 
 @pytest.fixture
@@ -109,6 +110,14 @@ def test_images_are_changed_anew_in_every_chunk_and_epoch() -> None:
     loader = make(Split(split(1).images.repeat(48, 1, 1, 1), torch.arange(48)))
     seen = {image.numpy().tobytes() for epoch in range(2) for images, _ in loader.epoch(epoch) for image in images}
     assert len(seen) > 90  # of 96; 25 crops, flipped or not, each with one of 64 squares
+
+
+def test_chunks_of_any_size_give_the_same_bits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So a job is the same on a CPU and on a GPU, which prepare more and fewer batches at a time."""
+    expected = list(make(split()).epoch(1))
+    for batches in (1, 2, 5):
+        monkeypatch.setitem(loader_module.CHUNK_VALUES, "cpu", batches * 4 * 8 * 8 * 3)
+        assert_same(make(split()).epoch(1), expected)
 
 
 def test_torchs_random_state_is_neither_used_nor_changed() -> None:

@@ -126,7 +126,7 @@ def test_probabilities_are_sorted_and_sum_to_one_and_no_more_classes_are_given_t
 def test_more_images_than_a_batch_holds_come_in_their_order(
     trained: RunPaths, three: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(engine, "EVALUATION_VALUES", 2 * 8**2)
+    monkeypatch.setitem(engine.EVALUATION_IMAGES, "cpu", 2)
     files = [three[0], tmp_path / "none.png", tmp_path / "none.png", three[1], three[2], three[0]]
     model = load(trained)
     found = list(model.classify(files, top=1))

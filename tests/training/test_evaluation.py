@@ -8,21 +8,17 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from pipeline.training.evaluation import Evaluator
+from pipeline.training.evaluation import judge
 
 
-def batch(size: int, seed: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    generator = torch.Generator().manual_seed(seed)
-    logits, labels = torch.randn(size, 5, generator=generator), torch.randint(5, (size,), generator=generator)
-    return F.cross_entropy(logits, labels), logits, labels
+def outputs(size: int) -> tuple[torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    return torch.randn(size, 5, generator=generator), torch.randint(5, (size,), generator=generator)
 
 
 def test_an_evaluation_equals_the_plain_computation_over_all_images() -> None:
-    evaluator, batches = Evaluator(5), [batch(7, 0), batch(20, 1)]
-    for _, logits, labels in batches:
-        evaluator.add(F.cross_entropy(logits, labels, reduction="none"), logits, labels)
-    logits, labels = (torch.cat([b[i] for b in batches]) for i in (1, 2))
-    result, predicted = evaluator.result(), logits.argmax(1)
+    logits, labels = outputs(27)
+    result, predicted = judge(logits, labels), logits.argmax(1)
     assert result.loss == pytest.approx(float(F.cross_entropy(logits, labels)), abs=1e-6)
     assert result.accuracy == int((predicted == labels).sum()) / 27
     for label in range(5):
@@ -33,20 +29,16 @@ def test_an_evaluation_equals_the_plain_computation_over_all_images() -> None:
 
 
 def test_a_class_without_images_has_no_accuracy() -> None:
-    evaluator = Evaluator(3)
-    evaluator.add(torch.zeros(2), torch.eye(3)[:2], torch.tensor([0, 1]))
-    assert evaluator.result().class_accuracy[:2] == [1, 1]
-    assert math.isnan(evaluator.result().class_accuracy[2])
+    accuracy = judge(torch.eye(3)[:2], torch.tensor([0, 1])).class_accuracy
+    assert accuracy[:2] == [1, 1]
+    assert math.isnan(accuracy[2])
 
 
 def test_an_evaluation_keeps_every_image_in_its_order() -> None:
-    evaluator, batches = Evaluator(5), [batch(4, 0), batch(12, 1)]
-    for _, logits, labels in batches:
-        evaluator.add(F.cross_entropy(logits, labels, reduction="none"), logits, labels)
+    logits, labels = outputs(16)
     features = torch.ones(3, 2)
-    evaluation = evaluator.result(features)
-    logits, labels = (torch.cat([b[i] for b in batches]) for i in (1, 2))
+    evaluation = judge(logits, labels, features=features)
     assert torch.equal(evaluation.logits, logits)
     assert torch.equal(evaluation.labels, labels)
     assert evaluation.features is features
-    assert evaluator.result().features is None
+    assert judge(logits, labels).features is None
