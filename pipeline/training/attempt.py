@@ -195,6 +195,7 @@ class Attempt:
         from pipeline.training.engine import Engine, load_dataset
         from pipeline.training.logbook import Logbook
         from pipeline.training.loop import Loop
+        from pipeline.training.saver import Saver
         from pipeline.training.step import EagerStep
 
         if spec.train.deterministic:
@@ -212,7 +213,8 @@ class Attempt:
         provenance = manifest.write(self.run, spec, dataset, setting, job_id=self.id, attempt=self.number)
         self.log(self.opening(engine, resumed=state is not None))
         self.progress.begin(engine.moment, metrics, num_steps=engine.num_steps)
-        with quiet_writer_thread(), Board(self.run.root, first_step=engine.first_point) as board:
+        first_point = engine.first_point
+        with quiet_writer_thread(), Board(self.run.root, first_step=first_point) as board, Saver(self.run) as saver:
             logbook = Logbook(
                 board,
                 spec,
@@ -229,12 +231,13 @@ class Attempt:
                 EagerStep(engine),
                 logbook=logbook,
                 listener=self.progress,
-                save=lambda state, is_best: checkpoint.save(self.run, state, is_best=is_best),
+                save=saver.save,
                 stop=self.stop,
                 metrics=metrics,
             )
             try:
                 loop.train()
+                saver.finish()
                 self.log(logbook.costs(self.progress.elapsed_s))
             finally:
                 self.progress.end(engine.moment, loop.metrics)

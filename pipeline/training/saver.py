@@ -1,0 +1,78 @@
+"""Checkpoints, written by a thread while the training goes on.
+
+What is saved is copied first, so that the next step may change it. One is written at a time, and what went wrong with
+one is raised at the next, or at the end: there is no result before the last one is on the disk.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from types import TracebackType
+from typing import Any, Self
+
+import torch
+
+from pipeline.home.paths import RunPaths
+from pipeline.training import checkpoint
+from pipeline.training.checkpoint import State
+
+
+class Saver:
+    """Saves the checkpoints of an attempt. While it is left, the last one is waited for."""
+
+    def __init__(self, run: RunPaths) -> None:
+        self.run = run
+        self._thread: threading.Thread | None = None
+        self._error: BaseException | None = None
+
+    def save(self, state: State, is_best: bool) -> None:
+        """Begin to save a state as it is now. Raises what went wrong with the one before, an OSError as a rule."""
+        self.finish()
+        copy, copied = copy_to_host(state), None
+        if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
+            copied = torch.cuda.Event()  # type: ignore[no-untyped-call]
+            copied.record()
+        self._thread = threading.Thread(target=self._write, args=(copy, copied, is_best), name="saver")
+        self._thread.start()
+
+    def _write(self, state: State, copied: torch.cuda.Event | None, is_best: bool) -> None:
+        try:
+            if copied is not None:
+                copied.synchronize()
+            checkpoint.save(self.run, state, is_best=is_best)
+        except BaseException as error:  # noqa: BLE001 - for the thread that trains, which raises it
+            self._error = error
+
+    def finish(self) -> None:
+        """Wait until what was begun is on the disk. Raises what went wrong with it."""
+        if self._thread is not None:
+            self._thread.join()
+            self._thread = None
+        error, self._error = self._error, None
+        if error is not None:
+            raise error
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        with contextlib.nullcontext() if error is None else contextlib.suppress(OSError):  # that one is told, not both
+            self.finish()
+
+
+def copy_to_host(value: Any) -> Any:
+    """Returns a copy on the CPU of all that a state has, in dicts, lists and tuples.
+
+    Of tensors on a GPU it is under way when this returns, in the order of the current stream: into pinned memory, which
+    torch keeps for the next copy.
+    """
+    if isinstance(value, torch.Tensor):
+        return value.detach().to("cpu", non_blocking=True) if value.is_cuda else value.detach().clone()
+    if isinstance(value, dict):
+        return {key: copy_to_host(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return type(value)(map(copy_to_host, value))
+    return value

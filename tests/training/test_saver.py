@@ -1,0 +1,105 @@
+"""Checkpoints that are written while the training goes on."""
+
+from __future__ import annotations
+
+import errno
+import threading
+from collections import OrderedDict
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from pipeline.home.paths import RunPaths
+from pipeline.training import checkpoint
+from pipeline.training.saver import Saver, copy_to_host
+
+
+class SlowDisk:
+    """In place of `checkpoint.save`: writes when it is let, and counts how many write at once."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.may_write, self.num_writing, self.most_writing = threading.Event(), 0, 0
+        self.save = checkpoint.save
+        monkeypatch.setattr(checkpoint, "save", self)
+
+    def __call__(self, run: RunPaths, state: dict[str, Any], *, is_best: bool) -> None:
+        self.num_writing += 1
+        self.most_writing = max(self.most_writing, self.num_writing)
+        assert self.may_write.wait(60)
+        self.save(run, state, is_best=is_best)
+        self.num_writing -= 1
+
+
+def saved(run: RunPaths) -> dict[str, Any]:
+    state = checkpoint.load(run.last)
+    assert state is not None
+    return state
+
+
+def test_what_is_saved_is_what_was_there_when_it_was_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run, disk = RunPaths(tmp_path), SlowDisk(monkeypatch)
+    weights, metrics = torch.zeros(5), {"test/accuracy": 0.5}
+    with Saver(run) as saver:
+        saver.save({"model": OrderedDict(w=weights), "metrics": metrics, "position": {"step": 1}}, False)
+        assert not run.last.exists()
+        weights += 1  # the next step
+        metrics["test/accuracy"] = 0.6
+        disk.may_write.set()
+    assert saved(run)["model"]["w"].tolist() == [0] * 5
+    assert saved(run)["metrics"] == {"test/accuracy": 0.5}
+
+
+def test_one_is_written_at_a_time_and_all_are_written_in_their_order(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, disk = RunPaths(tmp_path), SlowDisk(monkeypatch)
+    disk.may_write.set()
+    with Saver(run) as saver:
+        for step in range(5):
+            saver.save({"step": step}, step == 2)
+        saver.finish()
+        assert saved(run)["step"] == 4
+    best, previous = checkpoint.load(run.best), checkpoint.load(run.previous)
+    assert best is not None
+    assert previous is not None
+    assert (best["step"], previous["step"], disk.most_writing) == (2, 3, 1)
+
+
+def test_what_goes_wrong_is_raised_at_the_next_one_and_at_the_end(tmp_path: Path) -> None:
+    gone = RunPaths(tmp_path / "gone")
+    saver = Saver(gone)
+    saver.save({"step": 1}, False)
+    with pytest.raises(FileNotFoundError):
+        saver.save({"step": 2}, False)
+    with pytest.raises(FileNotFoundError), Saver(gone) as saver:
+        saver.save({"step": 1}, False)
+
+
+def test_a_disk_that_refuses_the_last_one_does_not_hide_why_the_training_ended(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(checkpoint, "save", refuse)
+
+    def train() -> None:
+        with Saver(RunPaths(tmp_path)) as saver:
+            saver.save({"step": 1}, False)
+            raise KeyError("the reason")
+
+    with pytest.raises(KeyError, match="the reason"):
+        train()
+
+
+def test_a_copy_shares_nothing_with_what_it_is_of() -> None:
+    weights = torch.arange(24.0).view(2, 3, 2, 2).contiguous(memory_format=torch.channels_last)
+    state = {"list": [weights, {"n": 1}], "tuple": (weights, None), "text": "x"}
+    copy = copy_to_host(state)
+    weights.zero_()
+    for tensor in (copy["list"][0], copy["tuple"][0]):
+        assert tensor.sum() == 276
+        assert tensor.is_contiguous(memory_format=torch.channels_last)
+    assert (copy["list"][1], copy["tuple"][1], copy["text"]) == ({"n": 1}, None, "x")
