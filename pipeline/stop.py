@@ -14,6 +14,7 @@ from pipeline.errors import Interrupted
 ASKED = "asked to stop"
 WORKER_DIED = "its worker died"
 NO_ROOM = 75  # exit code of an attempt that found the disk full, as sysexits.h has it: try again later
+LEASED_GPU = "PIPELINE_LEASED_GPU"  # environment variable of an attempt: the GPU that its worker has leased for it
 GRACE_S = 30.0  # to write a checkpoint; below the grace period that Compose gives the worker
 
 

@@ -48,6 +48,17 @@ def check_torch() -> list[Check]:
         return [Check("torch", "error", f"cannot be imported: {error}; `make clean` and `make test` install it anew")]
     checks = [Check("torch", "ok", f"{torch.__version__}, torchvision {torchvision.__version__}")]
     if not torch.cuda.is_available():
-        return [*checks, Check("gpu", "ok", "none that PyTorch sees; jobs with device auto run on the CPU")]
+        return [*checks, check_no_gpu()]
     names = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
     return [*checks, *(Check(f"gpu {index}", "ok", name) for index, name in enumerate(names))]
+
+
+def check_no_gpu() -> Check:
+    """Where PyTorch sees no GPU: whether that is an error."""
+    from pipeline.training.gpu_driver import why_no_gpu
+    from pipeline.worker.gpus import visible_gpus
+
+    gpus = visible_gpus()
+    if not gpus:
+        return Check("gpu", "ok", "none; jobs with device auto run on the CPU")
+    return Check("gpu", "error", f"PyTorch does not see {', '.join(gpus)}: {why_no_gpu()}")

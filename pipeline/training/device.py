@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import platform
+import warnings
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,8 @@ import torch
 
 from pipeline.errors import DeviceError
 from pipeline.jobfile.spec import Spec
+from pipeline.stop import LEASED_GPU
+from pipeline.training.gpu_driver import why_no_gpu
 
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -66,25 +69,45 @@ def choose(spec: Spec) -> Setting:
     """Decide what the job file leaves open. Raises DeviceError where the device that it names is not there."""
     train = spec.train
     device = _device(spec.resources.device)
+    dtype = _DTYPES[train.precision] if train.precision != "auto" else _fast_dtype(device, spec.data.batch_size)
     if device.type == "cuda":
         torch.cuda.set_device(device)  # else pinned memory and the like open the first GPU too
         torch.backends.cudnn.benchmark = not train.deterministic  # every step has the same shapes
+        _allow_tf32(dtype is not torch.float32)
     return Setting(
         device=device,
-        dtype=_DTYPES[train.precision] if train.precision != "auto" else _fast_dtype(device, spec.data.batch_size),
+        dtype=dtype,
         memory_format=torch.contiguous_format if train.channels_last is False else torch.channels_last,
         fused=train.fused is not False,
         compile=train.compile is True,
     )
 
 
+def _allow_tf32(allowed: bool) -> None:
+    """Whether a GPU may round factors of what is computed in float32 to 10 bits: convolutions and products alike.
+
+    PyTorch allows it for convolutions alone. `fp32` means float32 here; in a half precision, what is left in float32
+    need not be better. By the older switches: with the newer ones `torch.compile` of torch 2.10 fails (pytorch#166387).
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # some versions advise to use the newer ones
+        torch.set_float32_matmul_precision("high" if allowed else "highest")
+        torch.backends.cudnn.allow_tf32 = allowed
+
+
 def _device(name: str) -> torch.device:
     if name == "auto":
-        return torch.device("cuda", 0) if torch.cuda.is_available() else torch.device("cpu")
+        if torch.cuda.is_available():
+            return torch.device("cuda", 0)
+        if gpu := os.environ.get(LEASED_GPU):
+            what = f"the job was given {gpu}, but PyTorch sees no GPU"
+            raise DeviceError(f"{what}: {why_no_gpu()}. To train without: resources.device: cpu")
+        return torch.device("cpu")
     device = torch.device(name)
     if device.type == "cuda":
         if not torch.cuda.is_available():
-            raise DeviceError(f"resources.device is {name!r}, but PyTorch sees no GPU here; use auto or cpu")
+            what = f"resources.device is {name!r}, but PyTorch sees no GPU here"
+            raise DeviceError(f"{what}: {why_no_gpu()}. To train without: auto or cpu")
         device = torch.device("cuda", device.index or 0)
         if device.index >= torch.cuda.device_count():
             raise DeviceError(f"resources.device is {name!r}, but there are {torch.cuda.device_count()} GPUs, from 0")

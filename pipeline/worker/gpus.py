@@ -15,6 +15,7 @@ from pathlib import Path
 
 from pipeline.home.lease import Lease
 from pipeline.home.paths import QueuePaths
+from pipeline.stop import LEASED_GPU
 
 VISIBLE = "CUDA_VISIBLE_DEVICES"
 NVIDIA_SMI_S = 30.0  # it wakes a driver that sleeps
@@ -72,7 +73,8 @@ class Gpus:
             level = next(level for level in itertools.count() if level not in jobs[gpu])
             lease = Lease.acquire(self._path(gpu, level))
             if lease is not None:  # else another worker was quicker, and there may be a better one now
-                return GpuLease(gpu, lease, self._number_as_listed() if index else {VISIBLE: gpu})
+                seen = self._number_as_listed() if index else {VISIBLE: gpu}
+                return GpuLease(gpu, lease, {LEASED_GPU: gpu, **seen})
         return None
 
     def _number_as_listed(self) -> dict[str, str]:

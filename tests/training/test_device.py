@@ -9,6 +9,7 @@ import torch
 
 from pipeline.errors import DeviceError
 from pipeline.jobfile.spec import Spec
+from pipeline.stop import LEASED_GPU
 from pipeline.training import device
 
 no_gpu = pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here")
@@ -41,6 +42,15 @@ def test_with_a_gpu_auto_is_the_first_one() -> None:
 def test_a_gpu_that_is_not_there_is_named_with_what_to_write(name: str) -> None:
     with pytest.raises(DeviceError, match=f"'{name}'.*no GPU.*auto or cpu"):
         device.choose(make_spec(name))
+
+
+@no_gpu
+def test_a_gpu_that_was_leased_and_is_not_seen_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`auto` does not mean the CPU where a worker counts on a GPU: the job would take weeks, and nobody be told."""
+    monkeypatch.setenv(LEASED_GPU, "GPU-5d1c2a60")
+    with pytest.raises(DeviceError, match=r"was given GPU-5d1c2a60, but PyTorch sees no GPU: .*resources\.device: cpu"):
+        device.choose(make_spec())
+    assert device.choose(make_spec("cpu")).device == torch.device("cpu")
 
 
 def test_what_the_job_file_says_is_done() -> None:

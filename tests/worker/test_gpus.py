@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 from quick import quick_spec, wait_until
 from worker_processes import Start, queue, start, training_process, wait_for_training  # noqa: F401 - two are fixtures
 
@@ -17,6 +18,7 @@ from pipeline.home.lease import Lease
 from pipeline.home.paths import Home
 from pipeline.queue import repair
 from pipeline.queue.job_queue import Queue
+from pipeline.stop import LEASED_GPU
 from pipeline.worker import gpus
 from pipeline.worker.gpus import VISIBLE, GpuLease, Gpus, uuids, visible_gpus
 
@@ -54,6 +56,17 @@ def nvidia_smi(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> NvidiaSmi:
         (folder / "nvidia-smi").chmod(0o755)
 
     return write
+
+
+@pytest.fixture
+def content_without_gpus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lets training processes not know that a GPU was leased for them: they train on the CPU, as PyTorch sees none."""
+    folder = tmp_path / "site"
+    folder.mkdir()
+    (folder / "sitecustomize.py").write_text(f"import os; os.environ.pop({LEASED_GPU!r}, None)")
+    monkeypatch.setenv(
+        "PYTHONPATH", os.pathsep.join([str(folder), os.environ.get("PYTHONPATH", "")]).rstrip(os.pathsep)
+    )
 
 
 def printing(listing: str) -> str:
@@ -125,7 +138,7 @@ def test_each_job_gets_a_gpu_of_its_own_and_then_they_are_shared_evenly(queue: Q
     taken = [place.gpu for place in places]
     assert sorted(taken[:3]) == sorted(taken[3:6]) == ["GPU-a", "GPU-b", "GPU-c"]
     assert sorted(Counter(taken).values()) == [2, 2, 3]
-    assert [place.environment for place in places] == [{VISIBLE: gpu} for gpu in taken]
+    assert [place.environment for place in places] == [{VISIBLE: gpu, LEASED_GPU: gpu} for gpu in taken]
 
 
 def test_a_job_on_the_processor_takes_none(queue: Queue) -> None:
@@ -145,10 +158,10 @@ def test_a_job_that_names_its_gpu_gets_that_one_and_others_keep_away_from_it(
     monkeypatch.delenv(VISIBLE, raising=False)
     shared = Gpus(queue.paths, ("GPU-a", "GPU-b", "GPU-c"))
     named = [take(shared, "cuda:1") for _ in range(2)]
-    assert [(place.gpu, place.environment) for place in named] == [("GPU-b", AS_LISTED)] * 2
+    assert [(place.gpu, place.environment) for place in named] == [("GPU-b", {**AS_LISTED, LEASED_GPU: "GPU-b"})] * 2
     assert {take(shared).gpu, take(shared).gpu} == {"GPU-a", "GPU-c"}
     monkeypatch.setenv(VISIBLE, "1,0,2")
-    assert take(shared, "cuda:1").environment == {}, "the user's own order stands"
+    assert take(shared, "cuda:1").environment == {LEASED_GPU: "GPU-b"}, "the user's own order stands"
 
 
 def test_a_gpu_is_free_again_when_its_job_has_ended(queue: Queue) -> None:
@@ -179,6 +192,7 @@ def visible_to(home: Home, job_id: str) -> str | None:
     return None if written is None else written["attempts"][-1]["visible_gpus"]
 
 
+@pytest.mark.usefixtures("content_without_gpus")
 @pytest.mark.parametrize("workers", [[["--slots", "2"]], [[], []]], ids=["two slots", "two workers"])
 def test_jobs_that_run_at_the_same_time_see_one_gpu_each(
     workers: list[list[str]], queue: Queue, start: Start, nvidia_smi: NvidiaSmi, tmp_path: Path
@@ -201,6 +215,7 @@ def test_jobs_that_run_at_the_same_time_see_one_gpu_each(
         assert f"{job_id}: attempt 1 starts on {gpu}" in said
 
 
+@pytest.mark.usefixtures("content_without_gpus")
 def test_the_gpu_of_a_killed_worker_is_its_job_s_until_that_has_gone_too(
     queue: Queue, start: Start, nvidia_smi: NvidiaSmi
 ) -> None:
@@ -219,6 +234,20 @@ def test_the_gpu_of_a_killed_worker_is_its_job_s_until_that_has_gone_too(
     os.kill(child, signal.SIGKILL)
     wait_until(lambda: not Lease.is_held(queue.paths.gpu_lease(str(mine), 0)), "the GPU to be free")
     assert take(shared).gpu == mine
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here")
+def test_a_job_with_a_gpu_that_pytorch_cannot_use_does_not_train_on_the_processor_instead(
+    queue: Queue, start: Start, nvidia_smi: NvidiaSmi
+) -> None:
+    nvidia_smi(printing(PLAIN))
+    job_id = queue.submit(quick_spec(resources={"device": "auto"}))
+    assert start("worker", "--drain").wait() == 1
+    end = queue.records.recorded_end(job_id)
+    assert end is not None
+    assert end.outcome == "failed"
+    for part in (f"was given {FIRST}", "PyTorch sees no GPU", "resources.device: cpu"):
+        assert part in end.why
 
 
 def test_a_job_on_the_processor_keeps_no_gpu_from_others(queue: Queue, start: Start, nvidia_smi: NvidiaSmi) -> None:

@@ -1,0 +1,53 @@
+"""Why PyTorch sees no GPU where there should be one: nearly always a driver that is too old for it."""
+
+from __future__ import annotations
+
+import ctypes
+import re
+from pathlib import Path
+
+import torch
+
+OLDEST_DRIVERS = {11: 450, 12: 525, 13: 580}
+"""The driver that each major version of CUDA needs at least, as NVIDIA's "CUDA Compatibility" says."""
+KERNEL_MODULE = Path("/proc/driver/nvidia/version")
+
+
+def why_no_gpu() -> str:
+    """Says what keeps PyTorch from seeing a GPU, and what to do about it."""
+    if torch.version.cuda is None:
+        return "this PyTorch is built without CUDA; install the one for CUDA"
+    supported, needed = supported_cuda(), int(torch.version.cuda.partition(".")[0])
+    if supported is None:
+        return "no NVIDIA driver is to be found (libcuda.so.1); install one, or give the container the GPU"
+    if supported[0] >= needed:
+        return f"its driver{driver_version()} supports CUDA {_dotted(supported)}, but no GPU is usable; see nvidia-smi"
+    oldest = OLDEST_DRIVERS.get(needed)
+    return (
+        f"its driver{driver_version()} supports CUDA {_dotted(supported)}, and this PyTorch is built for CUDA "
+        f"{torch.version.cuda}, which needs {f'driver {oldest} or later' if oldest else 'a later driver'}"
+    )
+
+
+def supported_cuda() -> tuple[int, int] | None:
+    """Returns the version of CUDA that the driver supports; None where there is no driver. Opens no GPU."""
+    version = ctypes.c_int()
+    try:
+        if ctypes.CDLL("libcuda.so.1").cuDriverGetVersion(ctypes.byref(version)) != 0:
+            return None
+    except (OSError, AttributeError):
+        return None
+    return version.value // 1000, version.value % 1000 // 10
+
+
+def driver_version() -> str:
+    """Returns the driver's own version after a space, as ` 535.104.05`; nothing where the system does not tell."""
+    try:
+        found = re.search(r"\s(\d+\.\d+(\.\d+)?)\s", KERNEL_MODULE.read_text())
+    except OSError:
+        found = None
+    return f" {found[1]}" if found else ""
+
+
+def _dotted(version: tuple[int, int]) -> str:
+    return f"{version[0]}.{version[1]}"

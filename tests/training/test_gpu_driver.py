@@ -1,0 +1,78 @@
+"""What is said of a driver that PyTorch cannot use; a library of the test's own stands in for the driver's."""
+
+from __future__ import annotations
+
+import ctypes
+import shutil
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from pipeline.training import gpu_driver
+
+compiler = shutil.which("cc") or shutil.which("gcc")
+pytestmark = pytest.mark.skipif(compiler is None, reason="needs a C compiler")
+MODULE = "NVRM version: NVIDIA UNIX x86_64 Kernel Module  535.104.05  Sat Aug 19\nGCC version:  gcc 11\n"
+Driver = Callable[[int, int], None]
+
+
+@pytest.fixture
+def driver(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Driver:
+    """Installs a driver that supports a version of CUDA, or answers with an error."""
+    (tmp_path / "version").write_text(MODULE)
+    monkeypatch.setattr(gpu_driver, "KERNEL_MODULE", tmp_path / "version")
+
+    def install(version: int, error: int = 0) -> None:
+        source, library = tmp_path / "cuda.c", tmp_path / "libcuda.so.1"
+        source.write_text(f"int cuDriverGetVersion(int *v) {{ *v = {version}; return {error}; }}")
+        subprocess.run([str(compiler), "-shared", "-fPIC", source, "-o", library], check=True)
+        opened = ctypes.CDLL(str(library))
+        monkeypatch.setattr(ctypes, "CDLL", lambda name: {"libcuda.so.1": opened}[name])
+
+    return install
+
+
+def test_a_driver_that_is_too_old_is_named_with_the_one_that_is_needed(
+    driver: Driver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    driver(12020, 0)
+    monkeypatch.setattr(torch.version, "cuda", "13.0")
+    assert gpu_driver.why_no_gpu() == (
+        "its driver 535.104.05 supports CUDA 12.2, and this PyTorch is built for CUDA 13.0, "
+        "which needs driver 580 or later"
+    )
+
+
+def test_a_driver_of_the_same_major_version_is_not_blamed(driver: Driver, monkeypatch: pytest.MonkeyPatch) -> None:
+    driver(12020, 0)
+    monkeypatch.setattr(torch.version, "cuda", "12.6")
+    assert gpu_driver.why_no_gpu().startswith("its driver 535.104.05 supports CUDA 12.2, but no GPU is usable")
+
+
+def test_a_version_of_cuda_that_is_not_known_yet_needs_a_later_driver(
+    driver: Driver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    driver(13000, 0)
+    monkeypatch.setattr(torch.version, "cuda", "99.1")
+    assert gpu_driver.why_no_gpu().endswith("built for CUDA 99.1, which needs a later driver")
+
+
+def test_a_system_without_a_driver_is_told_so(driver: Driver, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.version, "cuda", "13.0")
+    driver(0, 999)
+    assert "no NVIDIA driver" in gpu_driver.why_no_gpu()
+
+    def none(name: str) -> Any:
+        raise OSError(name)
+
+    monkeypatch.setattr(ctypes, "CDLL", none)
+    assert "no NVIDIA driver" in gpu_driver.why_no_gpu()
+
+
+def test_a_pytorch_without_cuda_is_told_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.version, "cuda", None)
+    assert "built without CUDA" in gpu_driver.why_no_gpu()
