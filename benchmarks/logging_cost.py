@@ -65,7 +65,7 @@ class Side:
     def train_epoch(self) -> None:
         busy, own, began = busy_seconds(), time.process_time(), time.perf_counter()
         if not self.epochs_s:
-            self.loop.logbook.begin(self.loop.engine.model, self.loop.engine.loader)
+            self.loop.logbook.begin()
             self.loop.logbook.after_step(0)
         self.loop.train_epoch()
         self.loop.end_epoch()

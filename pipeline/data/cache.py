@@ -1,6 +1,7 @@
 """Decoded datasets on disk: `datasets/.cache/`, one file a dataset and its options, replaced when the files change.
 
     <name>-<digest of the request>.pt   tensors, statistics and the state of the files that they were made from
+    <name>-<digest of the request>.seen what the file system says of a .pt file whose every byte was right
     <name>.lock                         held while a dataset is downloaded and decoded, by one process at a time
     <name>-....tmp                      being written; complete and fsynced before it is renamed
 
@@ -40,6 +41,7 @@ class Cache:
         digest = hashlib.sha256(json.dumps(request, sort_keys=True, default=str).encode()).hexdigest()[:16]
         self.folder = datasets / ".cache"
         self.file = self.folder / f"{name}-{digest}.pt"
+        self.seen_file = self.file.with_suffix(".seen")
         self.lock_file = self.folder / f"{name}.lock"
         self.log = log
 
@@ -60,7 +62,8 @@ class Cache:
             return None
         return contents
 
-    def write(self, contents: Mapping[str, Any], *, state: str) -> None:
+    def write(self, contents: Mapping[str, Any], *, state: str) -> bool:
+        """Returns whether the contents are kept."""
         temporary = self.file.with_suffix(".tmp")  # one writer at a time: the lock is held
         try:
             with temporary.open("wb") as stream:
@@ -72,6 +75,31 @@ class Cache:
             self.log(f"the decoded dataset is not kept, so that the next job reads it again: {error}")
             with contextlib.suppress(OSError):
                 temporary.unlink()
+            return False
+        return True
+
+    def is_as_it_was(self) -> bool:
+        """Whether nobody has written to the file since all of it was found right.
+
+        Hashing 60,000 images of CIFAR-10 takes 0.4 to 1.3 s, at the start of every job. A bit that the disk itself has
+        lost is not noticed so: it is one pixel.
+        """
+        try:
+            return self.seen_file.read_text() == self._look()
+        except (OSError, ValueError):
+            return False
+
+    def note_as_right(self) -> None:
+        """Remember that every byte of the file is right."""
+        with contextlib.suppress(OSError):  # then it is hashed again
+            temporary = self.seen_file.with_suffix(f".{os.getpid()}.tmp")
+            temporary.write_text(self._look())
+            temporary.replace(self.seen_file)
+
+    def _look(self) -> str:
+        """What the file system says of the file; a write changes it."""
+        status = self.file.stat()
+        return f"{status.st_ino} {status.st_size} {status.st_mtime_ns} {status.st_ctime_ns}\n"
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:

@@ -27,6 +27,7 @@ CHUNK_VALUES = {"cpu": 2**22, "cuda": 2**26}
 Many small batches cost as few calls as one large one. On a CPU a chunk still fits in its cache: 8 MiB of bfloat16, 1365
 images of 32 x 32 x 3. A GPU is given few and large ones, as it waits for each call: an epoch of CIFAR-10 is three.
 """
+READ_VALUES = 2**22  # that a process reads from files in one turn
 COPIED_VALUES = 2**24  # of images that do not fit on the GPU: 16 MiB are copied while those before are trained on
 
 
@@ -34,7 +35,7 @@ class Loader:
     """Gives a split's batches, the last and smaller one included, but not one of a single image to train on.
 
     augment: functions as in `augment.py`, their options already bound, applied in this order.
-    dtype: of the images that are given. num_workers: processes that read a FileSplit ahead; 0 reads in this one.
+    dtype: of the images that are given. num_readers: processes that read a FileSplit ahead, at most; 0: this one reads.
     """
 
     def __init__(
@@ -48,7 +49,7 @@ class Loader:
         augment: Sequence[Callable[..., torch.Tensor]],
         seed: int,
         shuffle: bool,
-        num_workers: int = 2,
+        num_readers: int = 2,
     ) -> None:
         self.batch_size, self.device = batch_size, device
         self.augment, self.seed, self.shuffle = tuple(augment), seed, shuffle
@@ -56,12 +57,15 @@ class Loader:
         if shuffle and batch_size > 1 and self.num_images > 1 and self.num_images % batch_size == 1:
             self.num_images -= 1  # batch norm has no variance of one image; it is another one each epoch
         self.num_batches = -(-self.num_images // batch_size)
-        self._labels = split.labels.to(device)
-        self._images: _Memory | _Files = (
-            _Memory(split, device) if isinstance(split, Split) else _Files(split, device, num_workers)
-        )
+        self._split, self._labels = split, split.labels.to(device)
         values = split.image_size**2 * split.channels * batch_size
-        self._chunk_images = batch_size * max(1, self._images.chunk_values // values)
+        self._images: _Memory | _Files
+        if isinstance(split, Split):
+            self._images = _Memory(split, device)
+            self._chunk_images = batch_size * max(1, self._images.chunk_values // values)
+        else:
+            self._chunk_images = batch_size * max(1, READ_VALUES // values)
+            self._images = _Files(split, device, min(num_readers, -(-self.num_images // self._chunk_images)))
         self._normalize = PixelNormalizer(normalization, image_size=split.image_size, device=device, dtype=dtype)
         self._fill = normalization.mean_color().to(device)
 
@@ -72,24 +76,33 @@ class Loader:
         if not len(order):
             return
         at = to_device(order, self.device)
-        labels = self._labels.index_select(0, at)
-        draws = [EpochDraws((self.seed, epoch, n), self.num_images, self.device) for n in range(len(self.augment))]
+        labels, draws = self._labels.index_select(0, at), self._draws(epoch)
         for images in self._images.read(order, at, self._chunk_images):
             stop = start + len(images)
-            images = self._normalize(self._augmented(images, draws, start, stop))
+            images = self._prepared(images, draws, start)
             now, labels = labels[: len(images)], labels[len(images) :]
             yield from zip(torch.split(images, self.batch_size), torch.split(now, self.batch_size), strict=True)
             start = stop
+
+    def peek(self, num: int) -> torch.Tensor:
+        """Returns the first images of epoch 0 as they are trained on: (N, C, H, W). It disturbs no epoch under way."""
+        order = self._order(0)[:num]
+        return self._prepared(self._split.read(order.tolist()).to(self.device), self._draws(0), 0)
 
     def _order(self, epoch: int) -> torch.Tensor:
         if not self.shuffle:
             return torch.arange(self.num_images)
         return draw_order(self.seed, epoch, len(self._labels))[: self.num_images]
 
-    def _augmented(self, images: torch.Tensor, draws: Sequence[EpochDraws], start: int, stop: int) -> torch.Tensor:
+    def _draws(self, epoch: int) -> list[EpochDraws]:
+        """Of each augmentation."""
+        return [EpochDraws((self.seed, epoch, n), self.num_images, self.device) for n in range(len(self.augment))]
+
+    def _prepared(self, images: torch.Tensor, draws: Sequence[EpochDraws], start: int) -> torch.Tensor:
+        """Augmented and normalized. images: uint8 (N, H, W, C), from number `start` of an epoch on."""
         for augmentation, numbers in zip(self.augment, draws, strict=True):
-            images = augmentation(images, draws=numbers.of(start, stop), fill=self._fill)
-        return images
+            images = augmentation(images, draws=numbers.of(start, start + len(images)), fill=self._fill)
+        return self._normalize(images)
 
 
 class _Memory:
@@ -143,20 +156,18 @@ def _ready(images: torch.Tensor, copied: torch.cuda.Event) -> torch.Tensor:
 class _Files:
     """Images on disk, read ahead by worker processes that live as long as the loader."""
 
-    chunk_values = CHUNK_VALUES["cpu"]  # a reader's turn
-
-    def __init__(self, split: FileSplit, device: torch.device, num_workers: int) -> None:
+    def __init__(self, split: FileSplit, device: torch.device, num_readers: int) -> None:
         self.device = device
         self.chunks = _Chunks()
         self.loader = DataLoader(
             _Reader(split),
             batch_size=None,
             sampler=self.chunks,
-            num_workers=num_workers,
+            num_workers=num_readers,
             pin_memory=device.type == "cuda",
             # Spawned, not forked: a fork keeps the job's lease and CUDA's state, and is unsafe beside threads.
-            multiprocessing_context="spawn" if num_workers else None,
-            persistent_workers=num_workers > 0,
+            multiprocessing_context="spawn" if num_readers else None,
+            persistent_workers=num_readers > 0,
             worker_init_fn=_leave_interrupts_to_the_job,
             generator=torch.Generator(),  # else it draws from the global one
         )

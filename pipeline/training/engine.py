@@ -27,6 +27,8 @@ from pipeline.training.moment import Moment
 EVALUATION_IMAGES = {"cpu": 500, "cuda": 2_500}
 """Of 32 pixels, at once, on each kind of device. More fall out of a CPU's cache; a GPU is bound by calls with fewer."""
 
+MOST_READERS = 16  # processes that read images from files, each with 0.3 GB of memory
+
 Network = Callable[[torch.Tensor], torch.Tensor]
 
 
@@ -72,6 +74,7 @@ class Engine:
             augment=augmentations,
             seed=self.spec.train.seed,
             shuffle=train,
+            num_readers=min(MOST_READERS, torch.get_num_threads()),  # the processors that are this job's
         )
 
     def logits(self, network: Network, images: torch.Tensor) -> torch.Tensor:

@@ -143,8 +143,8 @@ class Logbook:
         with self.measured("flush"):
             self.board.flush()
 
-    def begin(self, model: nn.Module, loader: Loader) -> None:
-        """Write what is known before a job's first step. loader: of the training batches."""
+    def begin(self) -> None:
+        """Write what is known before a job's first step."""
         projector.remove_embeddings(self.board.folder)
         with self.optional("texts"):
             rows = [
@@ -156,6 +156,12 @@ class Logbook:
         with self.optional("hparams"):
             hparams.add_start(self.board, self.spec)
             layout.add_layout(self.board)
+
+    def after_first_step(self, model: nn.Module, loader: Loader) -> None:
+        """Write what can be seen of a job at its beginning, which takes half a second; the first step does not wait.
+
+        loader: of the training batches.
+        """
         if self.spec.log.graph:
             with self.optional("graph"):
                 train = self.dataset.train
@@ -167,8 +173,8 @@ class Logbook:
     def _add_images(self, loader: Loader) -> None:
         train = self.dataset.train
         self._add_grid(tags.SAMPLES, train.read(spread(train.labels, GRID)))
-        first, _ = next(loader.epoch(0))
-        self._add_grid(tags.FIRST_BATCH, self.dataset.normalization.denormalize(first[:GRID]))
+        first = loader.peek(min(GRID, loader.batch_size))
+        self._add_grid(tags.FIRST_BATCH, self.dataset.normalization.denormalize(first))
 
     def _add_grid(self, tag: str, images: torch.Tensor) -> None:
         self.board.writer.add_image(tag, grid(images, columns=8), 0)

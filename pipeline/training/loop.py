@@ -53,7 +53,7 @@ class Loop:
         """Train to the end. Raises Interrupted, with a checkpoint written, where it is asked to stop."""
         engine = self.engine
         if engine.first_point == 0:
-            self.logbook.begin(engine.model, engine.loader)
+            self.logbook.begin()
         self.repeat_last_point()
         try:
             self.logbook.after_step(engine.step)
@@ -82,6 +82,8 @@ class Loop:
         saved_at = time.perf_counter()
         for step in take_steps(engine, self.step):
             self.logbook.after_step(step)
+            if step == 1:
+                self.logbook.after_first_step(engine.model, engine.loader)
             if self.is_point(step):
                 self.log_point(stopwatch)
             self.listener.after_step(engine.moment, self.metrics)

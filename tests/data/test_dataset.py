@@ -220,6 +220,25 @@ def test_a_damaged_cache_is_made_again(home: Home, damage: Callable[[Path], None
     assert home.said == []
 
 
+def test_a_cache_that_nobody_has_written_to_is_not_hashed_again(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It takes a second at the start of every job."""
+    write_mnist(home.datasets)
+    home.load("mnist")
+    (file,) = home.cached()
+    hashed: list[object] = []
+    real = dataset._fingerprint
+    monkeypatch.setattr(dataset, "_fingerprint", lambda *splits: (hashed.append(splits), real(*splits))[1])
+    home.load("mnist")
+    assert hashed == []
+    os.utime(file)
+    for _ in range(2):
+        home.load("mnist")
+    assert len(hashed) == 1, "once more, as somebody has touched it"
+    file.with_suffix(".seen").write_bytes(b"\xff")
+    home.load("mnist")
+    assert len(hashed) == 2
+
+
 def test_a_cache_that_cannot_be_written_does_not_stop_the_job(home: Home) -> None:
     home.datasets.mkdir()
     (home.datasets / ".cache").write_text("a file where the folder should be")

@@ -55,7 +55,7 @@ def assert_same(batches: Any, expected: Any) -> None:
 def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     """Three batches of four images of 8 x 8 x 3 a chunk."""
     monkeypatch.setitem(loader_module.CHUNK_VALUES, "cpu", 3 * 4 * 8 * 8 * 3)
-    monkeypatch.setattr(loader_module._Files, "chunk_values", 3 * 4 * 8 * 8 * 3)
+    monkeypatch.setattr(loader_module, "READ_VALUES", 3 * 4 * 8 * 8 * 3)
 
 
 @pytest.fixture
@@ -161,7 +161,7 @@ def test_what_is_cut_out_is_nearly_zero_once_normalized() -> None:
 
 @pytest.mark.usefixtures("small_chunks")
 def test_files_give_the_same_batches_as_memory(files: FileSplit) -> None:
-    loader = make(files, num_workers=0)
+    loader = make(files, num_readers=0)
     for epoch, first in ((0, 0), (1, 0), (1, 5), (1, 13)):
         assert_same(loader.epoch(epoch, first), make(split()).epoch(epoch, first))
 
@@ -169,15 +169,26 @@ def test_files_give_the_same_batches_as_memory(files: FileSplit) -> None:
 @pytest.mark.usefixtures("small_chunks")
 def test_files_are_read_by_processes_in_the_same_order_even_after_an_epoch_left_early(files: FileSplit) -> None:
     before = torch.get_rng_state()
-    loader = make(files, num_workers=2)
+    loader = make(files, num_readers=2)
     next(loader.epoch(0))
     for epoch, first in ((0, 0), (1, 4)):
         assert_same(loader.epoch(epoch, first), make(split()).epoch(epoch, first))
     assert torch.equal(torch.get_rng_state(), before)
 
 
-@pytest.mark.parametrize("num_workers", [0, 1])
-def test_a_file_that_has_gone_is_named_in_one_line(files: FileSplit, num_workers: int) -> None:
+@pytest.mark.usefixtures("small_chunks")
+@pytest.mark.parametrize("is_in_memory", [True, False])
+def test_the_first_images_can_be_looked_at_while_an_epoch_is_under_way(is_in_memory: bool, files: FileSplit) -> None:
+    loader = make(split() if is_in_memory else files, num_readers=1)
+    whole = list(make(split()).epoch(0))
+    under_way = loader.epoch(0)
+    assert_same([next(under_way)], whole[:1])
+    assert torch.equal(loader.peek(3), whole[0][0][:3])
+    assert_same(under_way, whole[1:])
+
+
+@pytest.mark.parametrize("num_readers", [0, 1])
+def test_a_file_that_has_gone_is_named_in_one_line(files: FileSplit, num_readers: int) -> None:
     files.files[7].unlink()
     with pytest.raises(DataError, match=r"\A.*7\.png.*\Z"):
-        list(make(files, num_workers=num_workers).epoch(0))
+        list(make(files, num_readers=num_readers).epoch(0))
