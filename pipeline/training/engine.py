@@ -27,7 +27,7 @@ from pipeline.training.moment import Moment
 EVALUATION_IMAGES = {"cpu": 500, "cuda": 2_500}
 """Of 32 pixels, at once, on each kind of device. More fall out of a CPU's cache; a GPU is bound by calls with fewer."""
 
-MOST_READERS = 16  # processes that read images from files, each with 0.3 GB of memory
+MOST_READERS = 16  # processes that read images from files, each with 0.5 GB of memory, most of it shared
 
 Network = Callable[[torch.Tensor], torch.Tensor]
 

@@ -67,7 +67,9 @@ def judge(logits: torch.Tensor, labels: torch.Tensor, *, features: torch.Tensor 
     logits: float32 (N, classes). labels: int64 (N,).
     """
     num_classes = logits.shape[1]
-    losses = F.cross_entropy(logits, labels, reduction="none")
-    cells = torch.bincount(labels * num_classes + logits.argmax(1), minlength=num_classes**2)
-    confusion = cells.cpu().view(num_classes, num_classes)
-    return Evaluation(float(losses.double().sum()) / len(labels), confusion, logits, labels, features)
+    loss_sum = F.cross_entropy(logits, labels, reduction="none").double().sum()
+    cells = labels.new_zeros(num_classes**2)
+    cells.scatter_add_(0, labels * num_classes + logits.argmax(1), torch.ones_like(labels))  # bincount waits twice
+    read = torch.cat((loss_sum[None], cells.double())).cpu()  # float64 counts exactly, up to 2**53 images
+    confusion = read[1:].long().view(num_classes, num_classes)
+    return Evaluation(float(read[0]) / len(labels), confusion, logits, labels, features)

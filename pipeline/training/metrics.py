@@ -68,14 +68,13 @@ class TrainingMeans:
         """Read what is held into the sums, which waits for the device. Raises DivergedError at a loss not finite."""
         if not self._losses:
             return
-        losses = torch.stack(self._losses).double().tolist()
+        is_right = torch.cat(self._logits).argmax(1) == torch.cat(self._labels)
+        *losses, num_correct = torch.stack((*self._losses, is_right.sum().double())).tolist()
         self._check(losses)
         sizes = [len(labels) for labels in self._labels]
-        predicted = torch.cat(self._logits).argmax(1)
         loss_sum = math.fsum(loss * size for loss, size in zip(losses, sizes, strict=True))
-        num_correct = int((predicted == torch.cat(self._labels)).sum())
         for sums in (self.window, self.epoch):
-            sums.add(loss_sum, num_correct, sum(sizes))
+            sums.add(loss_sum, int(num_correct), sum(sizes))
         self._losses, self._logits, self._labels, self._steps, self._held = [], [], [], [], 0
 
     def _check(self, losses: list[float]) -> None:
