@@ -81,7 +81,7 @@ def ours(work: Work) -> None:
     from pipeline.home.paths import RunPaths
     from pipeline.jobfile.spec import Spec
     from pipeline.stop import Stop
-    from pipeline.training import device, manifest
+    from pipeline.training import cpu_precision, device, manifest
     from pipeline.training.engine import Engine, load_dataset
     from pipeline.training.logbook import Logbook
     from pipeline.training.loop import Loop
@@ -106,6 +106,7 @@ def ours(work: Work) -> None:
     )
     setting = device.choose(spec)
     dataset = load_dataset(spec, work.scratch, log=complain)
+    setting = cpu_precision.settle(setting, spec, dataset, datasets=work.scratch)
     engine = Engine(spec, dataset, setting)
 
     class Paced:

@@ -191,7 +191,7 @@ class Attempt:
         remove_temporaries(self.run)
         self.progress.note(f"loading {spec.data.name}")
         from pipeline.board.writer import Board, quiet_writer_thread
-        from pipeline.training import checkpoint, device, manifest
+        from pipeline.training import checkpoint, cpu_precision, device, manifest
         from pipeline.training.engine import Engine, load_dataset
         from pipeline.training.logbook import Logbook
         from pipeline.training.loop import Loop
@@ -205,6 +205,7 @@ class Attempt:
         for note in dataset.notes:
             self.log(note)
         self.stop.check()
+        setting = cpu_precision.settle(setting, spec, dataset, datasets=self.home.datasets)
         engine = Engine(spec, dataset, setting)
         state = checkpoint.resume(self.run, log=self.log)
         metrics = {} if state is None else state.pop("metrics")
