@@ -72,7 +72,6 @@ def choose(spec: Spec) -> Setting:
     dtype = _DTYPES[train.precision] if train.precision != "auto" else _fast_dtype(device, spec.data.batch_size)
     if device.type == "cuda":
         torch.cuda.set_device(device)  # else pinned memory and the like open the first GPU too
-        torch.backends.cudnn.benchmark = not train.deterministic  # every step has the same shapes
         _allow_tf32(dtype is not torch.float32)
     return Setting(
         device=device,

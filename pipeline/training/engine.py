@@ -27,6 +27,7 @@ from pipeline.training.moment import Moment
 EVALUATION_IMAGES = {"cpu": 500, "cuda": 2_500}
 """Of 32 pixels, at once, on each kind of device. More fall out of a CPU's cache; a GPU is bound by calls with fewer."""
 
+TUNING_STEPS = 1_000  # that a job must still take for it to be worth that cuDNN tries its kernels
 MOST_READERS = 16  # processes that read images from files, each with 0.5 GB of memory, most of it shared
 
 Network = Callable[[torch.Tensor], torch.Tensor]
@@ -76,6 +77,19 @@ class Engine:
             shuffle=train,
             num_readers=min(MOST_READERS, torch.get_num_threads()),  # the processors that are this job's
         )
+
+    def tune(self, num_images: int | None = None) -> None:
+        """Say which batch comes: of so many images to train on, or one to evaluate.
+
+        cuDNN tries all of its kernels for each new shape, 1 to 5 s for a network, where that is asked of it: for the
+        batches of a long training, and not for the last one of an epoch or an evaluation.
+        """
+        torch.backends.cudnn.benchmark = self.is_long and num_images == self.loader.batch_size
+
+    @functools.cached_property
+    def is_long(self) -> bool:
+        """Whether the training has enough steps to tune kernels for, and may use what is fastest here."""
+        return not self.spec.train.deterministic and self.num_steps - self.step >= TUNING_STEPS
 
     def logits(self, network: Network, images: torch.Tensor) -> torch.Tensor:
         """Returns float32 (N, classes). images: (N, C, H, W), normalized. To be called inside `setting.autocast`."""

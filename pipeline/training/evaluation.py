@@ -46,6 +46,7 @@ def evaluate(engine: Engine, stop: Stop, *, features_of: list[int] | None = None
     features_of: ascending indices of held-out images whose last features are kept.
     """
     engine.model.eval()
+    engine.tune()
     all_logits, all_labels = [], []
     with contextlib.ExitStack() as stack:
         features = None

@@ -49,6 +49,7 @@ class EagerStep:
     def _add_gradient(self, images: torch.Tensor, labels: torch.Tensor, *, share: float) -> None:
         """images: (N, C, H, W), normalized. labels: int64 (N,). share: of this batch in its step."""
         engine = self.engine
+        engine.tune(len(labels))
         with engine.setting.autocast():
             logits = engine.logits(engine.network, images)
             loss = F.cross_entropy(logits, labels, label_smoothing=engine.spec.train.label_smoothing)
