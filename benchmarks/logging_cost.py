@@ -26,32 +26,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from engines import engine_of, loop_of
 from throughput import busy_seconds, describe, find_data
 
-from pipeline.board.writer import Board
-from pipeline.home.paths import RunPaths
 from pipeline.jobfile.spec import Log, Spec
-from pipeline.stop import Stop
-from pipeline.training import device, manifest
-from pipeline.training.engine import Engine, load_dataset
-from pipeline.training.logbook import Logbook
 from pipeline.training.loop import Loop
-from pipeline.training.moment import Moment
-from pipeline.training.step import EagerStep
 from pipeline.worker.executors.local import child_environment
 
 NOTHING = dict.fromkeys(("histograms", "images", "graph", "figures", "pr_curves", "embeddings"), False)
 EVERYTHING = {**dict.fromkeys(NOTHING, True), "profile": True}
 SETTINGS: dict[str, dict[str, Any]] = {"nothing": NOTHING, "defaults": {}, "everything": EVERYTHING}
 TARGETS = {"defaults": 0.03, "everything": 0.15}
-
-
-class Silent:
-    """A Listener that tells nobody."""
-
-    def after_step(self, moment: Moment, metrics: dict[str, float]) -> None: ...
-
-    def after_epoch(self, moment: Moment, metrics: dict[str, float]) -> None: ...
 
 
 @dataclass
@@ -108,28 +93,7 @@ def make_side(log: dict[str, Any], data: Path, scratch: Path, epochs: int) -> Si
             "log": Log(**log),
         }
     )
-    setting, dataset = device.choose(spec), load_dataset(spec, scratch, log=complain)
-    engine = Engine(spec, dataset, setting)
-    run = RunPaths(Path(tempfile.mkdtemp(dir=scratch)))
-    logbook = Logbook(
-        Board(run.root, first_step=0),
-        spec,
-        dataset,
-        setting,
-        first_step=0,
-        num_steps=engine.num_steps,
-        manifest=manifest.write(run, spec, dataset, setting, job_id="benchmark", attempt=1),
-        job_file="",
-        log=complain,
-    )
-
-    def save(state: dict[str, Any], is_best: bool) -> None: ...
-
-    return Side(Loop(engine, EagerStep(engine), logbook, Silent(), save, Stop()))
-
-
-def complain(text: str) -> None:
-    print(text, file=sys.stderr)
+    return Side(loop_of(engine_of(spec, scratch), scratch))
 
 
 def summary(side: Side, without: Side) -> dict[str, Any]:

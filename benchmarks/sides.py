@@ -1,6 +1,6 @@
 """One side of the comparison in `throughput.py`: a process that trains while it is told to.
 
-    python benchmarks/sides.py SIDE MODEL BATCH_SIZE PRECISION DATA SCRATCH
+    python benchmarks/sides.py SIDE MODEL BATCH_SIZE PRECISION DATA SCRATCH DEVICE
 
 It says which precision it computes in, then reads a number of seconds a line and answers with what it did in them.
 """
@@ -30,6 +30,7 @@ class Work:
     precision: str
     data: Path
     scratch: Path
+    device: str
 
     @property
     def augment(self) -> bool:
@@ -64,12 +65,15 @@ class Pace:
 def tutorial(work: Work) -> None:
     from tutorial import train
 
-    from pipeline.jobfile import catalog
-
-    options = dict(MODELS[work.model])
-    net = catalog.MODELS[options.pop("name")].load()(num_classes=10, channels=3, image_size=32, **options)
     log_dir = Path(tempfile.mkdtemp(dir=work.scratch))
-    steps = train(net, work.data, batch_size=work.batch_size, augment=work.augment, log_dir=log_dir)
+    steps = train(
+        network(work),
+        work.data,
+        batch_size=work.batch_size,
+        augment=work.augment,
+        log_dir=log_dir,
+        device=work.device,
+    )
     pace = Pace("fp32")
     for num_images in steps:
         pace.step(num_images)
@@ -77,16 +81,10 @@ def tutorial(work: Work) -> None:
 
 def ours(work: Work) -> None:
     """As `pipeline.training.attempt` trains, without checkpoints and evaluation."""
-    from pipeline.board.writer import Board
-    from pipeline.home.paths import RunPaths
+    from engines import engine_of, loop_of
+
     from pipeline.jobfile.spec import Spec
-    from pipeline.stop import Stop
-    from pipeline.training import cpu_precision, device, manifest
-    from pipeline.training.engine import Engine, load_dataset
-    from pipeline.training.logbook import Logbook
-    from pipeline.training.loop import Loop
     from pipeline.training.moment import Moment
-    from pipeline.training.step import EagerStep
 
     data = {"name": "image_folder", "path": str(work.data), "batch_size": work.batch_size}
     train = {
@@ -101,13 +99,10 @@ def ours(work: Work) -> None:
             "model": MODELS[work.model],
             "data": {**data, "augment": ("crop", "flip") if work.augment else ()},
             "train": train,
-            "resources": {"device": "cpu"},
+            "resources": {"device": work.device},
         }
     )
-    setting = device.choose(spec)
-    dataset = load_dataset(spec, work.scratch, log=complain)
-    setting = cpu_precision.settle(setting, spec, dataset, datasets=work.scratch)
-    engine = Engine(spec, dataset, setting)
+    engine = engine_of(spec, work.scratch)
 
     class Paced:
         """Told of each step, as the log and the progress file of a real run are."""
@@ -120,36 +115,32 @@ def ours(work: Work) -> None:
 
         def after_epoch(self, moment: Moment, metrics: dict[str, float]) -> None: ...
 
-    def save(state: dict[str, Any], is_best: bool) -> None: ...
-
-    run = RunPaths(Path(tempfile.mkdtemp(dir=work.scratch)))
-    with Board(run.root, first_step=0) as board:
-        logbook = Logbook(
-            board,
-            spec,
-            dataset,
-            setting,
-            first_step=0,
-            num_steps=engine.num_steps,
-            manifest=manifest.write(run, spec, dataset, setting, job_id="benchmark", attempt=1),
-            job_file="",
-            log=complain,
-        )
-        loop = Loop(engine, EagerStep(engine), logbook, Paced(), save, Stop())
-        pace = Pace(str(setting.describe()["precision"]))
-        while True:
-            loop.train_epoch()
-            engine.end_epoch()
+    loop = loop_of(engine, work.scratch, listener=Paced())
+    pace = Pace(str(engine.setting.describe()["precision"]))
+    while True:
+        loop.train_epoch()
+        engine.end_epoch()
 
 
-def complain(text: str) -> None:
-    print(text, file=sys.stderr)
+def lightning(work: Work) -> None:
+    """The loop of Lightning, as its documentation has one write it: the same model, images and precision."""
+    from lightning_peer import train
+
+    pace = Pace(work.precision)
+    train(network(work), work, pace.step)
+
+
+def network(work: Work) -> Any:
+    from pipeline.jobfile import catalog
+
+    options = dict(MODELS[work.model])
+    return catalog.MODELS[options.pop("name")].load()(num_classes=10, channels=3, image_size=32, **options)
 
 
 def main() -> None:
-    side, model, batch_size, precision, data, scratch = sys.argv[1:]
-    work = Work(model, int(batch_size), precision, Path(data), Path(scratch))
-    {"tutorial": tutorial, "ours": ours}[side](work)
+    side, model, batch_size, precision, data, scratch, device = sys.argv[1:]
+    work = Work(model, int(batch_size), precision, Path(data), Path(scratch), device)
+    {"tutorial": tutorial, "lightning": lightning, "ours": ours}[side](work)
 
 
 if __name__ == "__main__":

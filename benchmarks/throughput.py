@@ -1,21 +1,23 @@
-"""Training throughput of the pipeline's engine against the tutorial loop, side by side on this machine.
+"""Training throughput of the pipeline's engine against the tutorial loop and Lightning, side by side on this machine.
 
     python benchmarks/throughput.py --data DIR [--models net,vgg] [--seconds 5] [--rounds 5] [--json]
 
 DIR is an image folder of 32 x 32 images, `train/<class>/*` and `test/<class>/*`, or holds one named `cifar10-images`.
 
 Each side is a process of its own, started once, so that neither's allocator or caches touch the other's. They take
-turns, A B A B, a few seconds at a time, while the other waits; the ratio is taken within each round and the median
-reported. Both have the same threads, model, images and augmentation. A round in which other programs took more than
+turns, A B C A B C, a few seconds at a time, while the others wait; the ratio is taken within each round and the median
+reported. All have the same threads, model, images and augmentation. A round in which other programs took more than
 a tenth of the processors is measured again; where none was quiet, BUSY stands in the place of a verdict. The
 pipeline's side is its real loop, with its logging; evaluation and checkpoints, which the tutorial loop does not have,
-are left out, and so is the time to read the images once.
+are left out, and so is the time to read the images once. Lightning, where it is installed, trains in the precision of
+the pipeline's side beside it; the tutorial in fp32.
 """
 
 from __future__ import annotations
 
 import argparse
 import importlib.metadata
+import importlib.util
 import json
 import os
 import platform
@@ -24,6 +26,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -59,6 +62,8 @@ class Row:
     ratio: float  # median over rounds
     low: float
     high: float
+    lightning: float | None  # images a second, median; None where it is not installed
+    beside_lightning: float | None  # ratio, median
     target: float
     met: bool | None  # None: no round was quiet enough to say
     rounds: int  # that the figures are of
@@ -93,6 +98,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--seconds", type=float, default=5, help="of each turn (default: %(default)s)")
     parser.add_argument("--rounds", type=int, default=5, help="turns of each side (default: %(default)s)")
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)), help="of both sides")
+    parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"], help="of all sides (default: %(default)s)")
     parser.add_argument("--json", action="store_true")
     arguments = parser.parse_args()
     if unknown := set(arguments.models.split(",")) - set(known):
@@ -117,7 +123,8 @@ def describe(threads: int) -> dict[str, str]:
     if cpuinfo.exists():
         named = [line.partition(": ")[2] for line in cpuinfo.read_text().splitlines() if line.startswith("model name")]
         model = named[0] if named else model
-    versions = [f"{name} {importlib.metadata.version(name)}" for name in ("torch", "torchvision", "pillow")]
+    names = ["torch", "torchvision", "pillow", *(["lightning"] if has_lightning() else [])]
+    versions = [f"{name} {importlib.metadata.version(name)}" for name in names]
     return {
         "machine": f"{model}, {len(os.sched_getaffinity(0))} processors, {platform.system()} {platform.release()}",
         "versions": ", ".join([f"python {platform.python_version()}", *versions]),
@@ -126,29 +133,38 @@ def describe(threads: int) -> dict[str, str]:
     }
 
 
+def has_lightning() -> bool:
+    return importlib.util.find_spec("lightning") is not None
+
+
 # The parent: start the sides of a case, give them turns, compare.
 
 
 def measure(case: Case, data: Path, scratch: Path, arguments: argparse.Namespace) -> list[Row]:
-    sides = [Side(case, "tutorial", "fp32", data, scratch, arguments.threads)]
-    sides += [Side(case, "ours", precision, data, scratch, arguments.threads) for precision in case.targets]
+    def side(name: str, precision: str) -> Side:
+        return Side(case, name, precision, data, scratch, threads=arguments.threads, device=arguments.device)
+
+    tutorial, ours = side("tutorial", "fp32"), [side("ours", precision) for precision in case.targets]
+    precisions = dict.fromkeys(each.precision for each in ours)
+    peers = {precision: side("lightning", precision) for precision in precisions} if has_lightning() else {}
+    sides = [tutorial, *ours, *peers.values()]
     try:
-        for side in sides:
+        for each in sides:
             for _ in range(WARM_UP):
-                side.turn(arguments.seconds)
-        rounds: list[list[Turn]] = []
+                each.turn(arguments.seconds)
+        rounds: list[dict[Side, Turn]] = []
         for _ in range(3 * arguments.rounds):
-            rounds.append([side.turn(arguments.seconds) for side in sides])
-            if sum(is_quiet(turns) for turns in rounds) == arguments.rounds:
+            rounds.append({each: each.turn(arguments.seconds) for each in sides})
+            if sum(map(is_quiet, rounds)) == arguments.rounds:
                 break
-        quiet = [turns for turns in rounds if is_quiet(turns)]
+        quiet = [turns for turns in rounds if is_quiet(turns)] or rounds
         return [
-            compare(case, side, target, quiet or rounds, turn=number)
-            for number, (side, target) in enumerate(zip(sides[1:], case.targets.values(), strict=True), start=1)
+            compare(case, target, quiet, ours=each, tutorial=tutorial, lightning=peers.get(each.precision))
+            for each, target in zip(ours, case.targets.values(), strict=True)
         ]
     finally:
-        for side in sides:
-            side.end()
+        for each in sides:
+            each.end()
 
 
 @dataclass(frozen=True)
@@ -157,44 +173,65 @@ class Turn:
     others: float
 
 
-def is_quiet(turns: list[Turn]) -> bool:
-    return max(turn.others for turn in turns) <= MAX_OTHERS
+Round = Mapping["Side", Turn]
 
 
-def compare(case: Case, side: Side, target: float, rounds: list[list[Turn]], *, turn: int) -> Row:
-    ratios = sorted(turns[turn].rate / turns[0].rate for turns in rounds)
-    ratio = statistics.median(ratios)
+def is_quiet(turns: Round) -> bool:
+    return max(turn.others for turn in turns.values()) <= MAX_OTHERS
+
+
+def compare(
+    case: Case, target: float, rounds: Sequence[Round], *, ours: Side, tutorial: Side, lightning: Side | None
+) -> Row:
+    def rate(side: Side) -> float:
+        return statistics.median(turns[side].rate for turns in rounds)
+
+    def ratios(peer: Side) -> list[float]:
+        return sorted(turns[ours].rate / turns[peer].rate for turns in rounds)
+
+    beside_tutorial = ratios(tutorial)
+    ratio = statistics.median(beside_tutorial)
     return Row(
         model=case.model,
         batch_size=case.batch_size,
-        precision=side.precision,
-        tutorial=statistics.median(turns[0].rate for turns in rounds),
-        ours=statistics.median(turns[turn].rate for turns in rounds),
+        precision=ours.precision,
+        tutorial=rate(tutorial),
+        ours=rate(ours),
         ratio=ratio,
-        low=ratios[0],
-        high=ratios[-1],
+        low=beside_tutorial[0],
+        high=beside_tutorial[-1],
+        lightning=None if lightning is None else rate(lightning),
+        beside_lightning=None if lightning is None else statistics.median(ratios(lightning)),
         target=target,
         rounds=len(rounds),
         met=ratio >= target if all(map(is_quiet, rounds)) else None,
-        others=max(turn.others for turns in rounds for turn in turns),
+        others=max(turn.others for turns in rounds for turn in turns.values()),
     )
 
 
 VERDICTS = {True: "met", False: "NOT MET", None: "BUSY"}
-HEADER = "model      batch  precision  tutorial      ours   ratio          (range)  target          rounds  others"
+HEADER = (
+    "model      batch  precision  tutorial      ours   ratio          (range)  target           lightning  ratio  "
+    "rounds  others"
+)
 
 
 def line(row: Row) -> str:
     rates = f"{row.tutorial:7.0f}/s {row.ours:7.0f}/s {row.ratio:6.2f}x  {f'({row.low:.2f}-{row.high:.2f})':>15}"
-    verdict = f"{row.target:6.1f}x  {VERDICTS[row.met]:7} {row.rounds:6} {row.others:7.0%}"
-    return f"{row.model:9} {row.batch_size:6}  {row.precision:9} {rates} {verdict}"
+    peer = "        -      -" if row.lightning is None else f"{row.lightning:7.0f}/s {row.beside_lightning:5.2f}x"
+    verdict = f"{row.target:6.1f}x  {VERDICTS[row.met]:7}"
+    return (
+        f"{row.model:9} {row.batch_size:6}  {row.precision:9} {rates} {verdict} {peer} {row.rounds:6} {row.others:7.0%}"
+    )
 
 
 class Side:
     """A process that trains when it is told to."""
 
-    def __init__(self, case: Case, side: str, precision: str, data: Path, scratch: Path, threads: int) -> None:
-        work = (side, case.model, case.batch_size, precision, data, scratch)
+    def __init__(
+        self, case: Case, side: str, precision: str, data: Path, scratch: Path, *, threads: int, device: str = "cpu"
+    ) -> None:
+        work = (side, case.model, case.batch_size, precision, data, scratch, device)
         self.process = subprocess.Popen(
             [sys.executable, Path(__file__).with_name("sides.py"), *map(str, work)],
             stdin=subprocess.PIPE,

@@ -17,7 +17,9 @@ from torch.utils.tensorboard import SummaryWriter
 from torchvision import transforms
 
 
-def train(net: nn.Module, data: Path, *, batch_size: int, augment: bool, log_dir: Path) -> Iterator[int]:
+def train(
+    net: nn.Module, data: Path, *, batch_size: int, augment: bool, log_dir: Path, device: str = "cpu"
+) -> Iterator[int]:
     """Train without end; gives the number of images after each step."""
     transform = [transforms.ToTensor(), transforms.Normalize((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))]
     if augment:
@@ -25,13 +27,15 @@ def train(net: nn.Module, data: Path, *, batch_size: int, augment: bool, log_dir
     trainset = torchvision.datasets.ImageFolder(str(data / "train"), transform=transforms.Compose(transform))
     trainloader = torch.utils.data.DataLoader(trainset, batch_size=batch_size, shuffle=True, num_workers=2)
 
+    net.to(device)
     criterion = nn.CrossEntropyLoss()
     optimizer = optim.SGD(net.parameters(), lr=0.001, momentum=0.9)
     writer = SummaryWriter(str(log_dir))
 
     step = 0
     while True:
-        for inputs, labels in trainloader:
+        for data_on_cpu in trainloader:
+            inputs, labels = data_on_cpu[0].to(device), data_on_cpu[1].to(device)
             optimizer.zero_grad()
             outputs = net(inputs)
             loss = criterion(outputs, labels)

@@ -1,0 +1,66 @@
+"""The engine that jobs run on, built as an attempt builds it, for a benchmark to drive."""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from pipeline.board.writer import Board
+from pipeline.home.paths import RunPaths
+from pipeline.jobfile.spec import Spec
+from pipeline.stop import Stop
+from pipeline.training import cpu_precision, device, manifest
+from pipeline.training.engine import Engine, load_dataset
+from pipeline.training.logbook import Logbook
+from pipeline.training.loop import Listener, Loop
+from pipeline.training.moment import Moment
+from pipeline.training.step import EagerStep
+
+
+class Silent:
+    """A Listener that tells nobody."""
+
+    def after_step(self, moment: Moment, metrics: dict[str, float]) -> None: ...
+
+    def after_epoch(self, moment: Moment, metrics: dict[str, float]) -> None: ...
+
+
+def save_nothing(state: dict[str, Any], is_best: bool) -> None: ...
+
+
+def complain(text: str) -> None:
+    print(text, file=sys.stderr)
+
+
+def engine_of(spec: Spec, datasets: Path) -> Engine:
+    if spec.train.deterministic:
+        device.make_deterministic()
+    setting, dataset = device.choose(spec), load_dataset(spec, datasets, log=complain)
+    return Engine(spec, dataset, cpu_precision.settle(setting, spec, dataset, datasets=datasets))
+
+
+def loop_of(
+    engine: Engine,
+    scratch: Path,
+    *,
+    listener: Listener | None = None,
+    save: Callable[[dict[str, Any], bool], None] = save_nothing,
+) -> Loop:
+    """The loop of an engine, with a run below `scratch` that it writes to."""
+    spec, dataset, setting = engine.spec, engine.dataset, engine.setting
+    run = RunPaths(Path(tempfile.mkdtemp(dir=scratch)))
+    logbook = Logbook(
+        Board(run.root, first_step=engine.first_point),
+        spec,
+        dataset,
+        setting,
+        first_step=engine.step,
+        num_steps=engine.num_steps,
+        manifest=manifest.write(run, spec, dataset, setting, job_id="benchmark", attempt=1),
+        job_file="",
+        log=complain,
+    )
+    return Loop(engine, EagerStep(engine), logbook, listener or Silent(), save, Stop())
