@@ -1,0 +1,181 @@
+"""What is claimed of the program on a GPU, measured on this machine's: `make gpu`, or by parts of some minutes.
+
+    python benchmarks/gpu.py --part A|B [--data DIR] [--json FILE] [--only NAME[,NAME]] [--airbench DIR]
+    python benchmarks/gpu.py --part A|B --small         the same on the CPU, in small: whether it still runs
+
+Part A drives the engine: exactness against the CPU, determinism, waits, launches, throughput beside other loops, the
+start. Part B runs jobs: accuracy and time of `vgg11_bn`, what logging costs, kills and resumes, two jobs on one GPU, no
+memory, images from disk. DIR is an image folder of CIFAR-10, or holds one named `cifar10-images`; no network is needed.
+
+It prints a line a figure, and names each claim that falls short; the exit code is 1 where one does.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import importlib.metadata
+import json
+import os
+import platform
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from claims import Claim, summary
+
+from pipeline.worker.executors.local import child_environment
+
+PARTS = {
+    "A": {
+        "exact": "gpu_exact:exactness",
+        "augmentation": "gpu_exact:augmentation",
+        "deterministic": "gpu_exact:determinism",
+        "waits": "gpu_speed:waits",
+        "throughput": "gpu_speed:throughput",
+        "peers": "gpu_speed:peers",
+        "epoch_end": "gpu_speed:end_of_an_epoch",
+        "start": "gpu_jobs:start",
+    },
+    "B": {
+        "kills": "gpu_jobs:kills",
+        "together": "gpu_jobs:two_jobs_together",
+        "no_memory": "gpu_jobs:no_memory",
+        "streamed": "gpu_jobs:streamed",
+        "logging": "gpu_jobs:logging_cost",
+        "accuracy": "gpu_jobs:accuracy",
+        "airbench": "gpu_jobs:airbench",
+    },
+}
+
+
+@dataclass(frozen=True)
+class Bench:
+    """Where and how much is measured."""
+
+    device: str
+    is_small: bool
+    data: Path  # an image folder of CIFAR-10
+    scratch: Path
+    models: tuple[str, ...]
+    batch_sizes: tuple[int, ...]
+    seeds: int
+    airbench: Path | None
+
+    @property
+    def datasets(self) -> Path:
+        return self.scratch / "datasets"
+
+    def spec(self, model: dict[str, Any], *, batch_size: int = 128, **sections: Any) -> dict[str, Any]:
+        """A job: CIFAR-10 as the job files of this project train it; `sections` are laid over it."""
+        data: dict[str, Any] = {"name": "image_folder", "path": str(self.data), "batch_size": batch_size}
+        if self.is_small:
+            data = {"name": "digits", "image_size": 32, "batch_size": min(batch_size, 64)}
+        data["augment"] = ("crop", "flip")
+        sgd = {"name": "sgd", "lr": 0.1, "momentum": 0.9, "weight_decay": 5e-4, "nesterov": True}
+        given: dict[str, Any] = {
+            "name": "gpu",
+            "model": model,
+            "data": data,
+            "train": {"epochs": 1, "optimizer": sgd, "checkpoint_every": "1d"},
+            "resources": {"device": self.device},
+        }
+        merged = {key: value | sections.get(key, {}) for key, value in given.items() if isinstance(value, dict)}
+        return {**given, **sections, **merged}
+
+
+def main() -> int:
+    arguments = parse()
+    with tempfile.TemporaryDirectory() as scratch:
+        bench = Bench(
+            device="cpu" if arguments.small else "cuda",
+            is_small=arguments.small,
+            data=find_data(arguments),
+            scratch=Path(scratch),
+            models=tuple(arguments.models.split(",")),
+            batch_sizes=tuple(map(int, arguments.batches.split(","))),
+            seeds=arguments.seeds,
+            airbench=arguments.airbench,
+        )
+        conditions = describe(bench)
+        print("\n".join(f"{key:8} {value}" for key, value in conditions.items()), "", sep="\n", flush=True)
+        claims = []
+        for name, check in chosen(arguments):
+            began = time.perf_counter()
+            for claim in check(bench):
+                claims.append(claim)
+                print(claim.row(), flush=True)
+            print(f"    ({name}: {time.perf_counter() - began:.0f} s)", flush=True)
+    print("", summary(claims), sep="\n")
+    if arguments.json:
+        rows = [claim.to_json() for claim in claims]
+        arguments.json.write_text(json.dumps({**conditions, "claims": rows}, indent=2) + "\n")
+    return 0 if all(claim.is_met for claim in claims) else 1
+
+
+def parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=str(__doc__).split("\n", 1)[0])
+    names = [name for part in PARTS.values() for name in part]
+    parser.add_argument("--part", choices=list(PARTS), help="A: the engine; B: jobs; both without")
+    parser.add_argument("--only", help=f"some of {', '.join(names)}")
+    parser.add_argument("--small", action="store_true", help="on the CPU, on the bundled digits: whether it still runs")
+    parser.add_argument("--data", type=Path, help="an image folder of CIFAR-10; default: where PIPELINE_TEST_DATA says")
+    parser.add_argument("--json", type=Path, help="a file that gets all figures")
+    parser.add_argument("--models", default="net,cnn_bn,vgg11_bn")
+    parser.add_argument("--batches", default="4,128,1024")
+    parser.add_argument("--seeds", type=int, default=3, help="of the accuracy (default: %(default)s)")
+    parser.add_argument(
+        "--airbench", type=Path, help="a folder with legacy/airbench94.py of KellerJordan/cifar10-airbench"
+    )
+    arguments = parser.parse_args()
+    if unknown := set(filter(None, (arguments.only or "").split(","))) - set(names):
+        parser.error(f"there is no {', '.join(sorted(unknown))}; there are {', '.join(names)}")
+    return arguments
+
+
+def chosen(arguments: argparse.Namespace) -> Iterator[tuple[str, Callable[[Bench], Iterator[Claim]]]]:
+    wanted = set(filter(None, (arguments.only or "").split(",")))
+    for part, checks in PARTS.items():
+        for name, target in checks.items():
+            if arguments.part in (None, part) and (not wanted or name in wanted):
+                module, _, function = target.partition(":")
+                yield name, getattr(importlib.import_module(module), function)
+
+
+def find_data(arguments: argparse.Namespace) -> Path:
+    if arguments.small:
+        return Path()
+    given = arguments.data or Path(os.environ.get("PIPELINE_TEST_DATA", "."))
+    for folder in (given, given / "cifar10-images"):
+        if (folder / "train").is_dir() and (folder / "test").is_dir():
+            return folder.absolute()
+    sys.exit(f"{given} has no folders train and test of CIFAR-10's images: give one with --data")
+
+
+def describe(bench: Bench) -> dict[str, str]:
+    import torch
+
+    from pipeline.training.device import device_name
+    from pipeline.training.gpu_driver import driver_version, why_no_gpu
+
+    if bench.device == "cuda" and not torch.cuda.is_available():
+        sys.exit(f"there is no GPU: {why_no_gpu()}; --small runs on the CPU")
+    versions = [f"{name} {importlib.metadata.version(name)}" for name in ("torch", "torchvision", "tensorboard")]
+    return {
+        "gpu": f"{device_name(torch.device(bench.device))}{driver_version()}",
+        "machine": f"{os.cpu_count()} processors, {platform.system()} {platform.release()}",
+        "versions": ", ".join([f"python {platform.python_version()}", *versions, f"CUDA {torch.version.cuda}"]),
+        "command": " ".join(["python", *sys.argv]),
+    }
+
+
+if __name__ == "__main__":
+    # The environment that a worker gives its child; libraries read it when the process starts.
+    environment = child_environment(slots=1)
+    if environment != dict(os.environ):
+        os.execve(sys.executable, [sys.executable, *sys.argv], environment)
+    sys.exit(main())

@@ -1,0 +1,185 @@
+"""Part A: how fast the engine trains on a GPU, what it launches, and what it waits for."""
+
+from __future__ import annotations
+
+import time
+import warnings
+from collections import Counter
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
+
+import torch
+from claims import Claim
+from engines import engine_of, loop_of
+from sides import MODELS
+from throughput import Case, Side, has_lightning
+from torch.autograd import DeviceType
+from torch.profiler import ProfilerActivity, profile
+
+from pipeline.home.paths import RunPaths
+from pipeline.jobfile.spec import Spec
+from pipeline.training.engine import Engine
+from pipeline.training.loop import take_steps
+from pipeline.training.saver import Saver
+from pipeline.training.step import EagerStep
+
+if TYPE_CHECKING:
+    from gpu import Bench
+
+GOALS = {("vgg11_bn", 128): 250_000.0, ("vgg11_bn", 1024): 350_000.0}  # images/s, of an H200
+NO_KERNELS = ("Memcpy", "Memset", "Optimizer.", "ProfilerStep")  # beginnings of names
+SECONDS = 1.5  # that a figure is measured for
+
+
+def waits(bench: Bench) -> Iterator[Claim]:
+    """How often the steps of a whole epoch wait for the GPU, and all that follows them."""
+    if bench.device != "cuda":
+        return
+    for name in bench.models:
+        engine = make_engine(bench, name, 128)
+        loop = loop_of(engine, bench.scratch)
+        steps = take_steps(engine, loop.step)
+        next(steps)
+        where = count_waits(lambda steps=steps: [None for _ in steps])
+        yield Claim(f"{name}: waits of an epoch's steps", sum(where.values()), at_most=0)
+        where = count_waits(loop.end_epoch)
+        told = ", ".join(f"{place} {number}" for place, number in where.most_common(4))
+        yield Claim(f"{name}: waits at the end of an epoch, all due", sum(where.values()), f"({told})")
+
+
+def throughput(bench: Bench) -> Iterator[Claim]:
+    """Images a second of the steps alone, kernels of a step, and how busy they keep the GPU."""
+    for name in bench.models:
+        for batch_size in bench.batch_sizes:
+            engine = make_engine(bench, name, batch_size)
+            endless = steps_without_end(engine)
+            began = time.perf_counter()
+            next(endless)
+            synchronize(bench)
+            first_s = time.perf_counter() - began
+            what = f"{name} at {batch_size}, {engine.setting.describe()['precision']}"
+            rate, step_s = measured(bench, engine, endless)
+            yield Claim(what, rate, "images/s", at_least=None if bench.is_small else GOALS.get((name, batch_size)))
+            if bench.device == "cuda":
+                kernels, busy_s = kernels_of_a_step(endless)
+                yield Claim(f"{what}: kernels a step", kernels)
+                yield Claim(f"{what}: GPU busy", 100 * busy_s / step_s, "%")
+                untuned = make_engine(bench, name, batch_size)
+                untuned.__dict__["is_long"] = False
+                endless = steps_without_end(untuned)
+                began = time.perf_counter()
+                next(endless)
+                synchronize(bench)
+                saved_s = first_s - (time.perf_counter() - began)
+                _, untuned_s = kernels_of_a_step(endless)
+                yield Claim(f"{what}: tuning takes", saved_s, "s")
+                yield Claim(f"{what}: and saves a step of", 1e6 * (untuned_s - busy_s), "us")
+
+
+def peers(bench: Bench) -> Iterator[Claim]:
+    """Beside a plain loop of the tutorials' kind, and beside Lightning: the same model, images and batches of 128."""
+    if bench.is_small:
+        return
+    for name in bench.models:
+        case = Case(name, 128, {})
+        sides = {"ours": "auto", "tutorial": "fp32", **({"lightning": "bf16"} if has_lightning() else {})}
+        running = {
+            side: Side(case, side, precision, bench.data, bench.scratch, threads=8, device=bench.device)
+            for side, precision in sides.items()
+        }
+        for side in running.values():
+            side.turn(SECONDS)
+        turns = [{side: process.turn(SECONDS).rate for side, process in running.items()} for _ in range(2)]
+        for side in running.values():
+            side.end()
+        for peer in list(sides)[1:]:
+            ratios = [turn["ours"] / turn[peer] for turn in turns]
+            yield Claim(f"{name} at 128: {peer}", turns[-1][peer], "images/s")
+            yield Claim(f"{name} at 128: ours beside {peer}", min(ratios), "times", at_least=1.0)
+
+
+def end_of_an_epoch(bench: Bench) -> Iterator[Claim]:
+    """What the end of an epoch takes: with nothing but scalars, with the defaults, and a checkpoint."""
+    name = bench.models[-1]
+    for what, log in (("scalars alone", NOTHING), ("histograms", NOTHING | {"histograms": True}), ("all", ALL)):
+        engine = make_engine(bench, name, 128, log=log)
+        run = RunPaths(bench.scratch / f"saved-{what.replace(' ', '-')}")
+        run.root.mkdir()
+        with Saver(run) as saver:
+            loop = loop_of(engine, bench.scratch, save=saver.save)
+            for _ in range(3):  # the first ones load matplotlib and the like
+                for _ in zip(range(3), take_steps(engine, loop.step), strict=False):
+                    pass
+                engine.batch = engine.loader.num_batches
+                synchronize(bench)
+                began = time.perf_counter()
+                loop.end_epoch()
+                taken_s = time.perf_counter() - began
+                saver.finish()
+                saved_s = time.perf_counter() - began - taken_s
+        yield Claim(f"{name}: end of an epoch, {what}", 1000 * taken_s, "ms")
+    yield Claim(f"{name}: the checkpoint after it, in the background", 1000 * saved_s, "ms")
+
+
+NOTHING = dict.fromkeys(("histograms", "images", "graph", "figures", "pr_curves", "embeddings"), False)
+ALL = dict.fromkeys(("histograms", "figures", "pr_curves", "embeddings"), True)
+
+
+def make_engine(bench: Bench, name: str, batch_size: int, **sections: dict[str, object]) -> Engine:
+    spec = bench.spec(MODELS[name], batch_size=batch_size, train={"epochs": 10_000}, **sections)
+    return engine_of(Spec.model_validate(spec), bench.datasets)
+
+
+def steps_without_end(engine: Engine) -> Iterator[int]:
+    step = EagerStep(engine)
+    while True:
+        yield from take_steps(engine, step)
+        engine.end_epoch()
+
+
+def measured(bench: Bench, engine: Engine, steps: Iterator[int]) -> tuple[float, float]:
+    """Images a second, and seconds a step."""
+    for _ in range(2 if bench.is_small else 20):
+        next(steps)
+    synchronize(bench)
+    began, images, taken = time.perf_counter(), engine.num_images, 0
+    while time.perf_counter() - began < (0.2 if bench.is_small else SECONDS):
+        next(steps)
+        taken += 1
+    synchronize(bench)
+    elapsed_s = time.perf_counter() - began
+    return (engine.num_images - images) / elapsed_s, elapsed_s / taken
+
+
+def kernels_of_a_step(steps: Iterator[int], num: int = 10) -> tuple[float, float]:
+    """Kernels, and the seconds that they compute, as PyTorch's profiler sees them; copies are none."""
+    for _ in range(3):
+        next(steps)
+    torch.cuda.synchronize()
+    with profile(activities=[ProfilerActivity.CUDA], acc_events=True) as profiler:
+        for _ in range(num):
+            next(steps)
+        torch.cuda.synchronize()
+    events = [event for event in profiler.events() or [] if event.device_type == DeviceType.CUDA]
+    kernels = [
+        event for event in events if not event.name.startswith(("Memcpy", "Memset", "Optimizer.", "ProfilerStep"))
+    ]
+    return len(kernels) / num, sum(event.device_time for event in kernels) / 1e6 / num
+
+
+def count_waits(do: Callable[[], object]) -> Counter[str]:
+    """How often the GPU is waited for, and by which line."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        torch.cuda.set_sync_debug_mode("warn")
+        do()
+        torch.cuda.set_sync_debug_mode("default")
+    places = [f"{w.filename.split('/pipeline/')[-1].split('site-packages/')[-1]}:{w.lineno}" for w in caught]
+    return Counter(
+        place for place, warning in zip(places, caught, strict=True) if "called a synchronizing" in str(warning.message)
+    )
+
+
+def synchronize(bench: Bench) -> None:
+    if bench.device == "cuda":
+        torch.cuda.synchronize()
