@@ -1,0 +1,255 @@
+"""What the training launches, copies and waits for. `test_null_gpu.py` runs these on a GPU that computes nothing.
+
+So nothing here looks at what was computed. The numbers of launches are those of torch 2.14; a change that lowers them
+lowers the limit.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from in_process import logbook_of
+from null_gpu import Recording, replace_convolutions
+from quick import EVERYTHING_SHOWN
+
+from pipeline.board import histograms
+from pipeline.board.writer import Board
+from pipeline.data import loader as loaders
+from pipeline.data.dataset import Dataset, Split
+from pipeline.errors import DeviceError
+from pipeline.home.paths import RunPaths
+from pipeline.jobfile import catalog
+from pipeline.jobfile.spec import Spec
+from pipeline.stop import Stop
+from pipeline.training import checkpoint, device, engine, loop
+from pipeline.training.engine import Engine
+from pipeline.training.evaluation import evaluate
+from pipeline.training.saver import Saver, copy_to_host
+from pipeline.training.step import EagerStep
+
+CONVOLUTIONS = replace_convolutions()
+MODELS: dict[str, dict[str, Any]] = {
+    "net": {"name": "net"},
+    "cnn_bn": {"name": "cnn_bn"},
+    "vgg11_bn": {"name": "vgg", "depth": 11, "batch_norm": True},
+}
+LAUNCHES = {"net": 66, "cnn_bn": 116, "vgg11_bn": 182}  # of a step of 128 images in bf16, with SGD
+NUM_TRAIN, NUM_TEST = 50_000, 10_000
+
+
+@pytest.fixture(scope="module")
+def cifar() -> Dataset:
+    """As large as CIFAR-10; of one colour."""
+
+    def split(num: int) -> Split:
+        return Split(torch.full((num, 32, 32, 3), 100, dtype=torch.uint8), torch.arange(num) % 10)
+
+    return Dataset(split(NUM_TRAIN), split(NUM_TEST), tuple("abcdefghij"), "", (0.5,) * 3, (0.25,) * 3, ())
+
+
+@pytest.fixture(autouse=True)
+def ordinary_kernels() -> Iterator[None]:
+    yield
+    torch.use_deterministic_algorithms(False)
+    torch.cuda.set_device(0)
+
+
+def make_engine(cifar: Dataset, model: str = "net", *, on: str = "auto", batch_size: int = 128, **train: Any) -> Engine:
+    sgd = {"name": "sgd", "lr": 0.1, "momentum": 0.9, "nesterov": True, "weight_decay": 5e-4}
+    spec = Spec.model_validate(
+        {
+            "name": "test",
+            "model": MODELS[model],
+            "data": {"name": "cifar10", "batch_size": batch_size, "augment": ("crop", "flip", "cutout")},
+            "train": {"epochs": 3, "optimizer": sgd, "schedule": {"name": "one_cycle"}, **train},
+            "log": EVERYTHING_SHOWN,
+            "resources": {"device": on},
+        }
+    )
+    if spec.train.deterministic:
+        device.make_deterministic()
+    return Engine(spec, cifar, device.choose(spec))
+
+
+def steps_of(trained: Engine, num: int = 4) -> Recording:
+    """Some steps, after those that load libraries and make the optimizer's state."""
+    steps = loop.take_steps(trained, EagerStep(trained))
+    for _ in itertools.islice(steps, 2):
+        pass
+    with Recording() as recording:
+        for _ in itertools.islice(steps, num):
+            pass
+    return recording
+
+
+# A step
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_a_step_waits_for_nothing_and_launches_no_more_than_it_did(model: str, cifar: Dataset) -> None:
+    recording = steps_of(make_engine(cifar, model))
+    assert recording.waits == {}
+    assert not [line for line in recording.copies if "host" in line]
+    assert recording.launches / 4 <= LAUNCHES[model]
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
+@pytest.mark.parametrize("more", [{}, {"clip_grad_norm": 1.0}, {"accumulate": 3}, {"label_smoothing": 0.1}], ids=str)
+def test_no_kind_of_step_waits(precision: str, more: dict[str, Any], cifar: Dataset) -> None:
+    recording = steps_of(make_engine(cifar, precision=precision, **more))
+    assert recording.waits == {}
+    assert recording.launches > 0
+
+
+@pytest.mark.parametrize("name", catalog.OPTIMIZERS)
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_no_optimizer_waits(name: str, precision: str, cifar: Dataset) -> None:
+    assert steps_of(make_engine(cifar, precision=precision, optimizer={"name": name})).waits == {}
+
+
+def test_deterministic_steps_wait_for_nothing(cifar: Dataset) -> None:
+    assert steps_of(make_engine(cifar, "cnn_bn", deterministic=True)).waits == {}
+
+
+def test_a_step_can_be_captured(cifar: Dataset) -> None:
+    """Forward, backward and the update, as one graph; whatever waits in between is an error."""
+    trained = make_engine(cifar, "cnn_bn")
+    step, (images, labels) = EagerStep(trained), next(trained.loader.epoch(0))
+    for _ in range(2):
+        step([(images, labels)], num_batches=1, lr=0.1)
+    graph = torch.cuda.CUDAGraph()
+    with Recording() as recording, torch.cuda.graph(graph):
+        step([(images, labels)], num_batches=1, lr=0.1)
+    assert [line for line in recording.lines if line.startswith("capture")] == ["capture begin", "capture end"]
+    with Recording() as recording:
+        graph.replay()
+    assert recording.lines == ["graph launch"]
+
+
+# An epoch
+
+
+def test_the_batches_of_an_epoch_cost_few_calls(cifar: Dataset) -> None:
+    trained = make_engine(cifar)
+    list(itertools.islice(trained.loader.epoch(0), 1))
+    with Recording() as recording:
+        assert sum(len(labels) for _, labels in trained.loader.epoch(1)) == NUM_TRAIN
+    assert recording.waits == {}
+    assert recording.launches <= 103, "three chunks, with three augmentations"
+    assert recording.copies == {"host>device": 5}, "the order, and what is drawn"
+
+
+def test_images_that_do_not_fit_come_from_pinned_memory(cifar: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loaders, "_fits", lambda *_: False)
+    trained = make_engine(cifar)
+    with Recording() as recording:
+        assert sum(len(labels) for _, labels in trained.loader.epoch(0)) == NUM_TRAIN
+    assert recording.waits == {}
+    chunks = -(-NUM_TRAIN // (loaders.COPIED_VALUES // (32 * 32 * 3) // 128 * 128))
+    assert recording.copies == {"host>device": 5 + chunks}
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_an_evaluation_waits_once(model: str, cifar: Dataset) -> None:
+    trained = make_engine(cifar, model)
+    evaluate(trained, Stop())
+    with Recording() as recording:
+        evaluate(trained, Stop())
+    assert sum(recording.waits.values()) <= 2, "the stream, for a copy that is read"
+    assert recording.launches <= {"net": 120, "cnn_bn": 184, "vgg11_bn": 284}[model]
+
+
+def test_histograms_of_all_parameters_wait_for_nothing_until_they_are_read(cifar: Dataset) -> None:
+    trained = make_engine(cifar, "vgg11_bn")
+    steps_of(trained, 1)
+    with Recording() as recording:
+        histograms.count([parameter.grad for parameter in trained.model.parameters() if parameter.grad is not None])
+    assert recording.waits == {}
+    assert recording.launches <= 70
+
+
+def test_what_is_shown_of_a_beginning_is_shown(cifar: Dataset, tmp_path: Path) -> None:
+    """Texts, graph and images; and a profile of five steps, which finds no kernel here."""
+    trained, lines = make_engine(cifar, "cnn_bn"), list[str]()
+    with Board(tmp_path, first_step=0) as board:
+        logbook = logbook_of(board, trained, log=lines.append)
+        logbook.begin()
+        for step in itertools.islice(loop.take_steps(trained, EagerStep(trained)), 20):
+            if step == 1:
+                logbook.after_first_step(trained.model, trained.loader)
+            logbook.after_step(step)
+        logbook.close()
+    assert lines == []
+    assert list((tmp_path / "profile").glob("*.gz"))
+
+
+# Save and load
+
+
+def test_a_checkpoint_is_copied_without_waiting(cifar: Dataset, tmp_path: Path) -> None:
+    trained = make_engine(cifar, "vgg11_bn")
+    steps_of(trained, 1)
+    state = {"model": trained.model.state_dict(), "optimizer": trained.optimizer.state_dict()}
+    with Recording() as recording:
+        copy = copy_to_host(state)
+    assert recording.waits == {}
+    assert set(recording.copies) == {"device>host"}
+    assert all(value.is_pinned() for value in copy["model"].values())
+
+    run = RunPaths(tmp_path)
+    with Saver(run) as saving:
+        saving.save(state, True)
+    kept = checkpoint.load(run.last)
+    assert kept is not None
+    assert kept["model"].keys() == state["model"].keys()
+    again = make_engine(cifar, "vgg11_bn")
+    again.model.load_state_dict(kept["model"])
+    again.optimizer.load_state_dict(kept["optimizer"])
+    assert steps_of(again).waits == {}
+
+
+# Devices
+
+
+def test_auto_is_the_first_gpu_and_a_number_another_one(cifar: Dataset) -> None:
+    assert make_engine(cifar).setting.device == torch.device("cuda", 0)
+    second = make_engine(cifar, on="cuda:1")
+    assert {parameter.device for parameter in second.model.parameters()} == {torch.device("cuda", 1)}
+    assert steps_of(second).waits == {}
+    with pytest.raises(DeviceError, match=r"'cuda:2'.*there are 2 GPUs, from 0"):
+        make_engine(cifar, on="cuda:2")
+
+
+@pytest.mark.parametrize(("precision", "allowed"), [("fp32", False), ("bf16", True), ("fp16", True)])
+def test_float32_is_rounded_for_convolutions_and_products_alike_or_not_at_all(
+    precision: str, allowed: bool, cifar: Dataset
+) -> None:
+    make_engine(cifar, precision=precision)
+    assert torch.backends.cudnn.allow_tf32 is allowed
+    assert torch.backends.cuda.matmul.allow_tf32 is allowed
+
+
+def test_kernels_are_tuned_for_the_batches_of_a_long_training_alone(
+    cifar: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tuned: list[tuple[int, bool]] = []
+    real = Engine.logits
+
+    def noted(self: Engine, network: Any, images: torch.Tensor) -> torch.Tensor:
+        tuned.append((len(images), torch.backends.cudnn.benchmark))
+        return real(self, network, images)
+
+    monkeypatch.setattr(Engine, "logits", noted)
+    for steps, is_tuned in ((engine.TUNING_STEPS, True), (10**9, False)):
+        monkeypatch.setattr(engine, "TUNING_STEPS", steps)
+        tuned.clear()
+        trained = make_engine(cifar)
+        trained.batch = trained.loader.num_batches - 2
+        list(loop.take_steps(trained, EagerStep(trained)))
+        evaluate(trained, Stop())
+        assert set(tuned) == {(128, is_tuned), (80, False), (2500, False)}
