@@ -49,7 +49,7 @@ endif
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test lint submit worker up down status show logs cancel retry doctor build smoke shell prune bench schema \
-  crash-test lock clean home engine
+  gpu crash-test lock clean home engine
 
 help: ## Print this
 	@echo "usage: make TARGET [JOB=name] [SET=\"train.epochs=2 ...\"] [MODE=docker|local]"
@@ -170,6 +170,10 @@ bench: $(READY) ## Measure the commands, 100,000 jobs, throughput and what loggi
 	$(VENV)/bin/python benchmarks/many_jobs.py; jobs=$$?; echo; \
 	$(VENV)/bin/python benchmarks/throughput.py $(if $(BENCH_DATA),--data "$(BENCH_DATA)"); throughput=$$?; echo; \
 	$(VENV)/bin/python benchmarks/logging_cost.py $(if $(BENCH_DATA),--data "$(BENCH_DATA)") && exit $$((commands | jobs | throughput))
+
+gpu: $(READY) ## Measure all that is claimed of a GPU: make gpu [PART=A|B] BENCH_DATA=folder-with-cifar10-images
+	@$(VENV)/bin/pytest -m gpu --no-header; tests=$$?; echo; \
+	PYTHONPATH="$(CURDIR)" $(VENV)/bin/python benchmarks/gpu.py $(if $(PART),--part $(PART)) $(if $(BENCH_DATA),--data "$(BENCH_DATA)") && exit $$tests
 
 crash-test: $(READY) ## Attack queue, worker and trainings for a quarter of an hour: make crash-test [ATTACK="storms --seed 1"]
 	@PYTHONPATH="$(CURDIR):$(CURDIR)/tests" $(VENV)/bin/python -m attack $(ATTACK)

@@ -37,6 +37,7 @@ PARTS = {
         "deterministic": "gpu_exact:determinism",
         "waits": "gpu_speed:waits",
         "throughput": "gpu_speed:throughput",
+        "tuning": "gpu_speed:tuning",
         "peers": "gpu_speed:peers",
         "epoch_end": "gpu_speed:end_of_an_epoch",
         "start": "gpu_jobs:start",
@@ -61,14 +62,11 @@ class Bench:
     is_small: bool
     data: Path  # an image folder of CIFAR-10
     scratch: Path
+    datasets: Path  # decoded images are kept here
     models: tuple[str, ...]
     batch_sizes: tuple[int, ...]
     seeds: int
     airbench: Path | None
-
-    @property
-    def datasets(self) -> Path:
-        return self.scratch / "datasets"
 
     def spec(self, model: dict[str, Any], *, batch_size: int = 128, **sections: Any) -> dict[str, Any]:
         """A job: CIFAR-10 as the job files of this project train it; `sections` are laid over it."""
@@ -96,6 +94,7 @@ def main() -> int:
             is_small=arguments.small,
             data=find_data(arguments),
             scratch=Path(scratch),
+            datasets=(arguments.datasets or Path(scratch) / "datasets").absolute(),
             models=tuple(arguments.models.split(",")),
             batch_sizes=tuple(map(int, arguments.batches.split(","))),
             seeds=arguments.seeds,
@@ -124,6 +123,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--only", help=f"some of {', '.join(names)}")
     parser.add_argument("--small", action="store_true", help="on the CPU, on the bundled digits: whether it still runs")
     parser.add_argument("--data", type=Path, help="an image folder of CIFAR-10; default: where PIPELINE_TEST_DATA says")
+    parser.add_argument("--datasets", type=Path, help="a folder that keeps the decoded images for the next run")
     parser.add_argument("--json", type=Path, help="a file that gets all figures")
     parser.add_argument("--models", default="net,cnn_bn,vgg11_bn")
     parser.add_argument("--batches", default="4,128,1024")

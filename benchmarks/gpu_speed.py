@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import re
+import subprocess
+import sys
 import time
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
@@ -26,6 +30,25 @@ from pipeline.training.step import EagerStep
 if TYPE_CHECKING:
     from gpu import Bench
 
+HERE = Path(__file__).parent
+TUNING = """
+import sys, time
+from pathlib import Path
+import torch
+from gpu import Bench
+from gpu_speed import kernels_of_a_step, make_engine, steps_without_end
+data, datasets, name, batch_size, is_tuned = sys.argv[1:]
+bench = Bench("cuda", False, Path(data), Path(), Path(datasets), (), (), 1, None)
+engine = make_engine(bench, name, int(batch_size))
+engine.__dict__["is_long"] = is_tuned == "1"
+steps = steps_without_end(engine)
+torch.cuda.synchronize()
+began = time.perf_counter()
+next(steps)
+torch.cuda.synchronize()
+first_s = time.perf_counter() - began
+print("TIMES", first_s, kernels_of_a_step(steps, 50)[1])
+"""
 GOALS = {("vgg11_bn", 128): 250_000.0, ("vgg11_bn", 1024): 350_000.0}  # images/s, of an H200
 NO_KERNELS = ("Memcpy", "Memset", "Optimizer.", "ProfilerStep")  # beginnings of names
 SECONDS = 1.5  # that a figure is measured for
@@ -53,10 +76,6 @@ def throughput(bench: Bench) -> Iterator[Claim]:
         for batch_size in bench.batch_sizes:
             engine = make_engine(bench, name, batch_size)
             endless = steps_without_end(engine)
-            began = time.perf_counter()
-            next(endless)
-            synchronize(bench)
-            first_s = time.perf_counter() - began
             what = f"{name} at {batch_size}, {engine.setting.describe()['precision']}"
             rate, step_s = measured(bench, engine, endless)
             yield Claim(what, rate, "images/s", at_least=None if bench.is_small else GOALS.get((name, batch_size)))
@@ -64,16 +83,26 @@ def throughput(bench: Bench) -> Iterator[Claim]:
                 kernels, busy_s = kernels_of_a_step(endless)
                 yield Claim(f"{what}: kernels a step", kernels)
                 yield Claim(f"{what}: GPU busy", 100 * busy_s / step_s, "%")
-                untuned = make_engine(bench, name, batch_size)
-                untuned.__dict__["is_long"] = False
-                endless = steps_without_end(untuned)
-                began = time.perf_counter()
-                next(endless)
-                synchronize(bench)
-                saved_s = first_s - (time.perf_counter() - began)
-                _, untuned_s = kernels_of_a_step(endless)
-                yield Claim(f"{what}: tuning takes", saved_s, "s")
-                yield Claim(f"{what}: and saves a step of", 1e6 * (untuned_s - busy_s), "us")
+
+
+def tuning(bench: Bench) -> Iterator[Claim]:
+    """What it takes to let cuDNN try its kernels, and what a step gains; in processes, as each keeps its plans."""
+    if bench.device != "cuda":
+        return
+    for name in bench.models:
+        for batch_size in bench.batch_sizes:
+            found = {}
+            for is_tuned in (False, True):
+                command = [sys.executable, "-c", TUNING, str(bench.data), str(bench.datasets), name, str(batch_size)]
+                done = subprocess.run([*command, str(int(is_tuned))], capture_output=True, text=True, cwd=HERE)
+                times = re.search(r"TIMES (\S+) (\S+)", done.stdout)
+                if times is None:
+                    yield Claim(f"{name} at {batch_size}: tuning", f"failed: {done.stderr[-200:]}", holds=False)
+                    return
+                found[is_tuned] = (float(times[1]), float(times[2]))
+            yield Claim(f"{name} at {batch_size}: tuning takes", found[True][0] - found[False][0], "s")
+            yield Claim(f"{name} at {batch_size}: kernels of a step, untuned", 1e6 * found[False][1], "us")
+            yield Claim(f"{name} at {batch_size}: kernels of a step, tuned", 1e6 * found[True][1], "us")
 
 
 def peers(bench: Bench) -> Iterator[Claim]:

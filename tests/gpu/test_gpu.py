@@ -1,0 +1,118 @@
+"""Jobs on a GPU, from end to end; all skip without one. `make gpu` runs these, and measures."""
+
+from __future__ import annotations
+
+import contextlib
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from in_process import digits, make_spec  # noqa: F401 - digits is a fixture
+from PIL import Image
+from quick import EVERYTHING_SHOWN, quick_spec
+
+from pipeline.data import loader as loaders
+from pipeline.data.dataset import Dataset
+from pipeline.home import durable
+from pipeline.home.paths import Home, RunPaths
+from pipeline.home.records import Result
+from pipeline.jobfile import frozen
+from pipeline.jobfile.spec import Spec
+from pipeline.stop import Stop
+from pipeline.training import checkpoint, device, loop
+from pipeline.training.attempt import Attempt
+from pipeline.training.engine import Engine
+from pipeline.training.step import EagerStep
+
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU"),
+]
+GPU = {"device": "cuda"}
+Pipeline = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture(autouse=True)
+def ordinary_kernels() -> Iterator[None]:
+    yield
+    torch.use_deterministic_algorithms(False)
+
+
+def attempt_of(home: Home, spec: Spec, name: str = "job") -> tuple[Result, list[str]]:
+    """Trains a job in this process; its result, and the lines of its log."""
+    lines: list[str] = []
+    frozen.save(home.run(name), spec)
+    return Attempt(home, name, 1, Stop(), lines.append).execute(), lines
+
+
+def engine_on(on: str, digits: Dataset, spec: Spec) -> Engine:
+    """The same job on one device or the other."""
+    value = spec.model_dump(mode="json") | {"resources": {"device": on}}
+    spec = Spec.model_validate_json(durable.to_json(value))
+    return Engine(spec, digits, device.choose(spec))
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
+@pytest.mark.parametrize("name", ["sgd", "adam", "adamw"])
+def test_a_job_trains_in_every_precision_with_every_optimizer_and_shows_everything(
+    precision: str, name: str, home: Home
+) -> None:
+    train = {"epochs": 3, "precision": precision, "optimizer": {"name": name, "lr": 3e-3}, "deterministic": False}
+    result, lines = attempt_of(home, quick_spec(train=train, log=EVERYTHING_SHOWN, resources=GPU))
+    assert result.outcome == "succeeded", lines
+    assert result.metrics["test/accuracy"] > 0.5
+    assert not [line for line in lines if "cannot be shown" in line]
+    manifest = durable.read_json(home.run("job").manifest)
+    assert manifest is not None
+    assert manifest["attempts"][0]["computes"]["device"].startswith("cuda")
+    assert list((home.run("job").root / "profile").glob("*.gz"))
+
+
+def test_a_checkpoint_of_a_gpu_goes_on_on_a_cpu_and_the_other_way_round(digits: Dataset, tmp_path: Path) -> None:
+    spec = make_spec(train={"deterministic": False})
+    run = RunPaths(tmp_path)
+    for here, there in (("cuda", "cpu"), ("cpu", "cuda")):
+        trained = engine_on(here, digits, spec)
+        for _ in zip(range(3), loop.take_steps(trained, EagerStep(trained)), strict=False):
+            pass
+        checkpoint.save(run, trained.state_dict())
+        state = checkpoint.load(run.last)
+        assert state is not None
+        again = engine_on(there, digits, spec)
+        again.load_state_dict(state)
+        for _ in loop.take_steps(again, EagerStep(again)):
+            pass
+        assert again.is_epoch_trained
+
+
+def test_a_model_of_a_gpu_predicts_on_a_cpu(home: Home, digits: Dataset, pipeline: Pipeline, tmp_path: Path) -> None:
+    result, lines = attempt_of(home, quick_spec(epochs=5, resources=GPU))
+    assert result.outcome == "succeeded", lines
+    Image.fromarray(digits.test.read([0])[0, :, :, 0].numpy()).save(tmp_path / "digit.png")
+    done = pipeline("predict", "job", tmp_path / "digit.png")
+    assert done.returncode == 0, done.stderr
+    assert str(int(digits.test.labels[0])) in done.stdout
+
+
+def test_images_that_do_not_fit_the_gpu_give_the_same_batches(digits: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
+    spec = make_spec(data={"augment": ["flip", {"name": "crop", "padding": 1}]})
+    fitting = list(engine_on("cuda", digits, spec).loader.epoch(1))
+    monkeypatch.setattr(loaders, "_fits", lambda *_: False)
+    monkeypatch.setattr(loaders, "COPIED_VALUES", 8 * 8 * 64 * 3)
+    copied = list(engine_on("cuda", digits, spec).loader.epoch(1))
+    for (images, labels), (expected, expected_labels) in zip(copied, fitting, strict=True):
+        assert torch.equal(images, expected)
+        assert torch.equal(labels, expected_labels)
+
+
+def test_a_job_that_does_not_fit_says_what_helps(home: Home) -> None:
+    with contextlib.ExitStack() as stack:
+        torch.cuda.set_per_process_memory_fraction(0.01)
+        stack.callback(torch.cuda.set_per_process_memory_fraction, 1.0)
+        data = {"batch_size": 1437, "image_size": 128}
+        result, _ = attempt_of(home, quick_spec(data=data, model={"name": "vgg", "depth": 16}, resources=GPU))
+    assert result.outcome == "failed"
+    assert "out of memory" in result.why
+    assert "data.batch_size" in result.why

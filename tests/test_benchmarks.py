@@ -1,0 +1,34 @@
+"""The benchmarks of a GPU run in small on the CPU, so that they still run when a GPU is at hand."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+
+
+def test_the_benchmarks_of_a_gpu_run_in_small(tmp_path: Path) -> None:
+    found = tmp_path / "found.json"
+    small = ["--small", "--models", "net", "--batches", "64", "--seeds", "1", "--json", found]
+    command = [sys.executable, "benchmarks/gpu.py", *small]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=900)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.rstrip().endswith("every claim is met")
+    claims = {claim["what"]: claim for claim in json.loads(found.read_text())["claims"]}
+    assert claims["net at 64, fp32"]["found"] > 0
+    assert claims["weights are those of the job left alone, bit for bit"]["found"] == "yes"
+    assert claims["net: trained twice, deterministic: the same bits"]["is_met"]
+
+
+def test_without_a_gpu_the_whole_benchmark_says_why(tmp_path: Path) -> None:
+    for split in ("train", "test"):
+        (tmp_path / split).mkdir()
+    command = [sys.executable, "benchmarks/gpu.py", "--part", "A", "--only", "exact", "--data", tmp_path]
+    without = {"CUDA_VISIBLE_DEVICES": "", "PATH": "/usr/bin:/bin"}
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120, env=without)
+    assert done.returncode == 1
+    assert done.stderr.startswith("there is no GPU: ")
+    assert "--small runs on the CPU" in done.stderr
