@@ -81,6 +81,7 @@ def quiet() -> Iterator[None]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)
         warnings.simplefilter("ignore", FutureWarning)
+        warnings.filterwarnings("ignore", "The given buffer is not writable")  # torch.export.load of torch 2.10 and 2.11
         yield
 
 
@@ -158,7 +159,7 @@ def _torch_export_bytes(classifier: Classifier) -> bytes:
 def _load_torch_export(path: Path, classifier: Classifier) -> Loaded:
     del classifier
     extra = {METADATA_FILE: ""}
-    with path.open("rb") as file:  # by its name it would have to end in .pt2 already
+    with path.open("rb") as file, quiet():  # by its name it would have to end in .pt2 already
         model = torch.export.load(file, extra_files=extra).module()
     return Loaded(model, as_text(json.loads(extra[METADATA_FILE])))
 

@@ -236,7 +236,7 @@ def in_this_process(engine: Engine, split: Split | FileSplit) -> Loader:
         augment=(),
         seed=0,
         shuffle=split is engine.dataset.train,
-        num_workers=0,
+        num_readers=0,
     )
 
 
