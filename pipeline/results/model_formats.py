@@ -81,7 +81,7 @@ def quiet() -> Iterator[None]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)
         warnings.simplefilter("ignore", FutureWarning)
-        warnings.filterwarnings("ignore", "The given buffer is not writable")  # torch.export.load of torch 2.10 and 2.11
+        warnings.filterwarnings("ignore", "The given buffer is not writable")  # by torch.export.load, until 2.11
         yield
 
 
