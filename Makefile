@@ -171,7 +171,7 @@ bench: $(READY) ## Measure the commands, 100,000 jobs, throughput and what loggi
 	$(VENV)/bin/python benchmarks/throughput.py $(if $(BENCH_DATA),--data "$(BENCH_DATA)"); throughput=$$?; echo; \
 	$(VENV)/bin/python benchmarks/logging_cost.py $(if $(BENCH_DATA),--data "$(BENCH_DATA)") && exit $$((commands | jobs | throughput))
 
-gpu: $(READY) ## Measure all that is claimed of a GPU: make gpu [PART=A|B] BENCH_DATA=folder-with-cifar10-images
+gpu: $(READY) ## Measure all that is claimed of a GPU: make gpu [PART=A or B] BENCH_DATA=folder-with-cifar10-images
 	@$(VENV)/bin/pytest -m gpu --no-header; tests=$$?; echo; \
 	PYTHONPATH="$(CURDIR)" $(VENV)/bin/python benchmarks/gpu.py $(if $(PART),--part $(PART)) $(if $(BENCH_DATA),--data "$(BENCH_DATA)") && exit $$tests
 
