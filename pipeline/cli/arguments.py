@@ -5,6 +5,7 @@ Data goes to stdout, messages to stderr.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 from collections.abc import Iterable, Sequence
@@ -33,7 +34,9 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
 
 
 def message(text: str) -> None:
-    typer.echo(text, err=True)
+    """Tells people something; nothing fails because nobody reads it any more, or the disk is full."""
+    with contextlib.suppress(OSError):
+        typer.echo(text, err=True)
 
 
 def print_json(value: Any) -> None:
