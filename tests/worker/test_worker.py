@@ -289,8 +289,9 @@ def test_a_worker_without_standard_streams_hands_its_job_s_lease_on(queue: Queue
             os.kill(child, signal.SIGSTOP)  # so that it does not leave
         finally:
             worker.kill()
-    assert Lease.is_held(queue.paths.lease(job_id))
+    is_held = Lease.is_held(queue.paths.lease(job_id))
     os.kill(child, signal.SIGKILL)
+    assert is_held
     wait_until(lambda: not Lease.is_held(queue.paths.lease(job_id)), "the lease to go with it")
 
 
