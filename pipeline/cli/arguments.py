@@ -5,6 +5,7 @@ Data goes to stdout, messages to stderr.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 from collections.abc import Iterable, Sequence
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from pipeline.errors import UsageError
+from pipeline.home import durable
 
 if TYPE_CHECKING:
     from pipeline.home.paths import Home
@@ -33,7 +35,9 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
 
 
 def message(text: str) -> None:
-    typer.echo(text, err=True)
+    """Tells people something; nothing fails because nobody reads it any more, or the disk is full."""
+    with contextlib.suppress(OSError):
+        typer.echo(text, err=True)
 
 
 def print_json(value: Any) -> None:
@@ -42,8 +46,7 @@ def print_json(value: Any) -> None:
 
 def print_json_lines(values: Iterable[Any]) -> None:
     """Prints a list, an object a line: with an indent it takes ten times as long."""
-    encode = json.JSONEncoder(ensure_ascii=False).encode  # json.dumps makes an encoder each time
-    lines = ",\n".join(map(encode, values))
+    lines = ",\n".join(map(durable.to_line, values))
     typer.echo(f"[\n{lines}\n]" if lines else "[]")
 
 

@@ -8,11 +8,11 @@ Pydantic, which `benchmarks/commands.py` measures; so even typer is imported aft
 from __future__ import annotations
 
 import gc
-import os
 import shlex
 import sys
 from typing import NoReturn
 
+from pipeline.cli.streams import drop_unwritten_output, open_closed_streams
 from pipeline.errors import PipelineError, SpecError
 
 WITH_THE_WORKER = ("torch", "torchvision")  # left out of the image of TensorBoard and command line
@@ -24,6 +24,7 @@ def main() -> NoReturn:
 
     Errors that the program raises on purpose become a message.
     """
+    open_closed_streams()
     sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr] # a file name need not be text
     gc.set_threshold(FIRST_COLLECTION)
     try:
@@ -42,7 +43,7 @@ def main() -> NoReturn:
         )
         sys.exit(1)
     except OSError as error:  # what the system refuses where no command has a better message: a full disk, say
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else Python complains of what is left to print
+        drop_unwritten_output()
         if not isinstance(error, BrokenPipeError):  # `pipeline status | head`
             message(f"error: {error}")
         sys.exit(1)

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Sequence
+import time
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from pipeline.cli.arguments import Files, Json, Overrides, hint_at_worker, message, print_json, print_lines, queue_of
+from pipeline.cli.streams import drop_unwritten_output
 from pipeline.errors import SpecError, UsageError
+from pipeline.home import durable
 from pipeline.home.paths import Home, find_data
 from pipeline.jobfile import reading
 
@@ -41,20 +44,22 @@ def submit(
     queue = queue_of(context)
     specs = load_all(files, changes)
     warn_of_missing_folders(specs, queue.home)
-    ids = queue.submit_all(specs)
-    if as_json and not wait:
-        print_json([look_at(queue, job_id).to_json() for job_id in ids])
-    elif not as_json:
-        print_lines(ids)
+    ids = queue.submit_all(specs)  # whatever fails from here on is no failure: a script would submit again for it
+    with told_in_any_case(ids):
+        if as_json and not wait:
+            print_json([look_at(queue, job_id).to_json() for job_id in ids])
+        elif not as_json:
+            print_lines(ids)
     if not quiet:
-        with contextlib.suppress(OSError):  # a script that took it for a failure would submit again
+        with contextlib.suppress(OSError):
             hint_at_worker(queue)
     if wait:
         from pipeline.queue.views import EXIT_CODES
 
         ends = wait_for(queue, ids)
         if as_json:
-            print_json([end.to_json() for end in ends])
+            with told_in_any_case(ids):
+                print_json([end.to_json() for end in ends])
         raise typer.Exit(max(EXIT_CODES[str(end.outcome)] for end in ends))
 
 
@@ -90,6 +95,16 @@ def warn_of_missing_folders(specs: Sequence[Spec], home: Home) -> None:
             message(f"warning: {spec.name}: there is no folder {folder} (yet)")
 
 
+@contextlib.contextmanager
+def told_in_any_case(ids: Sequence[str]) -> Iterator[None]:
+    """Tells the ids on stderr where stdout does not take them."""
+    try:
+        yield
+    except OSError as error:
+        drop_unwritten_output()
+        message(f"stdout does not take it ({error.strerror}), but this is in the queue: {' '.join(ids)}")
+
+
 def look_at(queue: Queue, job_id: str) -> JobView:
     """A job that is in the queue, whatever the disk can tell of it now."""
     from pipeline.queue import views
@@ -102,12 +117,26 @@ def look_at(queue: Queue, job_id: str) -> JobView:
 
 def wait_for(queue: Queue, ids: Sequence[str]) -> list[JobView]:
     """The ends of all the jobs, each told as it is reached."""
-    from pipeline.queue import views
-
     ends = []
     for job_id in ids:
-        for view in views.changes(queue, job_id):
-            last = view
-        message(f"{job_id}: {last.outcome}: {last.why}")
-        ends.append(last)
+        ends.append(end_of(queue, job_id))
+        message(f"{job_id}: {ends[-1].outcome}: {ends[-1].why}")
     return ends
+
+
+def end_of(queue: Queue, job_id: str) -> JobView:
+    """How a job has ended, once it has. What the disk refuses meanwhile is said once, and tried again."""
+    from pipeline.queue import views
+
+    is_said = False
+    while True:
+        try:
+            for view in views.changes(queue, job_id):
+                end = view
+        except OSError as error:
+            if not is_said:
+                message(f"{job_id}: cannot be looked at now, and is waited for: {durable.in_words(error)}")
+            is_said = True
+            time.sleep(views.POLL_S)
+        else:
+            return end

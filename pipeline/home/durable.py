@@ -18,8 +18,10 @@ MAX_RECORD_BYTES = 16 * 1024 * 1024
 _READ_BYTES = 4 * 1024  # at first: a ticket and most records are smaller, and no limit is
 _MORE_BYTES = 1024 * 1024
 
-MANY_FILES = 10_000
+MANY_FILES = 5_000
 _parse_fast: Callable[..., Any] | None = None
+_write_fast: Callable[..., bytes] | None = None
+_encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 
 _ERRORS = "backslashreplace"  # a file name need not be text; half a surrogate is an escape in JSON
 
@@ -210,16 +212,24 @@ def parse_json(data: bytes) -> Any:
         return json.loads(data)
 
 
+def to_line(value: Any) -> str:
+    """JSON on one line, for people and programs outside."""
+    if _write_fast is not None:
+        with contextlib.suppress(ValueError):
+            return _write_fast(value).decode()
+    return _encode(value)
+
+
 def expect(num_files: int) -> None:
     """Be told how many JSON files will be read: for very many, pydantic-core takes half the time or less of `json`.
 
     To load it takes 30 ms, as long as to read 3,000 tickets.
     """
-    global _parse_fast
+    global _parse_fast, _write_fast
     if num_files > MANY_FILES and _parse_fast is None:
-        from pydantic_core import from_json
+        from pydantic_core import from_json, to_json
 
-        _parse_fast = from_json
+        _parse_fast, _write_fast = from_json, to_json
 
 
 def read_json(path: Path | str, *, limit: int = MAX_RECORD_BYTES) -> dict[str, Any] | None:

@@ -113,8 +113,10 @@ class Result(Record):
     finished_at: str | None = None
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "metrics", _finite(self.metrics))
-        object.__setattr__(self, "why", self.why[:MAX_WHY])
+        if (metrics := _finite(self.metrics)) is not self.metrics:
+            object.__setattr__(self, "metrics", metrics)
+        if len(self.why) > MAX_WHY:
+            object.__setattr__(self, "why", self.why[:MAX_WHY])
 
     @classmethod
     def after(cls, progress: Progress | Result, *, attempt: int, outcome: Outcome, why: str) -> Result:

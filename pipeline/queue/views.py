@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import codecs
 import contextlib
+import functools
 import os
 import time
 from collections.abc import Callable, Iterator
@@ -29,6 +30,7 @@ POLL_S = 0.3
 ALL = 2 * attempt_log.LIMIT_BYTES
 LOOKS = 10
 ENDED = frozenset(FOLDER_OF.values())  # states
+NO_ATTEMPTS = Attempts()  # of every job that was never tried; nobody changes it
 
 
 @dataclass  # not frozen, which would take as long as to read the ticket
@@ -130,14 +132,12 @@ def _look(queue: Queue, job_id: str, state: str, *, is_recorded: bool = True) ->
 
 def _without_end(queue: Queue, ticket: Ticket, state: str, *, is_recorded: bool) -> JobView:
     problems: list[str] = []
-    attempts, progress, is_alive = Attempts(), None, True
+    attempts, progress, is_alive = NO_ATTEMPTS, None, True
     if is_recorded or state != "pending":
         attempts = _readable(lambda: queue.attempts(ticket.id), problems) or attempts
         progress = _readable(lambda: Progress.read(queue.home.run(ticket.id).progress), problems)
         is_alive = _readable(lambda: Lease.is_held(queue.paths.lease(ticket.id)), problems) is not False
-    if progress is None:
-        train = ticket.spec.get("train")
-        progress = Progress(0, epochs=train.get("epochs", 0) if isinstance(train, dict) else 0)
+    progress = progress or _before_it_began(_epochs(ticket))
     why = _why(state, attempts.latest, progress, is_alive=is_alive)
     return JobView(
         id=ticket.id,
@@ -158,6 +158,19 @@ def _without_end(queue: Queue, ticket: Ticket, state: str, *, is_recorded: bool)
         images_per_second=progress.images_per_second,
         time_left_s=progress.time_left_s,
     )
+
+
+def _epochs(ticket: Ticket) -> int:
+    """How many it asks for; 0 where its spec, which nobody has validated here, does not say."""
+    train = ticket.spec.get("train")
+    epochs = train.get("epochs") if isinstance(train, dict) else None
+    return epochs if type(epochs) is int else 0
+
+
+@functools.cache
+def _before_it_began(epochs: int) -> Progress:
+    """One for all jobs that ask for so many: to make one each takes a tenth of the time of `status` over 100,000."""
+    return Progress(0, epochs=epochs)
 
 
 def _readable(read: Callable[[], T], problems: list[str]) -> T | None:

@@ -38,6 +38,7 @@ def save(run: RunPaths, state: State, *, is_best: bool = False) -> None:
     """Replace `last`, which becomes `previous`, and `best` too if this is the best so far.
 
     `best` and `last` are one file under two names then, until `last` moves on; a kill at any point leaves a `last`.
+    `last` is read for that (of vgg11_bn, 75 MB, 70 ms): a damaged one does not take the place of one that is whole.
     Raises OSError, also where the run's folder is gone: it is not made again for a checkpoint alone.
     """
     if not run.checkpoints.is_dir():
@@ -49,10 +50,18 @@ def save(run: RunPaths, state: State, *, is_best: bool = False) -> None:
     temporary = durable.write_temporary(run.checkpoints, run.last.name, lambda file: file.write(content.getbuffer()))
     if is_best:
         _give_name(temporary, run.best)  # before `last`, which says how good the best is
-    if durable.is_there(run.last):
+    if _is_proven(run.last):
         _give_name(run.last, run.previous)
     temporary.replace(run.last)
     durable.fsync_folder(run.checkpoints)
+
+
+def _is_proven(path: Path) -> bool:
+    """Whether there is a file that can be read and is whole, though not whether this version can go on from it."""
+    try:
+        return bool(_is_whole_file(path))
+    except OSError:
+        return False
 
 
 def _give_name(path: Path, name: Path) -> None:
@@ -70,16 +79,11 @@ def load(path: Path, *, mmap: bool = False) -> State | None:
     CheckpointError where it is no checkpoint of ours, and OSError where it cannot be read.
     """
     try:
-        with os.fdopen(durable.open_plain(path), "rb") as file:
-            is_whole = _is_whole(file)
-    except FileNotFoundError:
-        return None
+        is_whole = _is_whole_file(path)
     except durable.NotAPlainFileError:
         raise CheckpointError(f"{path}: is not a regular file") from None
-    except OSError as error:
-        if error.errno != errno.EIO:
-            raise
-        is_whole = False  # a sector of the disk is gone
+    if is_whole is None:
+        return None
     if not is_whole:
         raise DamagedError(f"{path}: is damaged")
     try:
@@ -108,6 +112,19 @@ def _seal(archive: io.BytesIO) -> None:
     comment = SEAL + digest.hexdigest().encode()
     archive.seek(-_NUM.size, os.SEEK_END)
     archive.write(_NUM.pack(len(comment)) + comment)
+
+
+def _is_whole_file(path: Path) -> bool | None:
+    """Whether a file is as it was written; None where there is none. Raises OSError where it cannot be read now."""
+    try:
+        with os.fdopen(durable.open_plain(path), "rb") as file:
+            return _is_whole(file)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        if error.errno != errno.EIO:
+            raise
+        return False  # a sector of the disk is gone
 
 
 def _is_whole(file: BinaryIO) -> bool:

@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from pipeline.home import durable
 from pipeline.home.lease import Lease
 from pipeline.home.paths import QueuePaths
 from pipeline.stop import LEASED_GPU
@@ -84,7 +85,16 @@ class Gpus:
     def _levels(self, gpu: str) -> set[int]:
         """Returns the levels of the jobs that compute on a GPU: 0 for the first, 1 for the next."""
         first = self._path(gpu, 0)
-        return {int(path.suffix[1:]) for path in first.parent.glob(f"{first.stem}.*") if Lease.is_held(path)}
+        paths = {path.suffix[1:]: path for path in first.parent.glob(f"{first.stem}.*")}
+        return {int(level) for level, path in paths.items() if level.isdecimal() and _is_taken(path)}
 
     def _path(self, gpu: str, level: int) -> Path:
         return self.queue.gpu_lease(gpu.replace("/", "-"), level)
+
+
+def _is_taken(path: Path) -> bool:
+    """Whether somebody has the lease, or nobody can have it: what lies there is no file, or cannot be opened."""
+    try:
+        return Lease.is_held(path) or (durable.is_there(path) and not durable.is_plain(path))
+    except OSError:
+        return True

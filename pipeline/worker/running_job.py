@@ -89,7 +89,7 @@ class RunningJob:
         limit = self.claim.resources.memory
         if limit is not None and not self.too_much and (used := self.attempt.used_bytes(limit)) > limit:
             self.too_much = (
-                f"it took {used / 1e9:.2f} GB of memory, more than resources.memory, {limit / 1e9:.2f} GB; "
+                f"it took {used / 1e6:,.0f} MB of memory, more than resources.memory, {limit / 1e6:,.0f} MB; "
                 "a smaller data.batch_size or data.image_size helps"
             )
             self.attempt.kill()

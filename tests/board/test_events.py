@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import os
-import shutil
 import struct
 import subprocess
 import sys
@@ -16,6 +15,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from rights import without_root_s
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.compat.proto.event_pb2 import Event
 from tensorboard.compat.proto.summary_pb2 import Summary
@@ -240,11 +240,7 @@ def test_a_file_that_this_user_may_not_read_is_named(tmp_path: Path) -> None:
     path.chmod(0)
     read = "import sys; from pathlib import Path; from pipeline.board.events import *; read_scalars(Path(sys.argv[1]))"
     command = [sys.executable, "-c", read, str(tmp_path)]
-    if os.geteuid() == 0:  # root may read everything, unless it gives up that right
-        if shutil.which("setpriv") is None:
-            pytest.skip("there is no setpriv to give up root's rights with")
-        command = ["setpriv", "--bounding-set=-dac_override,-dac_read_search", *command]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(without_root_s(command), capture_output=True, text=True, timeout=120)
     assert done.stderr.splitlines()[-1] == f"pipeline.errors.PipelineError: {path}: cannot be read: Permission denied"
 
 

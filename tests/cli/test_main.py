@@ -144,6 +144,17 @@ def test_a_full_disk_that_is_printed_to_is_told_in_a_line(pipeline: Pipeline, jo
         assert (done.returncode, done.stderr) == (1, "error: [Errno 28] No space left on device\n")
 
 
+@pytest.mark.parametrize("closed", [">&-", "2>&-", "<&- >&- 2>&-"])
+def test_a_stream_that_is_closed_leads_nowhere(closed: str, pipeline: Pipeline, job_file: JobFile, home: Home) -> None:
+    """As of a service that is started without."""
+    job_id = submitted(pipeline, job_file())[0]
+    for words in ("status", "status --json", f"show {job_id}", f"submit {job_file()}", f"cancel {job_id}"):
+        script = f"exec {sys.executable} -m pipeline.cli --home {home.root} {words} {closed}"
+        done = subprocess.run(["sh", "-c", script], capture_output=True, text=True, timeout=60)
+        assert (done.returncode, "Traceback" in done.stderr) == (0, False), words
+    assert len(Queue(home).tickets.ids("pending")) == 1
+
+
 @pytest.mark.parametrize(
     "arguments",
     [

@@ -141,3 +141,42 @@ def test_a_job_that_is_in_the_queue_is_told_whatever_fails_after_that(
     [job_id] = Queue(home).tickets.ids("pending")
     told = [job["id"] for job in json.loads(done.stdout)] if arguments else done.stdout.splitlines()
     assert (done.returncode, told) == (0, [job_id]), done.stderr
+
+
+@pytest.mark.parametrize("arguments", [[], ["--json"]])
+def test_where_stdout_takes_no_ids_they_are_told_on_stderr(
+    arguments: list[str], pipeline: Pipeline, job_file: JobFile, home: Home
+) -> None:
+    with Path("/dev/full").open("w") as full:
+        streams = {"capture_output": False, "stdout": full, "stderr": subprocess.PIPE}
+        done = pipeline("submit", "--quiet", job_file(), *arguments, **streams)
+    [job_id] = Queue(home).tickets.ids("pending")
+    assert done.returncode == 0
+    assert done.stderr == f"stdout does not take it (No space left on device), but this is in the queue: {job_id}\n"
+
+
+REFUSED_FOR_A_WHILE = """
+import errno, os, sys, time
+from pathlib import Path
+from pipeline.cli import main
+real = os.stat
+def stat(path, **options):
+    if str(path).endswith(".json") and time.monotonic() < until:
+        raise OSError(errno.EIO, os.strerror(errno.EIO), str(path))
+    return real(path, **options)
+until = time.monotonic() + 2.0
+os.stat = stat
+main.main()
+"""
+
+
+def test_a_wait_goes_on_where_the_disk_refuses_a_look_for_a_while(job_file: JobFile, home: Home) -> None:
+    command = [sys.executable, "-c", REFUSED_FOR_A_WHILE, "--home", str(home.root), "submit", str(job_file()), "--wait"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as waiting:
+        assert waiting.stdout is not None
+        job_id = waiting.stdout.readline().strip()
+        end(home, job_id, "failed", "so it went")
+        _, said = waiting.communicate(timeout=60)
+    assert waiting.returncode == 3
+    assert said.count("cannot be looked at now, and is waited for: Input/output error") == 1
+    assert f"{job_id}: failed: so it went" in said

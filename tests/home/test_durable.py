@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import itertools
+import json
 import os
 import socket
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -102,6 +104,42 @@ def test_json_that_was_written_reads_back(tmp_path: Path) -> None:
     value = {"text": "añ\n\u2028", "number": 0.1, "list": [None, True]}
     durable.replace_json(tmp_path / "file", value)
     assert durable.read_json(tmp_path / "file") == value
+
+
+@pytest.fixture
+def many_files(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As where very many are read."""
+    for name in ("_parse_fast", "_write_fast"):
+        monkeypatch.setattr(durable, name, None)
+    durable.expect(durable.MANY_FILES + 1)
+    assert durable._parse_fast is not None
+
+
+TEXTS = ["{", "01", "[1,]", "{}x", '"\x01"', '{"a":1,"a":2}', '"\\ud800"', "\ufeff{}", "1e999", "[" * 150 + "]" * 150]
+
+
+@pytest.mark.usefixtures("many_files")
+@pytest.mark.parametrize(
+    "data", [*map(str.encode, TEXTS), b"1" * 5000, b"[" * 100_000, b'"\xff"', "[]".encode("utf-16")]
+)
+def test_of_many_files_the_same_is_read_and_refused(data: bytes) -> None:
+    def read(parse: Callable[[bytes], Any]) -> Any:
+        try:
+            return parse(data)
+        except (ValueError, RecursionError):
+            return "refused"
+
+    assert read(durable.parse_json) == read(json.loads)
+
+
+@pytest.mark.usefixtures("many_files")
+@pytest.mark.parametrize(
+    "value", [{"a": None, "b": [1e-7, 1e16, 0.1, True]}, {"text": "añ\n\u2028\x00"}, {"not": "\udcff"}]
+)
+def test_of_many_files_the_same_is_told(value: Any) -> None:
+    line = durable.to_line(value)
+    assert json.loads(line) == value
+    assert "\n" not in line
 
 
 def test_an_error_names_the_file_that_was_to_be_written_and_no_temporary_one(tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ from typing import Any
 import faults
 import pytest
 from quick import quick_spec, wait_until
+from rights import without_root_s
 
 from pipeline.errors import QueueError
 from pipeline.home import durable
@@ -356,6 +357,28 @@ def test_foreign_files_in_control_and_leases_are_harmless(queue: Queue) -> None:
     claimed = claim(queue)
     assert claimed.id == job_id
     assert settle(queue, claimed, "lost") == "pending"
+
+
+CLAIM_ALL = """
+import sys
+from pathlib import Path
+from pipeline.home.paths import Home
+from pipeline.queue.job_queue import Queue
+queue = Queue(Home(Path(sys.argv[1])))
+while claim := queue.claim("worker"):
+    print(claim.id)
+"""
+
+
+def test_a_wait_that_cannot_be_read_holds_its_own_job_alone(queue: Queue) -> None:
+    bad, good = queue.submit_all([quick_spec("bad", resources={"priority": 1}), quick_spec("good")])
+    for path in (queue.paths.wait(bad), queue.paths.wait("nobody")):
+        path.write_text('{"until": 0}')
+        path.chmod(0)
+    command = without_root_s([sys.executable, "-c", CLAIM_ALL, str(queue.home.root)])
+    assert subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout == f"{good}\n"
+    queue.paths.wait(bad).chmod(0o644)
+    assert claim(queue).id == bad
 
 
 @pytest.mark.parametrize("outcome", ["succeeded", "interrupted", "lost"])

@@ -514,6 +514,22 @@ def test_a_cancel_that_came_just_after_the_end_does_not_cancel_the_retry(queue: 
     assert claim(queue).id == job_id
 
 
+def test_a_cancel_cannot_come_back_after_a_retry_that_was_told(queue: Queue, monkeypatch: pytest.MonkeyPatch) -> None:
+    """That it was removed is on stable storage before the job waits again: a power cut must not cancel it."""
+    job_id = failed(queue)
+    durable.replace_json(queue.paths.cancel_request(job_id), {})
+    synced, fsync = [], os.fsync
+
+    def record(fd: int) -> None:
+        is_requested = queue.paths.cancel_request(job_id).exists()
+        synced.append((Path(f"/proc/self/fd/{fd}").readlink(), is_requested, queue.tickets.state(job_id)))
+        fsync(fd)
+
+    monkeypatch.setattr(os, "fsync", record)
+    repair.retry(queue, job_id)
+    assert (queue.paths.control, False, "failed") in synced
+
+
 @pytest.mark.parametrize(
     ("state", "message"),
     [

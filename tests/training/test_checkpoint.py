@@ -175,6 +175,21 @@ def test_a_damaged_checkpoint_is_followed_by_the_one_before(tmp_path: Path) -> N
     assert [step_of(path) for path in (run.last, run.previous, run.best)] == [3, 2, 3]
 
 
+def test_a_damaged_checkpoint_never_takes_the_place_of_the_one_before(tmp_path: Path) -> None:
+    """The disk may change one while the job trains on."""
+    run = RunPaths(tmp_path)
+    save_steps(run, 1, 2)
+    flip(run.last)
+    save_steps(run, 3)
+    assert [step_of(path) for path in (run.last, run.previous)] == [3, 1]
+    run.last.unlink()
+    run.last.symlink_to("nowhere")
+    save_steps(run, 4)
+    assert [step_of(path) for path in (run.last, run.previous)] == [4, 1]
+    save_steps(run, 5)
+    assert [step_of(path) for path in (run.last, run.previous)] == [5, 4]
+
+
 def test_a_checkpoint_that_is_gone_is_followed_by_the_one_before(tmp_path: Path) -> None:
     run, said = RunPaths(tmp_path), list[str]()
     save_steps(run, 1, 2)

@@ -183,6 +183,14 @@ def test_a_gpu_without_a_job_goes_before_one_that_still_has_a_second_one(queue: 
     assert {places[2].gpu, take(shared).gpu} == {"GPU-a", "GPU-b"}
 
 
+def test_foreign_things_where_leases_of_gpus_lie_keep_no_job_from_one(queue: Queue) -> None:
+    queue.paths.gpu_lease("GPU-a", 0).symlink_to("nowhere")
+    queue.paths.gpu_lease("GPU-a", 1).mkdir()
+    (queue.paths.leases / ".gpu-GPU-a.notes").touch()
+    place = take(Gpus(queue.paths, ("GPU-a",)))
+    assert place.lease.path == queue.paths.gpu_lease("GPU-a", 2)
+
+
 # With workers
 
 

@@ -41,6 +41,16 @@ def test_pages_that_a_child_shares_with_its_parent_count_once() -> None:
     assert memory.used_bytes(processes, 0) == 0
 
 
+def test_what_is_swapped_out_counts_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else a job could take all of the memory and all of the swap, and the machine with it."""
+    monkeypatch.setattr(memory, "PROC", tmp_path)
+    (tmp_path / "7").mkdir()
+    (tmp_path / "7" / "status").write_text("RssAnon:\t 30 kB\nRssFile:\t 900 kB\nRssShmem:\t 2 kB\nVmSwap:\t 100 kB\n")
+    (tmp_path / "7" / "smaps_rollup").write_text("Pss_Anon: 15 kB\nPss_Shmem: 1 kB\nSwap: 100 kB\nSwapPss: 50 kB\n")
+    assert memory.used_bytes([7], 2**20) == 132 * 1024
+    assert memory.used_bytes([7], 2**10) == 66 * 1024
+
+
 @needs_proc
 def test_the_kernel_is_to_kill_an_attempt_before_its_worker(queue: Queue, start: Start) -> None:
     job_id = queue.submit(quick_spec(epochs=200))

@@ -279,6 +279,22 @@ def test_a_worker_whose_output_nobody_reads_any_more_works_on(queue: Queue, home
     assert end_of(queue, job_id).outcome == "succeeded"
 
 
+def test_a_worker_without_standard_streams_hands_its_job_s_lease_on(queue: Queue, home: Home) -> None:
+    """A file that got the number of one would be closed in the child, and the job would be taken a second time."""
+    job_id = queue.submit(quick_spec(epochs=LONG))
+    command = f"exec {sys.executable} -m pipeline.cli --home {home.root} worker <&- 2>&-"
+    with subprocess.Popen(["sh", "-c", command]) as worker:
+        try:
+            child = wait_for_training(home, job_id)
+            os.kill(child, signal.SIGSTOP)  # so that it does not leave
+        finally:
+            worker.kill()
+    is_held = Lease.is_held(queue.paths.lease(job_id))
+    os.kill(child, signal.SIGKILL)
+    assert is_held
+    wait_until(lambda: not Lease.is_held(queue.paths.lease(job_id)), "the lease to go with it")
+
+
 def test_what_a_child_starts_in_its_session_dies_with_it(queue: Queue, start: Start, tmp_path: Path) -> None:
     """And a child that writes much, and not in lines, does no harm. The child here is not ours."""
     job_id = queue.submit(quick_spec(resources={"retries": 0}))

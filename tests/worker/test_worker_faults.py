@@ -496,5 +496,5 @@ def test_a_job_that_takes_more_memory_than_it_may_is_ended(queue: Queue, start: 
     assert start(queue.home, "--drain", command=command).wait(timeout=120) == 1
     end = end_of(queue, large)
     assert (end.outcome, end.attempt) == ("failed", 1)
-    assert re.match(r"it took 0\.\d\d GB of memory, more than resources.memory, 0.30 GB; a smaller", end.why)
+    assert re.match(r"it took [3-6]\d\d MB of memory, more than resources.memory, 300 MB; a smaller", end.why)
     assert end_of(queue, small).why == "the training process left with exit code 3 and no result; see the log"

@@ -9,14 +9,14 @@ PROC = Path("/proc")
 
 
 def used_bytes(processes: Iterable[int], limit: int) -> int:
-    """What the processes take together, without the files that they have mapped, which the system can drop.
+    """What the processes take together, swapped out or not, without files that they map, which the system can drop.
 
     A page that several of them share, as the workers of a DataLoader do with their parent, counts once. That takes the
     system 1 to 30 ms a process, so it is asked only where the sum that counts it several times is over the limit.
     """
     found = [*processes]
-    at_most = _sum_of(found, "status", ("RssAnon:", "RssShmem:"))
-    return at_most if at_most <= limit else _sum_of(found, "smaps_rollup", ("Pss_Anon:", "Pss_Shmem:"))
+    at_most = _sum_of(found, "status", ("RssAnon:", "RssShmem:", "VmSwap:"))
+    return at_most if at_most <= limit else _sum_of(found, "smaps_rollup", ("Pss_Anon:", "Pss_Shmem:", "SwapPss:"))
 
 
 def _sum_of(processes: Iterable[int], file: str, names: tuple[str, ...]) -> int:
