@@ -33,6 +33,7 @@ PLANS = (  # the longest first
     Plan("storms", few=3, many=40),
     Plan("clock", few=3, many=30),
     Plan("job_files", few=1000, many=100_000),
+    Plan("ids_and_paths", few=30, many=1500),
     Plan("worker_calls", few=50, many=600),
     Plan("foreign_files", few=30, many=400),
     Plan("torn_files", few=200, many=2000),
