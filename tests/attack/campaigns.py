@@ -35,6 +35,7 @@ PLANS = (  # the longest first
     Plan("job_files", few=1000, many=100_000),
     Plan("ids_and_paths", few=30, many=1500),
     Plan("image_files", few=40, many=1000),
+    Plan("checkpoints", few=8, many=400),
     Plan("worker_calls", few=50, many=600),
     Plan("foreign_files", few=30, many=400),
     Plan("torn_files", few=200, many=2000),

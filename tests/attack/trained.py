@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -67,5 +68,6 @@ def _train(home: Home, job_id: str, number: int) -> Result:
     from pipeline.stop import Stop
     from pipeline.training.attempt import Attempt
 
+    warnings.simplefilter("ignore", UserWarning)  # of torch, about files that it refuses then
     with home.run(job_id).log(number).open("a", errors="backslashreplace") as log:
         return Attempt(home, job_id, number, Stop(), lambda line: print(line, file=log)).execute()
