@@ -11,6 +11,7 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 import pipeline
+from pipeline.errors import UsageError
 from pipeline.home.paths import Home
 
 COMMANDS: Mapping[str, str] = {
@@ -37,11 +38,18 @@ COMMANDS: Mapping[str, str] = {
 """The function of each command, as `module:attribute`; its docstring and its arguments are the command's help."""
 
 
+def to_path(text: str) -> Path:
+    """Raises UsageError for empty text: so a variable comes that is not set, and it would be the current folder."""
+    if not text:
+        raise UsageError("a path is empty; for the current folder, write .")
+    return Path(text)
+
+
 CONVERSIONS: Mapping[Any, Callable[[Any], Any]] = {
     str: str,
-    Path: Path,
+    Path: to_path,
     list[str]: list,
-    list[Path]: lambda paths: [Path(path) for path in paths],
+    list[Path]: lambda paths: [to_path(path) for path in paths],
 }
 
 

@@ -91,8 +91,17 @@ def load_all(files: Sequence[Path], overrides: Sequence[str]) -> list[Spec]:
 def warn_of_missing_folders(specs: Sequence[Spec], home: Home) -> None:
     for spec in specs:
         path = spec.data.options().get("path")
-        if path is not None and not (folder := find_data(home.datasets, Path(path).expanduser())).is_dir():
-            message(f"warning: {spec.name}: there is no folder {folder} (yet)")
+        if path is not None and (why := why_missing(path, home)):
+            message(f"warning: {spec.name}: {why}")
+
+
+def why_missing(path: str, home: Home) -> str:
+    """Says what a dataset's folder lacks; nothing where it is there."""
+    try:
+        folder = find_data(home.datasets, Path(path).expanduser())
+        return "" if folder.is_dir() else f"there is no folder {folder} (yet)"
+    except (OSError, RuntimeError) as error:  # a name that is too long; ~somebody whom nobody knows
+        return f"data.path: {path}: {error}"
 
 
 @contextlib.contextmanager

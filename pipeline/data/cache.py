@@ -23,6 +23,8 @@ from typing import Any
 
 import torch
 
+from pipeline.home import durable
+
 FORMAT = 1
 """Counts up when what a cache file holds, or how images are decoded, changes; older files are made again."""
 
@@ -50,7 +52,7 @@ class Cache:
 
         `state`: of the dataset's files now; empty if it cannot be known, and then whatever was kept is right.
         """
-        if not self.file.exists():
+        if not self.file.is_file():  # at a pipe, the training would wait for ever
             return None
         try:
             kept = torch.load(self.file, map_location="cpu", mmap=True, weights_only=True)
@@ -66,6 +68,7 @@ class Cache:
         """Returns whether the contents are kept."""
         temporary = self.file.with_suffix(".tmp")  # one writer at a time: the lock is held
         try:
+            temporary.unlink(missing_ok=True)  # whatever it is
             with temporary.open("wb") as stream:
                 torch.save({"format": FORMAT, "state": state, "contents": dict(contents)}, stream)
                 stream.flush()
@@ -106,7 +109,7 @@ class Cache:
         """One process at a time, released by the kernel if it dies. Where no file can be made there is no lock."""
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            stream = self.lock_file.open("ab")
+            stream = os.fdopen(durable.open_plain(self.lock_file, os.O_WRONLY | os.O_CREAT), "wb")
         except OSError as error:
             self.log(f"{self.folder} cannot be written ({error}); going on without it")
             yield

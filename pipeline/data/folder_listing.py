@@ -59,7 +59,7 @@ def list_folder(root: Path) -> Listing:
 def _require_splits(root: Path) -> None:
     if not root.is_dir():
         near = root.parent
-        there = sorted(entry.name for entry in _entries(near) if entry.is_dir()) if near.is_dir() else []
+        there = sorted(entry.name for entry in _entries(near) if _is_folder(entry)) if near.is_dir() else []
         raise DataError(f"data.path: there is no folder {root}{_suggestion(root.name, there)}")
     there = sorted(entry.name for entry in _entries(root))
     for split in SPLITS:
@@ -99,10 +99,10 @@ def _files(split: Path, classes: list[str], notes: list[str]) -> Files:
     for label, name in enumerate(classes):
         folder = split / name
         entries = _entries(folder)
-        files = {entry.name: _status(entry) for entry in entries if _is_file(entry)}
+        files = {entry.name: _status(entry) for entry in entries if not _is_folder(entry)}
         if not files:
             raise DataError(f"{folder} has no images; remove the class or add some")
-        if nested := sorted(entry.name for entry in entries if entry.is_dir()):
+        if nested := sorted(entry.name for entry in entries if _is_folder(entry)):
             notes.append(f"folders inside {folder} are not read: {abbreviated(nested)}")
         paths += [folder / file for file in sorted(files)]
         status += [files[file] for file in sorted(files)]
@@ -112,9 +112,9 @@ def _files(split: Path, classes: list[str], notes: list[str]) -> Files:
 
 def _folders(split: Path, notes: list[str]) -> list[str]:
     entries = _entries(split)
-    if beside := sorted(entry.name for entry in entries if not entry.is_dir()):
+    if beside := sorted(entry.name for entry in entries if not _is_folder(entry)):
         notes.append(f"files beside the class folders of {split} are not read: {abbreviated(beside)}")
-    return sorted(entry.name for entry in entries if entry.is_dir())
+    return sorted(entry.name for entry in entries if _is_folder(entry))
 
 
 def _entries(folder: Path) -> list[os.DirEntry[str]]:
@@ -125,13 +125,19 @@ def _entries(folder: Path) -> list[os.DirEntry[str]]:
         raise DataError(f"{folder} cannot be listed: {error.strerror}") from error
 
 
-def _is_file(entry: os.DirEntry[str]) -> bool:
-    """A file, or a link that leads nowhere: reading it fails, and so it is named rather than passed over."""
-    return entry.is_file() or (entry.is_symlink() and not Path(entry.path).exists())
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link that leads to itself
+        return False
 
 
 def _status(entry: os.DirEntry[str]) -> os.stat_result:
-    return entry.stat(follow_symlinks=entry.is_file())
+    """Of a link that leads nowhere, its own: as with a pipe, reading it fails, and so it is named."""
+    try:
+        return entry.stat()
+    except OSError:
+        return entry.stat(follow_symlinks=False)
 
 
 def _suggestion(name: str, there: list[str]) -> str:

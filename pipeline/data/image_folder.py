@@ -59,7 +59,7 @@ def resolve(path: str, datasets: Path) -> Path:
     """`path` as a job file gives it: absolute, or with `~`, or in the datasets' folder."""
     try:
         return find_data(datasets, Path(path).expanduser())
-    except RuntimeError as error:  # ~somebody
+    except (OSError, RuntimeError) as error:  # a name that is too long; ~somebody whom nobody knows
         raise DataError(f"data.path: {path}: {error}") from error
 
 

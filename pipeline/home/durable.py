@@ -183,9 +183,17 @@ def make_folder(folder: Path) -> None:
 
     One that is there may have been made by a process that was killed before it could do that.
     """
-    if not folder.is_dir():
-        make_folder(folder.parent)
-        folder.mkdir(exist_ok=True)
+    there, missing = folder, []
+    while not there.is_dir():
+        missing.append(there)
+        there = there.parent
+    _fsync_name(there)
+    for path in reversed(missing):
+        path.mkdir(exist_ok=True)
+        _fsync_name(path)
+
+
+def _fsync_name(folder: Path) -> None:
     with contextlib.suppress(PermissionError):  # of a folder that others made, and that this user cannot list
         fsync_folder(folder.parent)
 

@@ -14,6 +14,9 @@ from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
 JsonSchema = dict[str, Any]
 
+UNION_MEMBER = "\0"
+"""Begins what stands, in the location of an error, for one of the kinds that a value may be; no key of a file does."""
+
 
 class Field:
     """A field as it is declared. A default of `...` says that it must be given."""
@@ -92,7 +95,8 @@ def _union_schema(members: list[Any], arguments: tuple[Any, ...], bounds: dict[s
     if len(members) == 1:
         schema = schema_of(members[0], **bounds)
     else:
-        schema = core_schema.union_schema([schema_of(member) for member in members])
+        labels = (f"{UNION_MEMBER}{number}" for number in range(len(members)))
+        schema = core_schema.union_schema(list(zip(map(schema_of, members), labels, strict=True)))
     return schema if len(members) == len(arguments) else core_schema.nullable_schema(schema)
 
 

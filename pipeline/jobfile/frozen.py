@@ -19,6 +19,16 @@ from pipeline.jobfile.spec import Spec
 MAX_BYTES = 256 * 1024
 
 
+class _Loader(yaml.SafeLoader):
+    """Refuses aliases, which the dumper does not write: a few lines of them may stand for all of the memory."""
+
+    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+        if self.check_event(yaml.AliasEvent):
+            raise yaml.YAMLError("an alias stands in it")
+        node: yaml.Node | None = super().compose_node(parent, index)
+        return node
+
+
 class _Dumper(yaml.SafeDumper):
     """Quotes text that a job file's reader would take for something else, as 1e5."""
 
@@ -34,7 +44,10 @@ _Dumper.add_representer(str, _represent_text)
 def load(run: RunPaths) -> Spec:
     """Raises OSError where it cannot be read, and what PyYAML and Pydantic raise."""
     with os.fdopen(durable.open_plain(run.spec), "rb") as file:
-        return Spec.model_validate_json(durable.to_json(yaml.safe_load(file)))
+        text = file.read(MAX_BYTES + 1)
+    if len(text) > MAX_BYTES:
+        raise ValueError(f"{run.spec}: it is too long")
+    return Spec.model_validate_json(durable.to_json(yaml.load(text, Loader=_Loader)))
 
 
 def save(run: RunPaths, spec: Spec) -> None:

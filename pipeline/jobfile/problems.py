@@ -13,6 +13,7 @@ from pydantic_core import ErrorDetails, ValidationError
 from pipeline.errors import Problem
 from pipeline.jobfile import messages
 from pipeline.jobfile.entries import Facts
+from pipeline.jobfile.fields import UNION_MEMBER
 from pipeline.jobfile.messages import given
 from pipeline.jobfile.origins import Origins
 from pipeline.jobfile.sections import NamedSection
@@ -46,14 +47,27 @@ def _errors(error: ValidationError, plain: Any) -> dict[Keys, list[ErrorDetails]
     errors: dict[Keys, list[ErrorDetails]] = {}
     for detail in error.errors(include_url=False, include_input=False):
         errors.setdefault(_path(detail["loc"], plain), []).append(detail)
-    conflicts = find_conflicts(_right_sections(errors, plain), _right_facts(errors, plain))
+    wrong = _Wrong(errors)
+    conflicts = find_conflicts(_right_sections(wrong, plain), _right_facts(wrong, plain))
     beside = ValidationError.from_exception_data("Spec", [conflict_error(conflict) for conflict in conflicts])
     for detail in beside.errors(include_url=False, include_input=False):
         errors.setdefault(detail["loc"], [detail])
     return errors
 
 
-def _right_sections(wrong: Collection[Keys], plain: Any) -> Iterator[tuple[str, NamedSection]]:
+class _Wrong:
+    """The fields that something is wrong in. There may be thousands, and as many sections to look at."""
+
+    def __init__(self, paths: Collection[Keys]) -> None:
+        self.paths = frozenset(paths)
+        self.lie_in = frozenset(path[:depth] for path in paths for depth in range(len(path)))
+
+    def is_right(self, path: Keys) -> bool:
+        """Whether neither the field, nor a part of it, nor what it lies in is wrong."""
+        return path not in self.lie_in and not any(path[:depth] in self.paths for depth in range(len(path) + 1))
+
+
+def _right_sections(wrong: _Wrong, plain: Any) -> Iterator[tuple[str, NamedSection]]:
     """The named sections that nothing is wrong in, each after where it is."""
     for path, choice in NAMED_SECTIONS.items():
         value, at = given(plain, path), ".".join(path)
@@ -61,28 +75,23 @@ def _right_sections(wrong: Collection[Keys], plain: Any) -> Iterator[tuple[str, 
             items = [(f"{at}.{index}", item) for index, item in enumerate(value)]
         else:
             items = [(at, value)] if value is not None else []
-        yield from ((where, choice.section(item)) for where, item in items if _is_right(split(where), wrong))
+        yield from ((where, choice.section(item)) for where, item in items if wrong.is_right(split(where)))
 
 
-def _right_facts(wrong: Collection[Keys], plain: Any) -> Facts:
+def _right_facts(wrong: _Wrong, plain: Any) -> Facts:
     """What is known of the file for its sections to fit with: what is right, and the defaults of what is not there."""
 
     def value(default: Any, *path: str) -> Any:
-        found = given(plain, path) if _is_right(path, wrong) else None
-        return default if found is None and _is_right(path, wrong) else found
+        found = given(plain, path) if wrong.is_right(path) else None
+        return default if found is None and wrong.is_right(path) else found
 
     dataset, resized = value(None, "data", "name"), value(None, "data", "image_size")
-    is_known = resized is not None or (dataset is not None and _is_right(("data", "image_size"), wrong))
+    is_known = resized is not None or (dataset is not None and wrong.is_right(("data", "image_size")))
     return Facts(
         *(size_of_images(dataset, resized) if is_known else (None, "")),
         batch_size=value(Data.model_fields["batch_size"].default, "data", "batch_size"),
         epochs=value(Train.model_fields["epochs"].default, "train", "epochs"),
     )
-
-
-def _is_right(path: Keys, wrong: Collection[Keys]) -> bool:
-    """Whether neither the field, nor a part of it, nor what it lies in is wrong."""
-    return not any(path[: len(other)] == other[: len(path)] for other in wrong)
 
 
 def _path(location: Keys, plain: Any) -> Keys:
@@ -92,7 +101,7 @@ def _path(location: Keys, plain: Any) -> Keys:
         is_there = key in plain if isinstance(plain, dict) else isinstance(plain, list) and key in range(len(plain))
         if is_there:
             plain = plain[key]
-        elif not isinstance(plain, dict) or index < len(location) - 1:
+        elif str(key).startswith(UNION_MEMBER) or not isinstance(plain, dict) or index < len(location) - 1:
             break  # in a value that has no such parts
         path = (*path, key)
     return path

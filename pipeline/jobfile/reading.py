@@ -17,8 +17,6 @@ from pipeline.jobfile import yamltree
 from pipeline.jobfile.origins import Origins
 from pipeline.jobfile.spec import Spec
 
-_MAX_PROBLEMS = 100  # that are told
-
 
 def load(path: Path, overrides: Sequence[str] = ()) -> Spec:
     """The spec in `path` with `key=value` overrides applied. Raises SpecError, or UsageError where there is no file."""
@@ -55,12 +53,12 @@ def _validate(origins: Origins, refused: list[Problem]) -> Spec:
         from pipeline.jobfile.problems import explain_all
 
         known = {problem.line for problem in refused}
-        problems += explain_all(error, plain, origins, known=known, most=_MAX_PROBLEMS + 1)
+        problems += explain_all(error, plain, origins, known=known, most=yamltree.MAX_PROBLEMS + 1)
     if not problems:
         return spec
     problems.sort(key=lambda problem: (problem.source != origins.source, problem.line))
-    if len(problems) > _MAX_PROBLEMS:
-        problems[_MAX_PROBLEMS:] = [Problem(origins.source, 0, "", "and more; mend these first")]
+    if len(problems) > yamltree.MAX_PROBLEMS:
+        problems[yamltree.MAX_PROBLEMS :] = [yamltree.and_more(origins.source)]
     raise SpecError(problems)
 
 

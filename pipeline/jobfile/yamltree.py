@@ -1,8 +1,9 @@
 """Reads YAML into plain data that remembers its lines, with YAML's traps closed.
 
 Differs from YAML 1.1 as PyYAML loads it: `1e-3` is a number, `no` and `on` are text, `012` and `12:30` are text, and
-duplicate keys, anchors, aliases, tags, several documents and deep nesting are refused. The reader works on the parser's
-events, one at a time, so that neither an alias bomb nor 20,000 opening brackets cost more than an ordinary error.
+duplicate keys, anchors, aliases, tags, several documents, deep nesting and thousands of values are refused. The reader
+works on the parser's events, one at a time, so that neither an alias bomb nor 20,000 opening brackets cost more than an
+ordinary error.
 """
 
 from __future__ import annotations
@@ -14,10 +15,13 @@ from typing import Any
 import yaml
 
 from pipeline.errors import Problem, SpecError
+from pipeline.wording import cut
 
 MAX_BYTES = 64 * 1024
 MAX_DEPTH = 20
 MAX_KEY = 100
+MAX_NODES = 5000  # keys, values and collections; PyYAML takes 30 µs for each
+MAX_PROBLEMS = 100  # that are told
 
 _INT = re.compile(r"[-+]?(0|[1-9][0-9]*)")
 _FLOAT = re.compile(r"[-+]?(\.[0-9]+|(0|[1-9][0-9]*)(\.[0-9]*)?)([eE][-+]?[0-9]+)?")
@@ -87,7 +91,7 @@ def read(data: bytes, source: str) -> tuple[Node, list[Problem]]:
         raise _refused(
             source, builder.line, "not valid YAML: a number in an escape or directive is too large"
         ) from None
-    return builder.root or Node(1, None), list(dict.fromkeys(builder.problems))
+    return builder.root or Node(1, None), builder.problems
 
 
 def _refused_character(text: str) -> str | None:
@@ -118,17 +122,20 @@ class _Builder:
         self.root: Node | None = None
         self.stack: list[_Open] = []
         self.problems: list[Problem] = []
-        self.documents = 0
+        self.documents = self.nodes = 0
         self.line = 1  # of the latest event
 
     def feed(self, event: yaml.Event) -> None:
         self.line = line = event.start_mark.line + 1 if event.start_mark else 0
+        self.nodes += isinstance(event, yaml.NodeEvent)
+        if self.nodes > MAX_NODES:
+            raise _refused(self.source, line, f"more than {MAX_NODES:,} keys and values are in it")
         if isinstance(event, yaml.DocumentStartEvent):
             self.documents += 1
             if self.documents > 1:
                 raise _refused(self.source, line, "a second document starts here; a job file is one document")
         elif isinstance(event, yaml.AliasEvent):
-            self.problem(line, f"alias '*{event.anchor}' is refused; write the value out")
+            self.problem(line, f"alias {cut(f'*{event.anchor}')!r} is refused; write the value out")
             self.add(Node(line, None))
         elif isinstance(event, yaml.NodeEvent):
             self.check(event, line)
@@ -141,11 +148,11 @@ class _Builder:
 
     def check(self, event: yaml.NodeEvent, line: int) -> None:
         if event.anchor is not None:
-            self.problem(line, f"anchor '&{event.anchor}' is refused; write the value out where it is needed")
+            self.problem(line, f"anchor {cut(f'&{event.anchor}')!r} is refused; write the value out where it is needed")
         tag = getattr(event, "tag", None)
         if tag is not None:
             written = tag.replace("tag:yaml.org,2002:", "!!")
-            self.problem(line, f"tag '{written}' is refused; a job file holds plain values")
+            self.problem(line, f"tag '{cut(written)}' is refused; a job file holds plain values")
         if self.waits_for_key() and not isinstance(event, yaml.ScalarEvent):
             raise _refused(self.source, line, "a key must be a plain word, not a list or a mapping")
 
@@ -188,7 +195,12 @@ class _Builder:
             parent.key = None
 
     def problem(self, line: int, message: str) -> None:
-        self.problems.append(Problem(self.source, line, "", message))
+        """Raises SpecError where there are too many."""
+        problem = Problem(self.source, line, "", message)
+        if len(self.problems) == MAX_PROBLEMS:
+            raise SpecError([*self.problems, and_more(self.source)])
+        if problem not in self.problems:
+            self.problems.append(problem)
 
     def syntax_error(self, error: yaml.MarkedYAMLError) -> SpecError:
         mark, began = error.problem_mark or error.context_mark, error.context_mark
@@ -197,6 +209,11 @@ class _Builder:
             message += f" (it began on line {began.line + 1})"
         message += next((f"; {hint}" for words, hint in _HINTS.items() if words in message), "")
         return SpecError([*self.problems, Problem(self.source, mark.line + 1 if mark else 0, "", message)])
+
+
+def and_more(source: str) -> Problem:
+    """What is told in the place of further problems."""
+    return Problem(source, 0, "", "and more; mend these first")
 
 
 _HINTS = {

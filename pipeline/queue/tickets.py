@@ -198,6 +198,7 @@ class Tickets:
 
     def find(self, prefix: str) -> str:
         """The id that begins so; `latest` is the newest. Raises UsageError where there is none, or more than one."""
+        require_prefix(prefix)
         if ID.fullmatch(prefix) and self.state(prefix):
             return prefix
         ids = by_age(self.states())
@@ -211,6 +212,12 @@ class Tickets:
         if len(found) > 1:
             raise UsageError(f"{prefix}: {len(found)} ids begin so, the latest is {found[-1]}; give more of it")
         return found[0]
+
+
+def require_prefix(prefix: str) -> None:
+    """Raises UsageError for an empty one: so a variable comes that is not set, and every id begins so."""
+    if not prefix:
+        raise UsageError("the id is empty; give the beginning of one, or latest")
 
 
 def is_ticket_name(name: str) -> bool:

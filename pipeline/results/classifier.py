@@ -186,6 +186,8 @@ def _state(run: RunPaths, which: Which) -> dict[str, Any]:
         state = checkpoint.load(path)
     except OSError as error:
         raise CheckpointError(f"{path}: cannot be read: {error.strerror}") from None
+    except (MemoryError, RuntimeError) as error:
+        raise CheckpointError(f"{path}: cannot be loaded, there is not enough memory: {error}") from None
     except CheckpointError as error:
         raise CheckpointError(f"{error}; {_other(run, which) or f'train it again: {_submit(run)}'}") from None
     if state is not None:
@@ -239,5 +241,7 @@ def _model_input(run: RunPaths) -> ModelInput:
 
 def _accuracy(state: dict[str, Any]) -> float | None:
     """Returns the test accuracy, but not within an epoch, where it is that of earlier weights."""
-    accuracy: float | None = state.get("metrics", {}).get("test/accuracy")
-    return None if state.get("position", {}).get("batch") else accuracy
+    metrics, position = state.get("metrics"), state.get("position")
+    accuracy = metrics.get("test/accuracy") if isinstance(metrics, dict) else None
+    is_within_an_epoch = isinstance(position, dict) and position.get("batch")
+    return accuracy if isinstance(accuracy, float) and not is_within_an_epoch else None

@@ -11,13 +11,14 @@ import os
 from pipeline.errors import UsageError
 from pipeline.home.ids import age_key
 from pipeline.home.paths import STATES, Home, RunPaths
-from pipeline.queue.tickets import Tickets
+from pipeline.queue.tickets import Tickets, require_prefix
 
 SHOWN = 5  # ids in a message
 
 
 def find(home: Home, prefix: str) -> RunPaths:
     """Returns the run whose id begins so; `latest` is the newest. Raises UsageError where there is not exactly one."""
+    require_prefix(prefix)
     names = _folders(home)
     if prefix in names and home.run(prefix).spec.is_file():
         return home.run(prefix)

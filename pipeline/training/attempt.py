@@ -19,9 +19,9 @@ import time
 import traceback
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from pipeline.errors import Interrupted, JobError, UsageError
+from pipeline.errors import CheckpointError, Interrupted, JobError, UsageError
 from pipeline.home import durable
 from pipeline.home.ids import new_id
 from pipeline.home.paths import Home
@@ -208,9 +208,7 @@ class Attempt:
         setting = cpu_precision.settle(setting, spec, dataset, datasets=self.home.datasets)
         engine = Engine(spec, dataset, setting)
         state = checkpoint.resume(self.run, log=self.log)
-        metrics = {} if state is None else state.pop("metrics")
-        if state is not None:
-            engine.load_state_dict(state)
+        metrics = {} if state is None else self.take_up(engine, state)
         provenance = manifest.write(self.run, spec, dataset, setting, job_id=self.id, attempt=self.number)
         self.log(self.opening(engine, resumed=state is not None))
         self.progress.begin(engine.moment, metrics, num_steps=engine.num_steps)
@@ -243,6 +241,16 @@ class Attempt:
             finally:
                 self.progress.end(engine.moment, loop.metrics)
         return f"trained {spec.train.epochs} epochs; test accuracy {100 * loop.metrics['test/accuracy']:.2f} %"
+
+    def take_up(self, engine: Engine, state: dict[str, Any]) -> dict[str, float]:
+        """Sets the engine to where a checkpoint was saved. Returns the metrics of then. Raises CheckpointError."""
+        from pipeline.training import checkpoint
+
+        try:
+            engine.load_state_dict(state)
+            return checkpoint.metrics_of(state)
+        except CheckpointError as error:
+            raise CheckpointError(f"{self.run.last}: {error}; remove it and the job begins anew") from None
 
     def opening(self, engine: Engine, *, resumed: bool) -> str:
         """Says in a line what is about to be trained."""

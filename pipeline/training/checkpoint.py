@@ -30,6 +30,11 @@ SEAL = b"sha256 "  # begins the comment at the end of a checkpoint, a zip file; 
 DIGEST_CHARS = 64
 CHUNK_BYTES = 1 << 20
 _NUM = struct.Struct("<H")  # the length of a zip file's comment, before it
+_UNFIT = (
+    *(pickle.UnpicklingError, EOFError, ValueError, LookupError, TypeError, AttributeError),
+    *(AssertionError, ArithmeticError, struct.error),
+)
+"""What `torch.load` raises of a file that somebody else has made, beside RuntimeError."""
 
 State = dict[str, Any]
 
@@ -80,24 +85,38 @@ def load(path: Path, *, mmap: bool = False) -> State | None:
     """
     try:
         is_whole = _is_whole_file(path)
+        is_ours = is_whole and _is_our_file(path)
     except durable.NotAPlainFileError:
         raise CheckpointError(f"{path}: is not a regular file") from None
     if is_whole is None:
         return None
     if not is_whole:
         raise DamagedError(f"{path}: is damaged")
+    not_ours = CheckpointError(f"{path}: is not a checkpoint of this version")
+    if not is_ours:
+        raise not_ours
     try:
         state = torch.load(path, map_location="cpu", mmap=mmap, weights_only=True)
-    except pickle.UnpicklingError:  # though it is as it was written; torch's message advises to run what is in it
-        raise CheckpointError(f"{path}: is not a checkpoint of this version") from None
+    except _UNFIT:  # though it is as it was written; torch's message advises to run what is in it
+        raise not_ours from None
     except RuntimeError as error:
-        if "PytorchStreamReader" not in str(error):  # memory that is not there, say
+        if "PytorchStreamReader" in str(error):  # in the table of contents of a file without a seal
+            raise DamagedError(f"{path}: is damaged") from None
+        if "allocate memory" in str(error):
             raise
-        raise DamagedError(f"{path}: is damaged") from None  # in the table of contents of a file without a seal
+        raise not_ours from None
     if not isinstance(state, dict) or state.get("format") != FORMAT:
-        raise CheckpointError(f"{path}: is not a checkpoint of this version")
+        raise not_ours
     del state["format"]
     return state
+
+
+def metrics_of(state: State) -> dict[str, float]:
+    """The latest value of each scalar. Raises CheckpointError where a checkpoint has none."""
+    metrics = state.get("metrics")
+    if not isinstance(metrics, dict) or not all(isinstance(value, (int, float)) for value in metrics.values()):
+        raise CheckpointError("the checkpoint has no metrics, or such as are no numbers")
+    return metrics
 
 
 def _seal(archive: io.BytesIO) -> None:
@@ -127,13 +146,18 @@ def _is_whole_file(path: Path) -> bool | None:
         return False  # a sector of the disk is gone
 
 
+def _is_our_file(path: Path) -> bool:
+    with os.fdopen(durable.open_plain(path), "rb") as file:
+        return _answer(file, _is_ours)
+
+
 def _is_whole(file: BinaryIO) -> bool:
     """Whether a file is as it was written."""
     size = file.seek(0, os.SEEK_END)
     file.seek(max(0, size - len(SEAL) - DIGEST_CHARS))
     seal = file.read()
     if not seal.startswith(SEAL):
-        return _is_whole_archive(file)
+        return _answer(file, _is_whole_archive)
     digest, left = hashlib.sha256(), size - len(seal) - _NUM.size
     file.seek(0)
     while left > 0 and (chunk := file.read(min(left, CHUNK_BYTES))):
@@ -142,17 +166,40 @@ def _is_whole(file: BinaryIO) -> bool:
     return seal[len(SEAL) :] == digest.hexdigest().encode()
 
 
-def _is_whole_archive(file: BinaryIO) -> bool:
-    """As `_is_whole`, of a file without a seal, from an earlier version or cut short: by the zip file's own sums."""
+def _answer(file: BinaryIO, ask: Callable[[zipfile.ZipFile], bool]) -> bool:
+    """What is asked of a zip file; False of what is none, or none that can be read."""
     try:
         with zipfile.ZipFile(file) as archive:
-            return archive.testzip() is None and not any(entry.external_attr for entry in archive.infolist())
+            return ask(archive)
     except MemoryError:
         raise
     except Exception as error:
         if isinstance(error, OSError) and error.errno != errno.EINVAL:  # that: a position before the beginning
             raise
         return False
+
+
+def _is_whole_archive(archive: zipfile.ZipFile) -> bool:
+    """As `_is_whole`, of a file without a seal, from an earlier version or cut short: by the zip file's own sums."""
+    is_tested = _is_as_large_as_it_looks(archive) and archive.testzip() is None
+    return is_tested and not any(entry.external_attr for entry in archive.infolist())
+
+
+def _is_ours(archive: zipfile.ZipFile) -> bool:
+    """Whether a file is of the kind that `save` writes: with one pickle, and tensors that are not packed.
+
+    Of the kinds that torch reads beside that, older ones and compiled networks, it says how to run what is in them.
+    """
+    names = [name.rpartition("/")[2] for name in archive.namelist()]
+    has_one_pickle = names.count("data.pkl") == 1 and "constants.pkl" not in names
+    return has_one_pickle and _is_as_large_as_it_looks(archive)
+
+
+def _is_as_large_as_it_looks(archive: zipfile.ZipFile) -> bool:
+    """Whether nothing in a zip file is packed, or there twice: some kilobytes could stand for all of the memory."""
+    entries = archive.infolist()
+    is_packed = any(entry.compress_type != zipfile.ZIP_STORED for entry in entries)
+    return not is_packed and sum(entry.file_size for entry in entries) <= archive.start_dir
 
 
 def resume(run: RunPaths, *, log: Callable[[str], object]) -> State | None:

@@ -7,6 +7,7 @@ and the position: finished epochs, batches of the one under way, steps in all.
 from __future__ import annotations
 
 import functools
+import operator
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -160,17 +161,22 @@ class Engine:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Raises CheckpointError where the state is of another model."""
+        """Raises CheckpointError where the state is of another model, or of none."""
         try:
             self.model.load_state_dict(state["model"])
             self.optimizer.load_state_dict(state["optimizer"])
-        except (RuntimeError, ValueError, KeyError) as error:
-            raise CheckpointError(f"the checkpoint does not fit the model: {error}") from None
-        if self.scaler.is_enabled():
-            self.scaler.load_state_dict(state["scaler"])
-        self.means.load_state_dict(state)
-        self.epoch, self.batch, self.step = (state["position"][key] for key in ("epoch", "batch", "step"))
-        self.best_accuracy, self.best_epoch = state["best"]["accuracy"], state["best"]["epoch"]
+            if self.scaler.is_enabled():
+                self.scaler.load_state_dict(state["scaler"])
+            self.means.load_state_dict(state)
+            position, best = state["position"], state["best"]
+            self.epoch, self.batch, self.step = (operator.index(position[key]) for key in ("epoch", "batch", "step"))
+            self.best_accuracy, self.best_epoch = float(best["accuracy"]), operator.index(best["epoch"])
+            self._load_random_state(state)
+        except (RuntimeError, ValueError, LookupError, TypeError, AttributeError) as error:
+            why = f"{type(error).__name__}: {error}"
+            raise CheckpointError(f"the checkpoint does not fit the model: {why}") from None
+
+    def _load_random_state(self, state: dict[str, Any]) -> None:
         torch.set_rng_state(state["random"].cpu())
         if self.setting.device.type == "cuda" and state["random_cuda"] is not None:
             torch.cuda.set_rng_state(state["random_cuda"].cpu(), self.setting.device)

@@ -8,21 +8,15 @@ from __future__ import annotations
 
 import os
 import random
-import resource
 import shutil
 import stat
 from collections.abc import Callable, Iterator
-from multiprocessing.connection import Connection
 from pathlib import Path
 
-import faults
-
-from attack import invariants, stand_in, worker_calls
+from attack import apart, invariants, stand_in, worker_calls
 from attack.campaign import Case, Scale
 from pipeline.home.paths import STATES, Home
 
-HANGS_S = 10.0
-MEMORY_BYTES = 1024**3  # that the program may take
 HUGE = 20 * 1024**2
 FOREIGN_ID = "foreign-20260101T000000000000Z-0000ff"
 
@@ -130,7 +124,8 @@ def attack(scale: Scale) -> Iterator[Case]:
         put(kind, target.root / place)
         touched = [job_id for job_id in job_ids if job_id in str(place)]
         is_ticket = place.parent.name in STATES
-        yield Case(f"{kind.__name__} as {str(place)!a}", tuple(judge(target, job_ids, touched, is_ticket=is_ticket)))
+        violations = apart.judge(judge, target, job_ids, touched, is_ticket)
+        yield Case(f"{kind.__name__} as {str(place)!a}", tuple(violations))
 
 
 def put(kind: Callable[[Path], None], path: Path) -> None:
@@ -142,31 +137,9 @@ def put(kind: Callable[[Path], None], path: Path) -> None:
     kind(path)
 
 
-def judge(home: Home, job_ids: list[str], touched: list[str], *, is_ticket: bool) -> list[str]:
-    receiver, sender = faults.fork.Pipe(duplex=False)
-    process = faults.fork.Process(target=_judge, args=(sender, home, job_ids, touched, is_ticket))
-    process.start()
-    sender.close()
-    try:
-        violations: list[str] = receiver.recv() if receiver.poll(HANGS_S) else [f"it hangs for {HANGS_S:g} s"]
-    except EOFError:
-        violations = ["the process died"]
-    process.kill()
-    process.join()
-    receiver.close()
-    return violations
-
-
-def _judge(sender: Connection, home: Home, job_ids: list[str], touched: list[str], is_ticket: bool) -> None:
-    taken = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()  # by what is imported
-    resource.setrlimit(resource.RLIMIT_AS, (taken + MEMORY_BYTES, taken + MEMORY_BYTES))  # /dev/zero has no end
+def judge(home: Home, job_ids: list[str], touched: list[str], is_ticket: bool) -> list[str]:
     damaged = touched if is_ticket else []
     sound = [job_id for job_id in job_ids if job_id not in damaged]
-    violations = []
-    try:
-        violations += [f"before repair: {line}" for line in invariants.looks(home, sound)]
-        worker_calls.work(str(home.root), "")()
-        violations += invariants.check(home, job_ids, damaged=damaged) + invariants.is_drained(home, but_for=touched)
-    except Exception as error:  # noqa: BLE001 - whatever it is, it is a violation
-        violations.append(f"{type(error).__name__}: {error}")
-    sender.send(violations)
+    violations = [f"before repair: {line}" for line in invariants.looks(home, sound)]
+    worker_calls.work(str(home.root), "")()
+    return violations + invariants.check(home, job_ids, damaged=damaged) + invariants.is_drained(home, but_for=touched)

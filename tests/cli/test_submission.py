@@ -102,6 +102,16 @@ def test_submit_warns_of_a_folder_of_images_that_is_nowhere(
     assert warnings() == []
 
 
+@pytest.mark.parametrize("path", ["~nobody-here/pets", "x" * 300])
+def test_submit_warns_of_a_folder_that_cannot_be(path: str, pipeline: Pipeline, job_file: JobFile) -> None:
+    done = pipeline(
+        "submit", job_file(text=f"name: a\nmodel: {{name: net}}\ndata: {{name: image_folder, path: {path}}}\n")
+    )
+    assert (done.returncode, len(done.stdout.splitlines())) == (0, 1)
+    assert done.stderr.startswith("warning: a: ")
+    assert "Traceback" not in done.stderr
+
+
 @pytest.mark.parametrize(
     ("outcome", "code"),
     [("succeeded", 0), ("failed", 3), ("invalid", 3), ("cancelled", 4), ("timed_out", 5), ("lost", 6)],

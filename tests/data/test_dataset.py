@@ -206,6 +206,18 @@ def flip_a_pixel(file: Path) -> None:
     file.write_bytes(content)
 
 
+def test_a_pipe_in_the_place_of_what_is_cached_is_not_waited_for(home: Home) -> None:
+    write_mnist(home.datasets)
+    home.load("mnist")
+    (file,) = home.cached()
+    for path in (file, file.with_suffix(".tmp"), home.datasets / ".cache" / "mnist.lock"):
+        path.unlink(missing_ok=True)
+        os.mkfifo(path)
+    assert len(home.load("mnist").train) > 0
+    assert file.is_file()
+    assert any("going on without it" in line for line in home.said)
+
+
 @pytest.mark.parametrize("damage", [cut, overwrite, empty, flip_a_pixel])
 def test_a_damaged_cache_is_made_again(home: Home, damage: Callable[[Path], None]) -> None:
     write_mnist(home.datasets)

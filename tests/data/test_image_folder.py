@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import re
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -243,6 +245,63 @@ def test_leaving_out_does_not_carry_over_to_a_job_that_asks_to_fail(damaged: Pat
     load(damaged, 6, on_corrupt="skip")
     with pytest.raises(DataError, match="5 files"):
         load(damaged, 6)
+
+
+def pipe(file: Path) -> None:
+    os.mkfifo(file)
+
+
+def link_to_a_device(file: Path) -> None:
+    file.symlink_to("/dev/zero")
+
+
+def link_to_itself(file: Path) -> None:
+    file.symlink_to(file.name)
+
+
+def broken_avif(file: Path) -> None:
+    save(file, plain(), format="AVIF")
+    file.write_bytes(file.read_bytes().replace(b"iloc", b"skip"))
+
+
+def program(file: Path) -> None:
+    file.write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\n%%EndComments\n{} loop\n%%EOF\n")
+
+
+def endless_jpeg(file: Path) -> None:
+    """Of some kilobytes; its last scan is there again and again."""
+    content = save(file, plain(size=(64, 64)), progressive=True).read_bytes()
+    file.write_bytes(content[:-2] + content[content.rindex(b"\xff\xda") : -2] * 100 + content[-2:])
+
+
+@pytest.mark.parametrize("put", [pipe, link_to_a_device, link_to_itself, broken_avif, program, endless_jpeg])
+@pytest.mark.parametrize("in_memory", ["always", "never"])
+def test_what_is_hostile_is_named_as_what_is_damaged(
+    put: Callable[[Path], None], in_memory: str, pets: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Pillow would have Ghostscript run a program, if there is a Ghostscript."""
+    (tmp_path / "gs").write_text("#!/bin/sh\ntouch ran\n")
+    (tmp_path / "gs").chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    monkeypatch.chdir(tmp_path)
+    file = pets / "train" / "cat" / "x.jpg"
+    put(file)
+    with pytest.raises(DataError, match=rf"1 files of .*\n  {re.escape(str(file))}: "):
+        load(pets, 6, in_memory=in_memory)
+    assert len(load(pets, 6, in_memory=in_memory, on_corrupt="skip").train) == 4
+    assert not (tmp_path / "ran").exists()
+
+
+def test_a_link_to_itself_beside_the_classes_is_told(pets: Path) -> None:
+    link_to_itself(pets / "train" / "loop")
+    link_to_itself(pets / "loop")
+    assert any("are not read: loop" in note for note in load(pets).notes)
+
+
+def test_a_path_that_cannot_be_is_an_error(tmp_path: Path) -> None:
+    for path in ("x" * 300, "~nobody-here/pets"):
+        with pytest.raises(DataError, match=path):
+            image_folder.resolve(path, tmp_path)
 
 
 def test_of_many_damaged_files_ten_are_named(pets: Path) -> None:

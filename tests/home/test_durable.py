@@ -6,6 +6,7 @@ import itertools
 import json
 import os
 import socket
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -78,6 +79,17 @@ def test_make_folder_makes_parents_and_takes_one_that_is_there(tmp_path: Path) -
     durable.make_folder(tmp_path / "a" / "b" / "c")
     durable.make_folder(tmp_path / "a" / "b" / "c")
     assert (tmp_path / "a" / "b" / "c").is_dir()
+
+
+def test_a_folder_is_made_however_many_lie_above_it(tmp_path: Path) -> None:
+    deep = tmp_path.joinpath(*["x"] * 400)
+    limit = sys.getrecursionlimit()
+    sys.setrecursionlimit(300)
+    try:
+        durable.make_folder(deep)
+    finally:
+        sys.setrecursionlimit(limit)
+    assert deep.is_dir()
 
 
 @pytest.mark.parametrize("data", [b"", b"{", b"[1]", b"5", b"\xff\xfe", b'{"a": 1}x', b"[" * 100_000, b"\0" * 100])

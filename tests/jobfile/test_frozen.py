@@ -6,6 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+import yaml
 from quick import quick_spec
 
 from pipeline.home.paths import Home
@@ -24,6 +26,17 @@ def test_text_that_looks_like_a_number_is_still_text_in_the_kept_spec(home: Home
     spec = reading.load(file)
     frozen.save(home.run("job"), spec)
     assert reading.load(home.run("job").spec) == spec
+
+
+BOMB = "\n".join(["a0: &a0 x", *(f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]" for n in range(1, 30))])
+
+
+@pytest.mark.parametrize("text", [BOMB, "description: " + "x" * 300_000, "[" * 100_000])
+def test_a_kept_spec_that_stands_for_all_of_the_memory_is_refused(home: Home, text: str) -> None:
+    frozen.save(home.run("job"), quick_spec())
+    home.run("job").spec.write_text(text)
+    with pytest.raises((ValueError, yaml.YAMLError, RecursionError)):
+        frozen.load(home.run("job"))
 
 
 def test_the_kept_spec_is_a_job_file_that_can_be_submitted(home: Home) -> None:

@@ -136,6 +136,8 @@ def test_a_mistake_gets_its_message_on_its_line(more: str, message: str) -> None
         ("{name: vgg, widths: 64}", "model.widths: 64 should be a list; write [64]"),
         ("{name: vgg, widths: []}", "model.widths: [] should have at least 1 item"),
         ("{name: vgg, widths: [64, N]}", "model.widths.1: 'N' should be a whole number or M"),
+        ("{name: vgg, widths: [64, {a: 1}]}", 'model.widths.1: {"a": 1} should be a whole number or M'),
+        ("{name: vgg, widths: [64, {int: }]}", 'model.widths.1: {"int": null} should be a whole number or M'),
         (
             "{name: vgg, widths: [M, 64]}",
             "model.widths: must begin with a number of channels, as [64, M, 128, M]",

@@ -152,6 +152,14 @@ def test_a_rule_is_silent_where_a_field_that_it_needs_is_wrong() -> None:
     assert found == ["job.yaml:4: train.epochs: 'x' should be a whole number"]
 
 
+def test_a_list_of_a_thousand_wrong_sections_is_judged_as_one_of_a_few_is() -> None:
+    few, many = (
+        errors(text=f"{MINIMAL.replace('mnist}', '')}mnist, augment: [{'{a: 1}, ' * count}]}}\n") for count in (9, 999)
+    )
+    assert many[: len(few) - 1] == few[:-1]
+    assert many[-1] == "job.yaml: and more; mend these first"
+
+
 def test_a_thousand_problems_are_cut_to_a_hundred() -> None:
     found = errors("".join(f"k{i}: 1\n" for i in range(1000)))
     assert len(found) == 101

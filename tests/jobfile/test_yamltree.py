@@ -120,6 +120,8 @@ def test_an_empty_file_is_nothing() -> None:
         ("#" * 65_537, ["x.yaml: is 65,537 bytes long; a job file has at most 65,536"]),
         ("[" * 20_000, ["x.yaml:1: nested deeper than 20 levels"]),
         ("a: " + "{b: " * 10_000, ["x.yaml:1: nested deeper than 20 levels"]),
+        ("a:\n" + "- 1\n" * 5000, ["x.yaml:4999: more than 5,000 keys and values are in it"]),
+        (f"a: *{'x' * 5000}\n", [f"x.yaml:1: alias '*{'x' * 56}...' is refused; write the value out"]),
     ],
     ids=lambda value: repr(value)[:25],
 )
@@ -156,6 +158,13 @@ def test_an_alias_bomb_is_told_line_by_line_and_never_expanded() -> None:
     bomb = "\n".join(lines)
     assert len(bomb) < 500
     assert len(errors(bomb)) == 9 + 8
+
+
+def test_of_thousands_of_refusals_a_hundred_are_told_even_if_the_syntax_is_wrong_too() -> None:
+    for end in ("", "b: [\n"):
+        found = errors("".join(f"a{number}: *x\n" for number in range(2000)) + end)
+        assert len(found) == 101
+        assert found[-1] == "x.yaml: and more; mend these first"
 
 
 def test_the_largest_file_and_the_deepest_nesting_are_read() -> None:

@@ -213,6 +213,12 @@ class TestFind:
         with pytest.raises(UsageError):
             queue.tickets.find(prefix)
 
+    def test_an_empty_beginning_is_refused_even_where_there_is_one_job(self, queue: Queue) -> None:
+        """As of a variable that is not set."""
+        queue.submit(quick_spec())
+        with pytest.raises(UsageError, match="the id is empty"):
+            queue.tickets.find("")
+
     def test_an_empty_home_says_so(self, home: Home) -> None:
         with pytest.raises(UsageError, match="no jobs here yet"):
             Queue(home).tickets.find("latest")

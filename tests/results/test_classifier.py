@@ -272,6 +272,15 @@ def test_a_damaged_last_checkpoint_does_not_stop_the_best(run: RunPaths) -> None
         load(run, "last")
 
 
+@pytest.mark.parametrize("wrong", [{"metrics": "high"}, {"metrics": {"test/accuracy": []}}, {"position": None}])
+def test_a_checkpoint_whose_figures_are_none_classifies_without_them(wrong: dict[str, Any], run: RunPaths) -> None:
+    state = checkpoint.load(run.last)
+    assert state is not None
+    checkpoint.save(run, {**state, **wrong})
+    accuracy = load(run, "last").test_accuracy
+    assert accuracy is None or "metrics" not in wrong
+
+
 class Evil:
     def __reduce__(self) -> tuple[object, tuple[str]]:
         return Path.touch, (Path("evil"),)  # type: ignore[return-value]

@@ -68,6 +68,12 @@ def test_an_id_is_never_taken_for_a_path(home: Home, prefix: str) -> None:
         runs.find(home, prefix)
 
 
+def test_an_empty_beginning_is_refused_even_where_there_is_one_run(home: Home) -> None:
+    make_run(home, OLD)
+    with pytest.raises(UsageError, match="the id is empty"):
+        runs.find(home, "")
+
+
 def test_a_home_without_runs_says_so(home: Home) -> None:
     with pytest.raises(UsageError, match=f"{home.runs}: there are no runs here yet"):
         runs.find(home, "latest")

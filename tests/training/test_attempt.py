@@ -235,6 +235,22 @@ def test_an_attempt_that_finds_its_checkpoint_damaged_goes_on_from_the_one_befor
     assert Progress.glance(run.progress).step == 92  # type: ignore[union-attr]
 
 
+def test_a_checkpoint_that_says_something_else_is_named_without_a_traceback(home: Home) -> None:
+    """With its seal: whoever has made it."""
+    run = home.run("job")
+    assert attempt_of(home, make_spec())[0].execute().outcome == "succeeded"
+    state = checkpoint.load(run.last)
+    assert state is not None
+    for wrong in ({"metrics": ["high"]}, {"position": {}}, {"model": {}}):
+        checkpoint.save(run, {**state, **wrong})
+        attempt, lines = attempt_of(home, make_spec(), number=2)
+        result = attempt.execute()
+        assert result.outcome == "failed"
+        assert f"{run.last}: the checkpoint " in result.why
+        assert result.why.endswith("; remove it and the job begins anew")
+        assert lines_of(lines, "Traceback") == []
+
+
 def without_rates(curves: dict[str, list[Point]]) -> dict[str, list[tuple[int, float]]]:
     """The curves that are the same each time, by step."""
     measured = (tags.IMAGES_PER_SECOND, tags.DEVICE_MEMORY)

@@ -7,6 +7,8 @@ import itertools
 import pickle
 import random
 import re
+import tarfile
+import warnings
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -311,6 +313,64 @@ def test_a_checkpoint_from_a_stranger_runs_no_code(tmp_path: Path, monkeypatch: 
         with pytest.raises(CheckpointError):
             checkpoint.resume(run, log=print)
         assert not Path("evil").exists()
+
+
+def as_torchscript(content: bytes) -> bytes:
+    return rezip(content, zipfile.ZIP_STORED, {"archive/constants.pkl": pickle.dumps(Evil())})
+
+
+def packed(content: bytes) -> bytes:
+    return rezip(content, zipfile.ZIP_DEFLATED, {})
+
+
+def twice(content: bytes) -> bytes:
+    return rezip(content, zipfile.ZIP_STORED, {"archive/data.pkl": pickle.dumps(Evil(), protocol=2)})
+
+
+def rezip(content: bytes, how: int, further: dict[str, bytes]) -> bytes:
+    changed = io.BytesIO()
+    with zipfile.ZipFile(io.BytesIO(content)) as source, zipfile.ZipFile(changed, "w", how) as target:
+        for name in source.namelist():
+            target.writestr(name, source.read(name))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # of a name that is there twice
+            for name, data in further.items():
+                target.writestr(name, data)
+    return changed.getvalue()
+
+
+def as_tar(content: bytes) -> bytes:  # noqa: ARG001
+    changed, evil = io.BytesIO(), pickle.dumps(Evil(), protocol=2)
+    with tarfile.open(fileobj=changed, mode="w") as archive:
+        entry = tarfile.TarInfo("storages")
+        entry.size = len(evil)
+        archive.addfile(entry, io.BytesIO(evil))
+    return changed.getvalue() + b"\0\0"
+
+
+def as_before_zip_files(content: bytes) -> bytes:  # noqa: ARG001
+    changed = io.BytesIO()
+    torch.save({"format": 1, "x": Evil()}, changed, _use_new_zipfile_serialization=False)
+    return changed.getvalue() + b"\0\0"
+
+
+@pytest.mark.parametrize("change", [as_torchscript, packed, twice, as_tar, as_before_zip_files])
+@pytest.mark.parametrize("is_sealed", [False, True])
+def test_what_torch_reads_beside_our_own_files_is_refused_before_it_looks(
+    change: Callable[[bytes], bytes], is_sealed: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of some of these, torch says how to run what is in them."""
+    monkeypatch.chdir(tmp_path)
+    run = RunPaths(tmp_path)
+    save_as_before(run)
+    changed = io.BytesIO(change(run.last.read_bytes()))
+    if is_sealed:
+        checkpoint._seal(changed)
+    run.last.write_bytes(changed.getvalue())
+    monkeypatch.setattr(torch, "load", None)
+    with pytest.raises(CheckpointError, match="is not a checkpoint of this version" if is_sealed else "is damaged"):
+        checkpoint.load(run.last)
+    assert not Path("evil").exists()
 
 
 def test_a_checkpoint_of_another_format_is_refused(tmp_path: Path) -> None:

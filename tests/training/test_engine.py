@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import pytest
 import torch
@@ -33,6 +34,25 @@ def test_a_checkpoint_of_another_model_is_refused(digits: Dataset) -> None:
     state = engine_of(make_spec(), digits).state_dict()
     with pytest.raises(CheckpointError, match="does not fit the model"):
         engine_of(make_spec({"name": "vgg", "widths": [8]}), digits).load_state_dict(state)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"position": None},
+        {"position": {"epoch": 1, "batch": 0, "step": "7"}},
+        {"best": {"accuracy": "high", "epoch": 1}},
+        {"optimizer": []},
+        {"window": {"of": "nothing"}},
+        {"random": 7},
+        {"threads": 0},
+    ],
+    ids=str,
+)
+def test_a_checkpoint_with_something_else_in_it_is_refused(wrong: dict[str, Any], digits: Dataset) -> None:
+    state = engine_of(make_spec(), digits).state_dict()
+    with pytest.raises(CheckpointError, match="does not fit the model"):
+        engine_of(make_spec(), digits).load_state_dict({**state, **wrong})
 
 
 def test_a_model_that_cannot_take_the_images_says_so() -> None:
