@@ -173,7 +173,8 @@ bench: $(READY) ## Measure the commands, 100,000 jobs, throughput and what loggi
 
 gpu: $(READY) ## Measure all that is claimed of a GPU: make gpu [PART=A or B] BENCH_DATA=folder-with-cifar10-images
 	@$(VENV)/bin/pytest -m gpu --no-header; tests=$$?; echo; \
-	PYTHONPATH="$(CURDIR)" $(VENV)/bin/python benchmarks/gpu.py $(if $(PART),--part $(PART)) $(if $(BENCH_DATA),--data "$(BENCH_DATA)") && exit $$tests
+	PYTHONPATH="$(CURDIR)" $(VENV)/bin/python benchmarks/gpu.py $(if $(PART),--part $(PART)) $(if $(BENCH_DATA),--data "$(BENCH_DATA)") \
+	  $(if $(AIRBENCH),--airbench "$(AIRBENCH)") && exit $$tests
 
 crash-test: $(READY) ## Attack queue, worker and trainings for a quarter of an hour: make crash-test [ATTACK="storms --seed 1"]
 	@PYTHONPATH="$(CURDIR):$(CURDIR)/tests" $(VENV)/bin/python -m attack $(ATTACK)

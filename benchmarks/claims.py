@@ -17,6 +17,11 @@ class Claim:
     at_least: float | None = None
     at_most: float | None = None
     holds: bool = True  # of what is not a figure: equal bits, say
+    was_measured: bool = True
+
+    @classmethod
+    def left_out(cls, what: str, why: str) -> Claim:
+        return cls(what, f"left out: {why}", was_measured=False)
 
     @property
     def is_met(self) -> bool:
@@ -27,7 +32,8 @@ class Claim:
 
     @property
     def is_claimed(self) -> bool:
-        return isinstance(self.found, str) or not (self.at_least is None and self.at_most is None)
+        has_limit = self.at_least is not None or self.at_most is not None
+        return self.was_measured and (isinstance(self.found, str) or has_limit)
 
     def row(self) -> str:
         limit = ""
@@ -52,7 +58,10 @@ def number(value: float) -> str:
 
 def summary(claims: Iterable[Claim]) -> str:
     """Names each claim that falls short."""
+    claims = list(claims)
     short = [claim for claim in claims if not claim.is_met]
-    if not short:
-        return "every claim is met"
-    return "\n".join(["fall short:", *(f"  {claim.row()}" for claim in short)])
+    missing = [claim for claim in claims if not claim.was_measured]
+    lines = (
+        ["fall short:", *(f"  {claim.row()}" for claim in short)] if short else ["every claim that was measured is met"]
+    )
+    return "\n".join([*lines, *(["not measured:"] if missing else []), *(f"  {claim.row()}" for claim in missing)])

@@ -39,7 +39,7 @@ def engine_of(spec: Spec, datasets: Path) -> Engine:
     if spec.train.deterministic:
         device.make_deterministic()
     setting, dataset = device.choose(spec), load_dataset(spec, datasets, log=complain)
-    return Engine(spec, dataset, cpu_precision.settle(setting, spec, dataset, datasets=datasets))
+    return Engine(spec, dataset, cpu_precision.settle(setting, spec, dataset, datasets=datasets, stop=Stop()))
 
 
 def loop_of(

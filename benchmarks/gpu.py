@@ -92,7 +92,7 @@ def main() -> int:
         bench = Bench(
             device="cpu" if arguments.small else "cuda",
             is_small=arguments.small,
-            data=find_data(arguments),
+            data=make_images(Path(scratch) / "images") if arguments.small else find_data(arguments),
             scratch=Path(scratch),
             datasets=(arguments.datasets or Path(scratch) / "datasets").absolute(),
             models=tuple(arguments.models.split(",")),
@@ -146,9 +146,22 @@ def chosen(arguments: argparse.Namespace) -> Iterator[tuple[str, Callable[[Bench
                 yield name, getattr(importlib.import_module(module), function)
 
 
+def make_images(folder: Path) -> Path:
+    """An image folder for what reads files, of noise."""
+    import numpy as np
+    from PIL import Image
+
+    random = np.random.default_rng(0)
+    for split in ("train", "test"):
+        for name in "abcdefghij":
+            (folder / split / name).mkdir(parents=True)
+            for number in range(20):
+                pixels = random.integers(256, size=(32, 32, 3), dtype=np.uint8)
+                Image.fromarray(pixels).save(folder / split / name / f"{number}.png")
+    return folder
+
+
 def find_data(arguments: argparse.Namespace) -> Path:
-    if arguments.small:
-        return Path()
     given = arguments.data or Path(os.environ.get("PIPELINE_TEST_DATA", "."))
     for folder in (given, given / "cifar10-images"):
         if (folder / "train").is_dir() and (folder / "test").is_dir():

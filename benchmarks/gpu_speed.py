@@ -57,6 +57,7 @@ SECONDS = 1.5  # that a figure is measured for
 def waits(bench: Bench) -> Iterator[Claim]:
     """How often the steps of a whole epoch wait for the GPU, and all that follows them."""
     if bench.device != "cuda":
+        yield Claim.left_out("waits of an epoch", "needs a GPU")
         return
     for name in bench.models:
         engine = make_engine(bench, name, 128)
@@ -88,6 +89,7 @@ def throughput(bench: Bench) -> Iterator[Claim]:
 def tuning(bench: Bench) -> Iterator[Claim]:
     """What it takes to let cuDNN try its kernels, and what a step gains; in processes, as each keeps its plans."""
     if bench.device != "cuda":
+        yield Claim.left_out("tuning", "needs a GPU")
         return
     for name in bench.models:
         for batch_size in bench.batch_sizes:
@@ -106,25 +108,31 @@ def tuning(bench: Bench) -> Iterator[Claim]:
 
 
 def peers(bench: Bench) -> Iterator[Claim]:
-    """Beside a plain loop of the tutorials' kind, and beside Lightning: the same model, images and batches of 128."""
-    if bench.is_small:
-        return
+    """Beside a plain loop of the tutorials' kind, and beside Lightning: the same model, images and batches."""
+    if not has_lightning():
+        yield Claim.left_out("Lightning", "it is not installed")
     for name in bench.models:
-        case = Case(name, 128, {})
-        sides = {"ours": "auto", "tutorial": "fp32", **({"lightning": "bf16"} if has_lightning() else {})}
-        running = {
-            side: Side(case, side, precision, bench.data, bench.scratch, threads=8, device=bench.device)
-            for side, precision in sides.items()
-        }
-        for side in running.values():
-            side.turn(SECONDS)
-        turns = [{side: process.turn(SECONDS).rate for side, process in running.items()} for _ in range(2)]
-        for side in running.values():
-            side.end()
-        for peer in list(sides)[1:]:
-            ratios = [turn["ours"] / turn[peer] for turn in turns]
-            yield Claim(f"{name} at 128: {peer}", turns[-1][peer], "images/s")
-            yield Claim(f"{name} at 128: ours beside {peer}", min(ratios), "times", at_least=1.0)
+        for batch_size in bench.batch_sizes:
+            yield from beside_peers(bench, name, batch_size)
+
+
+def beside_peers(bench: Bench, name: str, batch_size: int) -> Iterator[Claim]:
+    case, seconds = Case(name, batch_size, {}), 0.2 if bench.is_small else SECONDS
+    sides = {"ours": "auto", "tutorial": "fp32", **({"lightning": "bf16"} if has_lightning() else {})}
+    running = {
+        side: Side(case, side, precision, bench.data, bench.scratch, threads=2, device=bench.device)
+        for side, precision in sides.items()
+    }
+    for side in running.values():
+        side.turn(seconds)
+    turns = [{side: process.turn(seconds).rate for side, process in running.items()} for _ in range(2)]
+    for side in running.values():
+        side.end()
+    for peer in list(sides)[1:]:
+        ratios = [turn["ours"] / turn[peer] for turn in turns]
+        yield Claim(f"{name} at {batch_size}: {peer}", turns[-1][peer], "images/s")
+        at_least = None if bench.is_small else 1.0
+        yield Claim(f"{name} at {batch_size}: ours beside {peer}", min(ratios), "times", at_least=at_least)
 
 
 def end_of_an_epoch(bench: Bench) -> Iterator[Claim]:

@@ -16,11 +16,14 @@ def test_the_benchmarks_of_a_gpu_run_in_small(tmp_path: Path) -> None:
     command = [sys.executable, "benchmarks/gpu.py", *small]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=900)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert done.stdout.rstrip().endswith("every claim is met")
+    assert "every claim that was measured is met" in done.stdout
+    assert "fall short" not in done.stdout
     claims = {claim["what"]: claim for claim in json.loads(found.read_text())["claims"]}
     assert claims["net at 64, fp32"]["found"] > 0
     assert claims["weights are those of the job left alone, bit for bit"]["found"] == "yes"
     assert claims["net: trained twice, deterministic: the same bits"]["is_met"]
+    left_out = {what for what, claim in claims.items() if not claim["was_measured"]}
+    assert left_out == {"waits of an epoch", "tuning", "a job that is too large", "airbench94"}
 
 
 def test_without_a_gpu_the_whole_benchmark_says_why(tmp_path: Path) -> None:

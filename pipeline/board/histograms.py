@@ -6,7 +6,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import torch
 from torch import nn
@@ -16,14 +16,19 @@ from pipeline.board.writer import Board
 
 NUM_BINS = 64
 ROW = 1024  # values that are counted together; each tensor begins a row of its own
+GROUP_VALUES = 2**22  # that are worked on at once, in some 100 MB
+
+Group = tuple[torch.Tensor, torch.Tensor]  # rows of values, float32 (R, ROW), and whose they are, int64 (R,)
 
 
 def add_parameters(board: Board, model: nn.Module, *, step: int) -> None:
     """Writes a histogram of each parameter, and of each gradient that the latest step left."""
-    parameters = dict(model.named_parameters())
-    gradients = {name: parameter.grad for name, parameter in parameters.items() if parameter.grad is not None}
-    add(board, {tags.parameter(name): parameter.detach() for name, parameter in parameters.items()}, step=step)
-    add(board, {tags.gradient(name): gradient for name, gradient in gradients.items()}, step=step)
+    tensors = {}
+    for name, parameter in model.named_parameters():
+        tensors[tags.parameter(name)] = parameter.detach()
+        if parameter.grad is not None:
+            tensors[tags.gradient(name)] = parameter.grad
+    add(board, tensors, step=step)
 
 
 def add(board: Board, tensors: Mapping[str, torch.Tensor], *, step: int) -> None:
@@ -54,43 +59,46 @@ def count(tensors: Sequence[torch.Tensor]) -> torch.Tensor:
     It has the lowest and the highest of its finite values, their sum, their sum of squares, and how many of them lie in
     each bin between the lowest and the highest.
     """
-    values, owner = _in_rows(tensors)  # (R, ROW), and int64 (R,)
-    finite = values.isfinite()
-    num = len(tensors)
-    low = _reduced(torch.where(finite, values, torch.inf).amin(1), owner, num, "amin")
-    high = _reduced(torch.where(finite, values, -torch.inf).amax(1), owner, num, "amax")
-    known = torch.where(finite, values, 0.0)
-    sums = _reduced(known.sum(1, dtype=torch.float64), owner, num, "sum")
-    squares = _reduced(torch.linalg.vector_norm(known, dim=1, dtype=torch.float64).square(), owner, num, "sum")
+    start = torch.zeros(len(tensors), dtype=torch.float64, device=tensors[0].device)
+    low, high, sums, squares = start + torch.inf, start - torch.inf, start.clone(), start.clone()
+    for values, owner in _groups(tensors):
+        finite = values.isfinite()
+        known = torch.where(finite, values, 0.0)
+        low.scatter_reduce_(0, owner, torch.where(finite, values, torch.inf).amin(1).double(), "amin")
+        high.scatter_reduce_(0, owner, torch.where(finite, values, -torch.inf).amax(1).double(), "amax")
+        sums.scatter_add_(0, owner, known.sum(1, dtype=torch.float64))
+        squares.scatter_add_(0, owner, torch.linalg.vector_norm(known, dim=1, dtype=torch.float64).square())
 
     is_flat = low == high
-    first, span = torch.where(is_flat, low - 0.5, low), torch.where(is_flat, 1.0, high - low)
-    bins = (known - first[owner, None]) * (NUM_BINS / span)[owner, None]  # NaN where the span is too small to divide by
-    bins = bins.nan_to_num_(0.0).clamp_(0, NUM_BINS - 1)
-    bins = torch.where(finite, bins, NUM_BINS).long()  # the last is for what is not finite
-    bins += owner[:, None] * (NUM_BINS + 1)
-    counts = bins.new_zeros(num * (NUM_BINS + 1))
-    counts.scatter_add_(0, bins.flatten(), counts.new_ones(1).expand(bins.numel()))
-    columns = torch.stack((low.double(), high.double(), sums, squares), dim=1)
-    return torch.cat((columns, counts.view(num, -1)[:, :NUM_BINS].double()), dim=1)
+    first, scale = torch.where(is_flat, low - 0.5, low), NUM_BINS / torch.where(is_flat, 1.0, high - low)
+    counts = torch.zeros(len(tensors) * (NUM_BINS + 1), dtype=torch.int64, device=start.device)
+    for values, owner in _groups(tensors):
+        bins = ((values - first[owner, None]) * scale[owner, None]).clamp_(0, NUM_BINS - 1)
+        bins = torch.where(values.isfinite(), bins, NUM_BINS).long()  # the last is for what is not finite
+        bins += owner[:, None] * (NUM_BINS + 1)
+        counts.scatter_add_(0, bins.flatten(), counts.new_ones(1).expand(bins.numel()))
+    bins_of_each = counts.view(len(tensors), -1)[:, :NUM_BINS].double()
+    return torch.cat((torch.stack((low, high, sums, squares), dim=1), bins_of_each), dim=1)
 
 
-def _in_rows(tensors: Sequence[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
-    """All values as rows, float32 (R, ROW), filled up with NaN, and which tensor each row is of, int64 (R,)."""
-    device = tensors[0].device
-    filling = torch.full((ROW,), torch.nan, device=device)
-    pieces, rows = [], []
-    for tensor in tensors:
-        values = tensor.float().flatten()
-        pieces += [values, filling[: -len(values) % ROW]]
-        rows.append(-(-len(values) // ROW))
-    owner = torch.repeat_interleave(torch.arange(len(tensors)), torch.tensor(rows))
+def _groups(tensors: Sequence[torch.Tensor]) -> Iterator[Group]:
+    """All values as rows, each filled up with NaN, some at a time; which tensor each row is of, by its number."""
+    filling = torch.full((ROW,), torch.nan, device=tensors[0].device)
+    pieces: list[torch.Tensor] = []
+    owners: list[int] = []
+    for number, tensor in enumerate(tensors):
+        for part in torch.split(tensor.flatten(), GROUP_VALUES):
+            pieces += [part.float(), filling[: -len(part) % ROW]]
+            owners += [number] * -(-len(part) // ROW)
+            if len(owners) >= GROUP_VALUES // ROW:
+                yield _group(pieces, owners)
+                pieces, owners = [], []
+    if owners:
+        yield _group(pieces, owners)
+
+
+def _group(pieces: list[torch.Tensor], owners: list[int]) -> Group:
+    owner, device = torch.tensor(owners), pieces[0].device
     if device.type == "cuda":
         owner = owner.pin_memory()
     return torch.cat(pieces).view(-1, ROW), owner.to(device, non_blocking=True)
-
-
-def _reduced(values: torch.Tensor, owner: torch.Tensor, num: int, how: str) -> torch.Tensor:
-    """(num,): of what each owns, the lowest, the highest or the sum."""
-    start = {"amin": torch.inf, "amax": -torch.inf, "sum": 0.0}[how]
-    return values.new_full((num,), start).scatter_reduce_(0, owner, values, how)

@@ -161,12 +161,13 @@ def _make(name: str, found: Found, cache: Cache, image_size: int | None) -> Data
     )
     kept = {**vars(dataset), "train": _pack(dataset.train), "test": _pack(dataset.test), "seal": _seal(dataset)}
     if cache.write(kept, state=found.state()):
-        cache.note_as_right()
+        cache.note_as_right(cache.look())
     return dataset
 
 
 def _restore(cache: Cache, state: str) -> Dataset | None:
     """What the cache holds, if every byte of it is as it was written, which is looked at where somebody may have."""
+    look = cache.look()  # before it is read: what is written meanwhile was not hashed
     kept = cache.read(state)
     if kept is None:
         return None
@@ -174,10 +175,10 @@ def _restore(cache: Cache, state: str) -> Dataset | None:
         seal = kept.pop("seal")
         dataset = Dataset(**{**kept, "train": _unpack(kept["train"]), "test": _unpack(kept["test"])})
         if seal == _seal(dataset):
-            if cache.is_as_it_was():
+            if cache.is_known_as_right(look):
                 return dataset
             if dataset.fingerprint == _fingerprint(dataset.train, dataset.test, dataset.classes):
-                cache.note_as_right()
+                cache.note_as_right(look)
                 return dataset
     except (LookupError, TypeError, ValueError, AttributeError, OSError):  # OSError: a file of a FileSplit has gone
         pass

@@ -28,6 +28,9 @@ Many small batches cost as few calls as one large one. On a CPU a chunk still fi
 images of 32 x 32 x 3. A GPU is given few and large ones, as it waits for each call: an epoch of CIFAR-10 is three.
 """
 READ_VALUES = 2**22  # that a process reads from files in one turn
+SHARED_BYTES = (
+    2**29
+)  # of shared memory that the readers of a loader may fill, each with two turns; a container has 2 GiB
 COPIED_VALUES = 2**24  # of images that do not fit on the GPU: 16 MiB are copied while those before are trained on
 
 
@@ -64,8 +67,10 @@ class Loader:
             self._images = _Memory(split, device)
             self._chunk_images = batch_size * max(1, self._images.chunk_values // values)
         else:
-            self._chunk_images = batch_size * max(1, READ_VALUES // values)
-            self._images = _Files(split, device, min(num_readers, -(-self.num_images // self._chunk_images)))
+            turns = max(1, READ_VALUES // values)
+            self._chunk_images = batch_size * turns
+            useful = min(-(-self.num_images // self._chunk_images), max(1, SHARED_BYTES // (2 * values * turns)))
+            self._images = _Files(split, device, min(num_readers, useful))
         self._normalize = PixelNormalizer(normalization, image_size=split.image_size, device=device, dtype=dtype)
         self._fill = normalization.mean_color().to(device)
 
@@ -111,13 +116,14 @@ class _Memory:
     def __init__(self, split: Split, device: torch.device) -> None:
         self.device = device
         self.is_copied = device.type == "cuda" and not _fits(split.images, device)
+        self.side = _side_stream(device)
         self.images = split.images if self.is_copied else split.images.to(device)
         self.chunk_values = COPIED_VALUES if self.is_copied else CHUNK_VALUES[device.type]
 
     def read(self, order: torch.Tensor, at: torch.Tensor, size: int) -> Iterator[torch.Tensor]:
         """The images in this order, `size` at a time. order, at: the same, on the CPU and on the device."""
         if self.is_copied:
-            return _copied_ahead(map(self._pinned, torch.split(order, size)), self.device)
+            return _copied_ahead(map(self._pinned, torch.split(order, size)), self.side)
         # On a CPU 20 times as fast as self.images[...].
         return (self.images.index_select(0, indices) for indices in torch.split(at, size))
 
@@ -131,13 +137,18 @@ def _fits(images: torch.Tensor, device: torch.device) -> bool:
     return images.numel() <= torch.cuda.mem_get_info(device)[0] // 2
 
 
-def _copied_ahead(chunks: Iterable[torch.Tensor], device: torch.device) -> Iterator[torch.Tensor]:
+def _side_stream(device: torch.device) -> torch.cuda.Stream | None:
+    """One a loader, and not one an epoch: what was freed in a stream is used again in that one alone."""
+    return torch.cuda.Stream(device) if device.type == "cuda" else None  # type: ignore[no-untyped-call]
+
+
+def _copied_ahead(chunks: Iterable[torch.Tensor], side: torch.cuda.Stream | None) -> Iterator[torch.Tensor]:
     """The chunks, from pinned memory, on a GPU: each is copied while the one before it is trained on."""
-    side = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+    assert side is not None
     ahead: tuple[torch.Tensor, torch.cuda.Event] | None = None
     for chunk in chunks:
         with torch.cuda.stream(side):
-            copied = chunk.to(device, non_blocking=True), side.record_event()
+            copied = chunk.to(side.device, non_blocking=True), side.record_event()
         if ahead is not None:
             yield _ready(*ahead)
         ahead = copied
@@ -157,7 +168,7 @@ class _Files:
     """Images on disk, read ahead by worker processes that live as long as the loader."""
 
     def __init__(self, split: FileSplit, device: torch.device, num_readers: int) -> None:
-        self.device = device
+        self.device, self.side = device, _side_stream(device)
         self.chunks = _Chunks()
         self.loader = DataLoader(
             _Reader(split),
@@ -176,7 +187,7 @@ class _Files:
         """As `_Memory.read`. Raises DataError where a file cannot be read."""
         self.chunks.order, self.chunks.size = order, size
         chunks = self._decoded()
-        return _copied_ahead(chunks, self.device) if self.device.type == "cuda" else chunks
+        return _copied_ahead(chunks, self.side) if self.device.type == "cuda" else chunks
 
     def _decoded(self) -> Iterator[torch.Tensor]:
         for images in self.loader:

@@ -205,9 +205,11 @@ class Attempt:
         for note in dataset.notes:
             self.log(note)
         self.stop.check()
-        setting = cpu_precision.settle(setting, spec, dataset, datasets=self.home.datasets)
-        engine = Engine(spec, dataset, setting)
         state = checkpoint.resume(self.run, log=self.log)
+        before = None if state is None else state.get("precision") or manifest.latest_precision(self.run)
+        datasets = self.home.datasets
+        setting = cpu_precision.settle(setting, spec, dataset, datasets=datasets, stop=self.stop, before=before)
+        engine = Engine(spec, dataset, setting)
         metrics = {} if state is None else self.take_up(engine, state)
         provenance = manifest.write(self.run, spec, dataset, setting, job_id=self.id, attempt=self.number)
         self.log(self.opening(engine, resumed=state is not None))
@@ -231,6 +233,7 @@ class Attempt:
                 logbook=logbook,
                 listener=self.progress,
                 save=saver.save,
+                check_saved=saver.check,
                 stop=self.stop,
                 metrics=metrics,
             )

@@ -21,7 +21,7 @@ from pipeline.jobfile.spec import Spec
 from pipeline.stop import LEASED_GPU
 from pipeline.training.gpu_driver import why_no_gpu
 
-_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 @dataclass(frozen=True)
@@ -34,14 +34,18 @@ class Setting:
     fused: bool
     compile: bool
 
+    @property
+    def precision(self) -> str:
+        """The name that a job file has for it."""
+        return next(name for name, dtype in PRECISIONS.items() if dtype is self.dtype)
+
     def describe(self) -> dict[str, object]:
         """Returns all of it in words and numbers, for the manifest."""
-        precision = next(name for name, dtype in _DTYPES.items() if dtype is self.dtype)
         return {
             "device": str(self.device),
             "name": device_name(self.device),
             "uuid": gpu_uuid(self.device),
-            "precision": precision,
+            "precision": self.precision,
             "channels_last": self.memory_format is torch.channels_last,
             "fused": self.fused,
             "compile": self.compile,
@@ -69,7 +73,7 @@ def choose(spec: Spec) -> Setting:
     """Decide what the job file leaves open. Raises DeviceError where the device that it names is not there."""
     train = spec.train
     device = _device(spec.resources.device)
-    dtype = _DTYPES[train.precision] if train.precision != "auto" else _fast_dtype(device, spec.data.batch_size)
+    dtype = _fast_dtype(device, spec) if train.precision == "auto" else PRECISIONS[train.precision]
     if device.type == "cuda":
         torch.cuda.set_device(device)  # else pinned memory and the like open the first GPU too
         _allow_tf32(dtype is not torch.float32)
@@ -116,12 +120,14 @@ def _device(name: str) -> torch.device:
 SMALL_BATCH = 32  # below it, casting the weights costs a CPU more than bf16 gains: 0.89 times at batch 4 of `net`
 
 
-def _fast_dtype(device: torch.device, batch_size: int) -> torch.dtype:
+def _fast_dtype(device: torch.device, spec: Spec) -> torch.dtype:
+    """What may be fastest; of a CPU it is measured later, and not for a job that is to be the same everywhere."""
     if device.type == "cuda":
         return torch.bfloat16 if torch.cuda.get_device_capability(device) >= (8, 0) else torch.float32
     capabilities = _cpu_capabilities()
-    fast = capabilities.get("avx512_bf16") or capabilities.get("amx_bf16")
-    return torch.bfloat16 if fast and batch_size >= SMALL_BATCH else torch.float32
+    has_it = capabilities.get("avx512_bf16") or capabilities.get("amx_bf16")
+    is_open = spec.data.batch_size >= SMALL_BATCH and not spec.train.deterministic
+    return torch.bfloat16 if has_it and is_open else torch.float32
 
 
 def _cpu_capabilities() -> dict[str, Any]:

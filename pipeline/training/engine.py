@@ -29,7 +29,7 @@ EVALUATION_IMAGES = {"cpu": 500, "cuda": 2_500}
 """Of 32 pixels, at once, on each kind of device. More fall out of a CPU's cache; a GPU is bound by calls with fewer."""
 
 TUNING_STEPS = 10_000  # that a job must still take for cuDNN to try its kernels, which takes some seconds
-MOST_READERS = 16  # processes that read images from files, each with 0.5 GB of memory, most of it shared
+MOST_READERS = {"train": 8, "test": 4}  # processes that read image files, 0.3 GB each
 
 Network = Callable[[torch.Tensor], torch.Tensor]
 
@@ -76,7 +76,7 @@ class Engine:
             augment=augmentations,
             seed=self.spec.train.seed,
             shuffle=train,
-            num_readers=min(MOST_READERS, torch.get_num_threads()),  # the processors that are this job's
+            num_readers=min(MOST_READERS["train" if train else "test"], torch.get_num_threads()),
         )
 
     def tune(self, num_images: int | None = None) -> None:
@@ -158,6 +158,7 @@ class Engine:
             if self.setting.device.type == "cuda"
             else None,
             "threads": torch.get_num_threads(),
+            "precision": self.setting.precision,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:

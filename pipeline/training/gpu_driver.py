@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import os
 import re
 from pathlib import Path
 
@@ -21,10 +22,12 @@ def why_no_gpu() -> str:
     if supported is None:
         return "no NVIDIA driver is to be found (libcuda.so.1); install one, or give the container the GPU"
     if supported[0] >= needed:
-        return f"its driver{driver_version()} supports CUDA {_dotted(supported)}, but no GPU is usable; see nvidia-smi"
+        visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+        chosen = "see nvidia-smi" if visible is None else f"CUDA_VISIBLE_DEVICES is {visible!r}; see nvidia-smi -L"
+        return f"the NVIDIA driver{driver_version()} is new enough, but no GPU is usable: {chosen}"
     oldest = OLDEST_DRIVERS.get(needed)
     return (
-        f"its driver{driver_version()} supports CUDA {_dotted(supported)}, and this PyTorch is built for CUDA "
+        f"the NVIDIA driver{driver_version()} supports CUDA {_dotted(supported)}, and this PyTorch is built for CUDA "
         f"{torch.version.cuda}, which needs {f'driver {oldest} or later' if oldest else 'a later driver'}"
     )
 

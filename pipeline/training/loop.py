@@ -34,7 +34,7 @@ class Listener(Protocol):
         """A step was taken. Called often."""
 
     def after_epoch(self, moment: Moment, metrics: dict[str, float]) -> None:
-        """An epoch has ended, was evaluated and saved."""
+        """An epoch has ended and was evaluated; its checkpoint may still be on its way to the disk."""
 
 
 @dataclass
@@ -48,6 +48,7 @@ class Loop:
     save: Callable[[dict[str, Any], bool], None]  # a checkpoint's state, and whether it is the best so far
     stop: Stop
     metrics: dict[str, float] = field(default_factory=dict)  # the latest value of each scalar
+    check_saved: Callable[[], None] = lambda: None  # raises what went wrong since with a checkpoint
 
     def train(self) -> None:
         """Train to the end. Raises Interrupted, with a checkpoint written, where it is asked to stop."""
@@ -84,6 +85,7 @@ class Loop:
             self.logbook.after_step(step)
             if step == 1:
                 self.logbook.after_first_step(engine.model, engine.loader)
+                stopwatch = Stopwatch(engine.num_images)  # that was no step's time
             if self.is_point(step):
                 self.log_point(stopwatch)
             self.listener.after_step(engine.moment, self.metrics)
@@ -91,6 +93,7 @@ class Loop:
             if is_due and not engine.is_epoch_trained:  # then the epoch's own comes at once
                 self.checkpoint(is_best=False)
                 saved_at = time.perf_counter()
+            self.check_saved()
             self.stop.check()
 
     def log_point(self, stopwatch: Stopwatch) -> None:

@@ -58,6 +58,14 @@ def write(
     return manifest
 
 
+def latest_precision(run: RunPaths) -> str | None:
+    """Returns what the attempt before this one computed in; None where that is not known."""
+    try:
+        return str(((durable.read_json(run.manifest) or {})["attempts"])[-1]["computes"]["precision"])
+    except (OSError, LookupError, TypeError):
+        return None
+
+
 def environment() -> dict[str, Any]:
     """Returns what this process runs on and from: code, versions, image."""
     return {

@@ -1,7 +1,7 @@
 """Checkpoints, written by a thread while the training goes on.
 
-What is saved is copied first, so that the next step may change it. One is written at a time, and what went wrong with
-one is raised at the next, or at the end: there is no result before the last one is on the disk.
+What is saved is copied first, so that the next step may change it. One is written at a time; the training asks after
+each step whether the last one went wrong, and there is no result before it is on the disk.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from pipeline.training.checkpoint import State
 
 
 class Saver:
-    """Saves the checkpoints of an attempt. While it is left, the last one is waited for."""
+    """Saves the checkpoints of an attempt. When it is closed, it waits for the last one."""
 
     def __init__(self, run: RunPaths) -> None:
         self.run = run
@@ -27,8 +27,12 @@ class Saver:
         self._error: BaseException | None = None
 
     def save(self, state: State, is_best: bool) -> None:
-        """Begin to save a state as it is now. Raises what went wrong with the one before, an OSError as a rule."""
-        self.finish()
+        """Begin to save a state as it is now, once the one before has been written.
+
+        If that went wrong and nobody has asked, it does not matter any more: this one takes its place.
+        """
+        self._join()
+        self._error = None
         copy, copied = copy_to_host(state), None
         if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
             copied = torch.cuda.Event()  # type: ignore[no-untyped-call]
@@ -39,19 +43,27 @@ class Saver:
     def _write(self, state: State, copied: torch.cuda.Event | None, is_best: bool) -> None:
         try:
             if copied is not None:
-                copied.synchronize()
+                with torch.cuda.device(copied.device):  # a new thread's is the first one, which may be somebody else's
+                    copied.synchronize()
             checkpoint.save(self.run, state, is_best=is_best)
         except BaseException as error:  # noqa: BLE001 - for the thread that trains, which raises it
             self._error = error
 
-    def finish(self) -> None:
-        """Wait until what was begun is on the disk. Raises what went wrong with it."""
-        if self._thread is not None:
-            self._thread.join()
-            self._thread = None
+    def check(self) -> None:
+        """Raises what has gone wrong with a checkpoint, an OSError as a rule; waits for nothing."""
         error, self._error = self._error, None
         if error is not None:
             raise error
+
+    def finish(self) -> None:
+        """Wait until what was begun is on the disk. Raises what went wrong with it."""
+        self._join()
+        self.check()
+
+    def _join(self) -> None:
+        if self._thread is not None:
+            self._thread.join()
+            self._thread = None
 
     def __enter__(self) -> Self:
         return self
@@ -59,7 +71,8 @@ class Saver:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        with contextlib.nullcontext() if error is None else contextlib.suppress(OSError):  # that one is told, not both
+        """Where an error is under way already, that one is told, and none of the last checkpoint's."""
+        with contextlib.nullcontext() if error is None else contextlib.suppress(Exception):
             self.finish()
 
 

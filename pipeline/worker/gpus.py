@@ -8,6 +8,7 @@ from __future__ import annotations
 import itertools
 import os
 import re
+import shutil
 import subprocess
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -19,6 +20,8 @@ from pipeline.home.paths import QueuePaths
 from pipeline.stop import LEASED_GPU
 
 VISIBLE = "CUDA_VISIBLE_DEVICES"
+GPU_NAME = re.compile(r"[0-9]+|(GPU|MIG)-[\w/-]+")
+DRIVER_DEVICES = ("/dev/nvidiactl", "/dev/dxg")  # the latter on Windows
 NVIDIA_SMI_S = 30.0  # it wakes a driver that sleeps
 TRIES = 100
 
@@ -27,12 +30,18 @@ def visible_gpus(environment: Mapping[str, str] = os.environ) -> list[str]:
     """What a process started here may compute on: the entries of CUDA_VISIBLE_DEVICES, else UUIDs; none without any."""
     if VISIBLE in environment:
         entries = map(str.strip, environment[VISIBLE].split(","))
-        return list(itertools.takewhile(lambda entry: entry not in ("", "-1"), entries))  # as CUDA reads it
+        named = list(itertools.takewhile(GPU_NAME.fullmatch, entries))  # as CUDA reads it; Slurm writes NoDevFiles
+        return named if has_driver() else []
     try:
         done = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, timeout=NVIDIA_SMI_S, check=True)
     except (OSError, subprocess.SubprocessError):
         return []
     return uuids(done.stdout)
+
+
+def has_driver() -> bool:
+    """Whether there is an NVIDIA driver, which alone makes a number in CUDA_VISIBLE_DEVICES a GPU."""
+    return shutil.which("nvidia-smi") is not None or any(map(os.path.exists, DRIVER_DEVICES))
 
 
 def uuids(listing: str) -> list[str]:

@@ -110,10 +110,20 @@ def test_histograms_of_many_tensors_are_those_of_each_alone(tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("values", [[0.0, 1e-44], [-3e38, 3e38], [-1e-30, 1e-30, math.nan]])
-def test_a_span_that_is_too_small_or_too_large_to_divide_by_loses_no_value(tmp_path: Path, values: list[float]) -> None:
+def test_a_span_that_is_too_small_or_too_large_for_float32_loses_no_value(tmp_path: Path, values: list[float]) -> None:
     with Board(tmp_path, first_step=0) as board:
         histograms.add(board, {"h": torch.tensor(values)}, step=1)
-    assert sum(read(tmp_path).Histograms("h")[0].histogram_value.bucket) == 2
+    bucket = read(tmp_path).Histograms("h")[0].histogram_value.bucket
+    assert (bucket[0], sum(bucket), bucket[-1]) == (1, 2, 1)
+
+
+def test_tensors_are_counted_in_groups_as_they_are_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So a large network takes no more memory for it than a small one."""
+    generator = torch.Generator().manual_seed(0)
+    tensors = [torch.randn(size, generator=generator) for size in (5, 3000, 9000, 1, 20_000)]
+    at_once = histograms.count(tensors)
+    monkeypatch.setattr(histograms, "GROUP_VALUES", 4 * histograms.ROW)
+    torch.testing.assert_close(histograms.count(tensors), at_once)
 
 
 @pytest.mark.parametrize("values", [[1.0, 1.0], [0.0], [math.nan, 2.0, math.inf]])

@@ -76,8 +76,8 @@ class Recording:
     @property
     def waits(self) -> Counter[str]:
         """Each wait, and each copy that waits, by what is said of it."""
-        found = [line for line in self.lines if line.startswith("wait") or "pageable" in line]
-        return Counter(re.sub(r" \d+$", "", line) for line in found)
+        copies = [re.sub(r" \d+$", "", line) for line in self.lines if "pageable" in line]
+        return Counter([line for line in self.lines if line.startswith("wait")] + copies)
 
     @property
     def copies(self) -> Counter[str]:

@@ -5,7 +5,8 @@
 // launch, copy and wait is noted, as a line of text, while recording is on:
 //
 //     kernel NAME        copy FROM>TO BYTES, with "pageable" where host memory is not pinned
-//     set BYTES          wait device | stream | event        capture begin | end        graph launch
+//     set BYTES          wait device | stream | event, with the number of the device that the thread is on
+//     event record       stream waits for event              capture begin | end        graph launch
 //
 // The runtime first, then what PyTorch calls of cuBLAS and cuDNN.
 
@@ -31,7 +32,7 @@ constexpr int VERSION = 13000;
 std::recursive_mutex mutex;
 bool is_recording = false;
 thread_local int device = 0;
-thread_local bool is_capturing = false;
+bool is_capturing = false;  // of all threads: the backward pass is computed by another one
 long last_handle = 4096;  // of streams
 
 // Functions rather than objects: libraries call in before this one's objects are made, and after they are gone.
@@ -58,7 +59,7 @@ void note(const std::string& line) {
 }
 
 cudaError_t wait(const char* what) {
-  note(std::string("wait ") + what);
+  note(std::string("wait ") + what + " " + std::to_string(device));
   return is_capturing ? cudaErrorStreamCaptureUnsupported : cudaSuccess;
 }
 
@@ -269,9 +270,12 @@ EXPORT cudaError_t cudaGraphInstantiateWithFlags(void** found, void*, unsigned l
 EXPORT cudaError_t cudaGraphLaunch(void*, void*) { note("graph launch"); return cudaSuccess; }
 EXPORT cudaError_t cudaGraphGetNodes(void*, void**, size_t* count) { *count = 0; return cudaSuccess; }
 EXPORT cudaError_t cudaUserObjectCreate(void** found, ...) { *found = handle(); return cudaSuccess; }
-SUCCEEDS(cudaStreamDestroy) SUCCEEDS(cudaStreamQuery) SUCCEEDS(cudaStreamWaitEvent) SUCCEEDS(cudaStreamAddCallback)
+EXPORT cudaError_t cudaStreamWaitEvent(...) { note("stream waits for event"); return cudaSuccess; }
+EXPORT cudaError_t cudaEventRecord(...) { note("event record"); return cudaSuccess; }
+EXPORT cudaError_t cudaEventRecordWithFlags(...) { note("event record"); return cudaSuccess; }
+SUCCEEDS(cudaStreamDestroy) SUCCEEDS(cudaStreamQuery) SUCCEEDS(cudaStreamAddCallback)
 SUCCEEDS(cudaStreamUpdateCaptureDependencies) SUCCEEDS(cudaThreadExchangeStreamCaptureMode)
-SUCCEEDS(cudaEventDestroy) SUCCEEDS(cudaEventQuery) SUCCEEDS(cudaEventRecord) SUCCEEDS(cudaEventRecordWithFlags)
+SUCCEEDS(cudaEventDestroy) SUCCEEDS(cudaEventQuery)
 SUCCEEDS(cudaGraphDestroy) SUCCEEDS(cudaGraphExecDestroy) SUCCEEDS(cudaGraphAddNode) SUCCEEDS(cudaUserObjectRelease)
 SUCCEEDS(cudaGraphConditionalHandleCreate) SUCCEEDS(cudaGraphRetainUserObject) SUCCEEDS(cudaGraphNodeGetDependencies)
 REFUSES(cudaStreamBeginCaptureToGraph)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import errno
 import json
 import os
@@ -25,8 +26,9 @@ from pipeline.home.records import Progress, Result
 from pipeline.jobfile import frozen
 from pipeline.jobfile.spec import Spec
 from pipeline.stop import ASKED, NO_ROOM, WORKER_DIED, Stop
-from pipeline.training import attempt, checkpoint
+from pipeline.training import attempt, checkpoint, cpu_precision
 from pipeline.training.attempt import Attempt, explain
+from pipeline.training.device import Setting
 from pipeline.training.progress import write_progress
 
 
@@ -63,6 +65,32 @@ def test_a_success_leaves_result_manifest_events_and_both_checkpoints(home: Home
     (line,) = lines_of(lines, "epoch 1/1")
     assert f"  loss {result.metrics['train/epoch_loss']:.4f}  accuracy" in line
     assert f"accuracy {100 * result.metrics['train/epoch_accuracy']:5.2f} %  test loss" in line
+
+
+@pytest.mark.parametrize("is_of_before", [False, True], ids=["", "by a version that did not note it"])
+def test_a_job_goes_on_in_the_precision_that_it_began_in(
+    is_of_before: bool, home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever is measured by then: on the CPU, `auto` in bf16 on one day is fp32 on another."""
+    began: list[str | None] = []
+    settle = cpu_precision.settle
+
+    def noted(setting: Setting, *things: Any, before: str | None, **more: Any) -> Setting:
+        began.append(before)
+        could = dataclasses.replace(setting, dtype=torch.bfloat16)
+        return settle(could, *things, before=before or "bf16", **more)
+
+    monkeypatch.setattr(cpu_precision, "settle", noted)
+    for number in (1, 2):
+        attempt, lines = attempt_of(home, make_spec(epochs=number), number=number)
+        attempt.execute()
+        assert lines_of(lines, " bf16, ")
+        if is_of_before:
+            state = checkpoint.load(home.run("job").last)
+            assert state is not None
+            del state["precision"]
+            checkpoint.save(home.run("job"), state)
+    assert began == [None, "bf16"]
 
 
 def test_a_fault_of_the_job_is_its_why_without_a_traceback(home: Home) -> None:

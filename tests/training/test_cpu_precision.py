@@ -12,10 +12,13 @@ import torch
 from in_process import digits, make_spec  # noqa: F401 - digits is a fixture
 
 from pipeline.data.dataset import Dataset
+from pipeline.errors import Interrupted
+from pipeline.stop import Stop
 from pipeline.training import cpu_precision
 from pipeline.training.device import Setting, choose
 
 HALF, FULL = torch.bfloat16, torch.float32
+SETTING = Setting(torch.device("cpu"), HALF, torch.channels_last, fused=True, compile=False)
 Measured = list[object]
 Measuring = Callable[[float], Measured]
 
@@ -32,13 +35,13 @@ def measuring(monkeypatch: pytest.MonkeyPatch) -> Measuring:
     return come_to
 
 
-def settled(digits: Dataset, datasets: Path, **changes: Any) -> torch.dtype:
+def settled(digits: Dataset, datasets: Path, *, before: str | None = None, **changes: Any) -> torch.dtype:
     """What a processor that could take bfloat16 computes in."""
     spec = make_spec(**changes)
     could = dataclasses.replace(choose(spec), device=torch.device("cpu"))
     if spec.train.precision == "auto":
         could = dataclasses.replace(could, dtype=HALF)
-    return cpu_precision.settle(could, spec, digits, datasets=datasets).dtype
+    return cpu_precision.settle(could, spec, digits, datasets=datasets, stop=Stop(), before=before).dtype
 
 
 @pytest.mark.parametrize(("gain", "dtype"), [(0.2, FULL), (1.0, FULL), (1.09, FULL), (1.1, HALF), (3.0, HALF)])
@@ -56,6 +59,31 @@ def test_what_was_measured_holds_for_later_attempts(digits: Dataset, tmp_path: P
     measured = measuring(2.0)  # the machine has got faster at it since
     assert settled(digits, tmp_path) is FULL
     assert measured == []
+
+
+@pytest.mark.parametrize(("before", "dtype"), [("fp32", FULL), ("bf16", HALF)])
+def test_a_job_goes_on_in_the_precision_that_it_began_in(
+    before: str, dtype: torch.dtype, digits: Dataset, tmp_path: Path, measuring: Measuring
+) -> None:
+    """Whatever is measured today, and also where the record of it was removed."""
+    measured = measuring(0.5 if before == "bf16" else 2.0)
+    assert settled(digits, tmp_path, before=before) is dtype
+    assert measured == []
+
+
+def test_of_two_jobs_that_measure_at_once_both_take_what_the_first_one_found(
+    digits: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, measuring: Measuring
+) -> None:
+    measuring(0.5)
+
+    def slowly(*_: object) -> float:
+        monkeypatch.undo()
+        measuring(0.5)
+        assert settled(digits, tmp_path) is FULL  # another job, which is quicker
+        return 3.0
+
+    monkeypatch.setattr(cpu_precision, "measure", slowly)
+    assert settled(digits, tmp_path) is FULL
 
 
 def test_another_network_is_measured_anew(digits: Dataset, tmp_path: Path, measuring: Measuring) -> None:
@@ -91,11 +119,30 @@ def test_what_the_job_file_says_is_not_measured(
 ) -> None:
     measured = measuring(0.5)
     spec = make_spec(train={"precision": precision})
-    assert cpu_precision.settle(choose(spec), spec, digits, datasets=tmp_path) == choose(spec)
+    assert cpu_precision.settle(choose(spec), spec, digits, datasets=tmp_path, stop=Stop()) == choose(spec)
     assert measured == []
 
 
 def test_a_step_of_the_network_can_be_measured(digits: Dataset) -> None:
     spec = make_spec()
-    setting = Setting(torch.device("cpu"), HALF, torch.channels_last, fused=True, compile=False)
-    assert cpu_precision.measure(setting, spec, digits) > 0
+    assert cpu_precision.measure(SETTING, spec, digits, Stop()) > 0
+
+
+def test_a_measurement_ends_when_the_job_is_asked_to_stop(digits: Dataset) -> None:
+    stop = Stop()
+    stop.request("asked to stop")
+    with pytest.raises(Interrupted, match="asked to stop"):
+        cpu_precision.measure(SETTING, make_spec(), digits, stop)
+
+
+def test_a_measurement_that_takes_long_is_cut_short(digits: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
+    steps: list[object] = []
+    monkeypatch.setattr(cpu_precision, "LIMIT_S", 0.0)
+    monkeypatch.setattr(Stop, "check", lambda self: steps.append(self))
+    assert cpu_precision.measure(SETTING, make_spec(), digits, Stop()) > 0
+    assert len(steps) == 2
+
+
+def test_a_deterministic_job_is_in_float32_on_every_processor() -> None:
+    spec = make_spec(train={"deterministic": True})
+    assert choose(spec).dtype is FULL

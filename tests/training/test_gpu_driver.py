@@ -42,7 +42,7 @@ def test_a_driver_that_is_too_old_is_named_with_the_one_that_is_needed(
     driver(12020, 0)
     monkeypatch.setattr(torch.version, "cuda", "13.0")
     assert gpu_driver.why_no_gpu() == (
-        "its driver 535.104.05 supports CUDA 12.2, and this PyTorch is built for CUDA 13.0, "
+        "the NVIDIA driver 535.104.05 supports CUDA 12.2, and this PyTorch is built for CUDA 13.0, "
         "which needs driver 580 or later"
     )
 
@@ -50,7 +50,11 @@ def test_a_driver_that_is_too_old_is_named_with_the_one_that_is_needed(
 def test_a_driver_of_the_same_major_version_is_not_blamed(driver: Driver, monkeypatch: pytest.MonkeyPatch) -> None:
     driver(12020, 0)
     monkeypatch.setattr(torch.version, "cuda", "12.6")
-    assert gpu_driver.why_no_gpu().startswith("its driver 535.104.05 supports CUDA 12.2, but no GPU is usable")
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    new_enough = "the NVIDIA driver 535.104.05 is new enough, but no GPU is usable: "
+    assert gpu_driver.why_no_gpu() == f"{new_enough}see nvidia-smi"
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "7")
+    assert gpu_driver.why_no_gpu() == f"{new_enough}CUDA_VISIBLE_DEVICES is '7'; see nvidia-smi -L"
 
 
 def test_a_version_of_cuda_that_is_not_known_yet_needs_a_later_driver(

@@ -14,6 +14,7 @@ from in_process import (  # noqa: F401 - digits and ordinary_kernels are fixture
     assert_identical,
     digits,
     engine_of,
+    loop_of,
     make_spec,
     ordinary_kernels,
     train_engine,
@@ -23,6 +24,7 @@ from in_process import (  # noqa: F401 - digits and ordinary_kernels are fixture
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from pipeline.board import tags
+from pipeline.board.writer import Board
 from pipeline.data.dataset import Dataset
 from pipeline.errors import DivergedError, Interrupted
 from pipeline.jobfile.spec import Spec
@@ -139,6 +141,21 @@ def test_a_checkpoint_that_a_full_disk_refuses_does_not_make_a_stop_a_failure(di
 
     with pytest.raises(Interrupted):
         train_engine(engine_of(make_spec(), digits), tmp_path, stop_at=5, saved=Full())
+
+
+def test_a_checkpoint_never_comes_before_the_events_that_lead_to_it(digits: Dataset, tmp_path: Path) -> None:
+    """Else a kill in between would leave a gap in the curve: the next attempt goes on behind it."""
+    done: list[str] = []
+
+    class Noted(Board):
+        def flush(self) -> None:
+            done.append("flush")
+            super().flush()
+
+    engine = engine_of(make_spec(), digits)
+    with Noted(tmp_path, first_step=0) as board:
+        loop_of(engine, board, save=lambda *_: done.append("save")).train()
+    assert done == ["flush", "save"] * 2
 
 
 def test_a_test_loss_that_is_no_number_is_a_divergence(digits: Dataset, tmp_path: Path) -> None:

@@ -10,7 +10,17 @@ from typing import Any
 
 import pytest
 import torch
+from in_process import (  # noqa: F401 - digits and ordinary_kernels are fixtures
+    Recorder,
+    digits,
+    engine_of,
+    loop_of,
+    make_spec,
+    ordinary_kernels,
+)
 
+from pipeline.board.writer import Board
+from pipeline.data.dataset import Dataset
 from pipeline.home.paths import RunPaths
 from pipeline.training import checkpoint
 from pipeline.training.saver import Saver, copy_to_host
@@ -67,14 +77,52 @@ def test_one_is_written_at_a_time_and_all_are_written_in_their_order(
     assert (best["step"], previous["step"], disk.most_writing) == (2, 3, 1)
 
 
-def test_what_goes_wrong_is_raised_at_the_next_one_and_at_the_end(tmp_path: Path) -> None:
+def test_what_goes_wrong_is_raised_when_it_is_asked_for_and_at_the_end(tmp_path: Path) -> None:
     gone = RunPaths(tmp_path / "gone")
     saver = Saver(gone)
+    saver.check()
     saver.save({"step": 1}, False)
     with pytest.raises(FileNotFoundError):
-        saver.save({"step": 2}, False)
+        saver.finish()
+    saver.check()  # once
     with pytest.raises(FileNotFoundError), Saver(gone) as saver:
         saver.save({"step": 1}, False)
+
+
+def test_one_that_was_refused_costs_nothing_where_the_next_one_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, real, calls = RunPaths(tmp_path), checkpoint.save, list[int]()
+
+    def refuse_once(run: RunPaths, state: dict[str, Any], *, is_best: bool) -> None:
+        calls.append(state["step"])
+        if state["step"] == 1:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        real(run, state, is_best=is_best)
+
+    monkeypatch.setattr(checkpoint, "save", refuse_once)
+    with Saver(run) as saver:
+        saver.save({"step": 1}, False)
+        saver.save({"step": 2}, False)
+    assert (calls, saved(run)["step"]) == ([1, 2], 2)
+
+
+def test_a_training_hears_of_a_refused_checkpoint_at_its_next_step(digits: Dataset, tmp_path: Path) -> None:
+    """And not only at the next checkpoint, an epoch later."""
+    steps: list[int] = []
+    engine = engine_of(make_spec(), digits)
+    refused = OSError(errno.ENOSPC, "No space left on device")
+
+    def check() -> None:
+        if engine.step == 25:  # two steps after that epoch's
+            raise refused
+
+    with Board(tmp_path, first_step=0) as board:
+        loop = loop_of(engine, board, listener=Recorder(engine, steps.append))
+        loop.check_saved = check
+        with pytest.raises(OSError, match="No space left"):
+            loop.train()
+    assert steps[-1] == 25
 
 
 def test_a_disk_that_refuses_the_last_one_does_not_hide_why_the_training_ended(

@@ -104,7 +104,12 @@ def test_the_driver_is_asked_which_gpus_there_are(nvidia_smi: NvidiaSmi) -> None
 
 @pytest.mark.parametrize(
     ("value", "found"),
-    [("2,0", ["2", "0"]), (f"{SECOND}, {PARTS[0]}", [SECOND, PARTS[0]]), ("", []), ("-1", [])],
+    [
+        ("2,0", ["2", "0"]),
+        (f"{SECOND}, {PARTS[0]}", [SECOND, PARTS[0]]),
+        *((none, []) for none in ("", "-1", "NoDevFiles", "none", "void")),
+        ("1,-1,2", ["1"]),
+    ],
 )
 def test_whoever_says_which_gpus_are_visible_is_believed(
     value: str, found: list[str], nvidia_smi: NvidiaSmi, tmp_path: Path
@@ -117,7 +122,9 @@ def test_whoever_says_which_gpus_are_visible_is_believed(
 def test_without_a_driver_there_are_none(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.delenv(VISIBLE, raising=False)
     monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr(gpus, "DRIVER_DEVICES", ())
     assert visible_gpus() == []
+    assert visible_gpus({VISIBLE: "0"}) == [], "whatever a shell's start-up file says"
 
 
 @pytest.mark.parametrize("fault", ["exit 9", "exec sleep 600"])
