@@ -76,10 +76,11 @@ def main() -> int:
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory(dir=arguments.folder) as folder:
         figures = measure(Path(folder), arguments.jobs, arguments.rounds)
-    if arguments.json:
-        print(json.dumps({figure.name: vars(figure) for figure in figures}, indent=2))
-    else:
-        print_table(figures)
+        if arguments.json:
+            print(json.dumps({figure.name: vars(figure) for figure in figures}, indent=2), flush=True)
+        else:
+            print_table(figures)
+        print("removing the homes, which may take minutes", file=sys.stderr, flush=True)
     return 0 if all(figure.median <= figure.target for figure in figures) else 1
 
 
@@ -196,7 +197,7 @@ def print_table(figures: list[Figure]) -> None:
         processor = f"{statistics.median(figure.processor):.2f} s" if figure.processor else ""
         missed = "" if figure.median <= figure.target else "  MISSED"
         span = f"{min(figure.values):.2f} to {max(figure.values):.2f}"
-        print(f"{figure.name:{width}}  {cells[0]:>10}  {cells[1]:>10}  {processor:>9}  {span}{missed}")
+        print(f"{figure.name:{width}}  {cells[0]:>10}  {cells[1]:>10}  {processor:>9}  {span}{missed}", flush=True)
 
 
 if __name__ == "__main__":

@@ -48,14 +48,20 @@ class Queue:
         self.tickets = Tickets(self.paths)
         self.waiting = Waiting(self.tickets)
         self.records = JobRecords(self.home, self.tickets)
+        self._is_durable = False
 
     def create(self) -> None:
-        """Make the queue's folders where they are missing."""
+        """Make the queue's folders where they are missing, and make sure, once a process, that a crash leaves them."""
+        folders = [*self.paths.folders(), self.home.runs]
+        to_make = [folder for folder in folders if not folder.is_dir()]
+        if not self._is_durable:  # who made them may have been killed; one of each parent, which is what is synced
+            to_make += {folder.parent: folder for folder in folders}.values()
         try:
-            for folder in [*self.paths.folders(), self.home.runs]:
+            for folder in to_make:
                 durable.make_folder(folder)
         except OSError as error:
             raise QueueError(f"{self.paths.root}: the queue cannot be made here: {error.strerror}") from None
+        self._is_durable = True
 
     # Submitting
 

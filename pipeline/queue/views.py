@@ -18,6 +18,7 @@ from pipeline.home.ids import by_age, name_of
 from pipeline.home.lease import Lease
 from pipeline.home.paths import RunPaths
 from pipeline.home.records import FOLDER_OF, Attempts, Entry, Progress
+from pipeline.queue import back_off
 from pipeline.queue.job_queue import Queue
 from pipeline.queue.tickets import ForeignFile, Ticket
 
@@ -137,6 +138,7 @@ def _without_end(queue: Queue, ticket: Ticket, state: str, *, is_recorded: bool)
         attempts = _readable(lambda: queue.attempts(ticket.id), problems) or attempts
         progress = _readable(lambda: Progress.read(queue.home.run(ticket.id).progress), problems)
         is_alive = _readable(lambda: Lease.is_held(queue.paths.lease(ticket.id)), problems) is not False
+        _readable(lambda: back_off.must_wait(queue.paths.wait(ticket.id)), problems)  # else it is claimed by nobody
     progress = progress or _before_it_began(_epochs(ticket))
     why = _why(state, attempts.latest, progress, is_alive=is_alive)
     return JobView(

@@ -248,6 +248,19 @@ def test_a_record_that_cannot_be_read_is_said_in_its_row_and_the_rest_is_shown(q
     claim.lease.release()
 
 
+def test_a_wait_that_cannot_be_read_is_said_in_the_row_of_its_job(queue: Queue) -> None:
+    """No worker takes the job as long as that is so."""
+    job_id = queue.submit(quick_spec())
+    claim = queue.claim("worker")
+    assert isinstance(claim, Claim)
+    queue.requeue(claim, delay_s=1)
+    claim.lease.release()
+    code = WORKER.format(command="", faults=ALWAYS.format(end=f"{job_id}.wait"))
+    words = [sys.executable, "-c", code, "--home", str(queue.home.root), "status"]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=60, check=True)
+    assert f"a record cannot be read now: Permission denied: {queue.paths.wait(job_id)}" in done.stdout
+
+
 @pytest.mark.parametrize("end", ["attempts.json", "result.json"])
 def test_an_unreadable_record_does_not_keep_a_drain_from_leaving(
     queue: Queue, start: Start, output: Path, end: str
