@@ -171,7 +171,7 @@ bench: $(READY) ## Measure the commands, 100,000 jobs, throughput and what loggi
 	$(VENV)/bin/python benchmarks/throughput.py $(if $(BENCH_DATA),--data "$(BENCH_DATA)"); throughput=$$?; echo; \
 	$(VENV)/bin/python benchmarks/logging_cost.py $(if $(BENCH_DATA),--data "$(BENCH_DATA)") && exit $$((commands | jobs | throughput))
 
-crash-test: $(READY) ## Attack queue, worker and trainings for a quarter of an hour: make crash-test [ATTACK="storms --seed 1"]
+crash-test: $(READY) ## Attack queue, worker, trainings and inputs for half an hour: make crash-test [ATTACK="storms --seed 1"]
 	@PYTHONPATH="$(CURDIR):$(CURDIR)/tests" $(VENV)/bin/python -m attack $(ATTACK)
 
 schema: $(READY) ## Write jobs/schema.json and docs/job-files.md anew, after a change of the catalog
