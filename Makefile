@@ -176,7 +176,7 @@ gpu: $(READY) ## Measure all that is claimed of a GPU: make gpu [PART=A or B] BE
 	PYTHONPATH="$(CURDIR)" $(VENV)/bin/python benchmarks/gpu.py $(if $(PART),--part $(PART)) $(if $(BENCH_DATA),--data "$(BENCH_DATA)") \
 	  $(if $(AIRBENCH),--airbench "$(AIRBENCH)") && exit $$tests
 
-crash-test: $(READY) ## Attack queue, worker and trainings for a quarter of an hour: make crash-test [ATTACK="storms --seed 1"]
+crash-test: $(READY) ## Attack queue, worker, trainings and inputs for half an hour: make crash-test [ATTACK="storms --seed 1"]
 	@PYTHONPATH="$(CURDIR):$(CURDIR)/tests" $(VENV)/bin/python -m attack $(ATTACK)
 
 schema: $(READY) ## Write jobs/schema.json and docs/job-files.md anew, after a change of the catalog
