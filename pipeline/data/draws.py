@@ -20,7 +20,7 @@ class EpochDraws:
     key: tuple[int, ...]  # seed, epoch, and which augmentation it is
     num_images: int
     device: torch.device
-    _kinds: list[torch.Tensor] = field(default_factory=list)
+    _kinds: list[tuple[int, torch.Tensor]] = field(default_factory=list)  # below what, and what was drawn
 
     def of(self, start: int, stop: int) -> Draws:
         """Returns the draws of the images from number `start` up to `stop` of the epoch."""
@@ -30,8 +30,10 @@ class EpochDraws:
         if number == len(self._kinds):
             generator = generator_of(*self.key, number)
             drawn = torch.randint(high, (self.num_images, columns), generator=generator)
-            self._kinds.append(to_device(drawn, self.device))
-        return self._kinds[number]
+            self._kinds.append((high, to_device(drawn, self.device)))
+        limit, found = self._kinds[number]
+        assert (limit, found.shape[1]) == (high, columns), "an augmentation makes the same calls for any images"
+        return found
 
 
 @dataclass

@@ -51,6 +51,5 @@ class PixelNormalizer:
 
     def __call__(self, images: torch.Tensor) -> torch.Tensor:
         """Returns (N, C, H, W), channels_last. images: uint8 (N, H, W, C), contiguous, on the device."""
-        rows = images.flatten(2).to(torch.float32)
-        rows = torch.addcmul(self.shift, rows, self.scale).to(self.dtype)
+        rows = torch.addcmul(self.shift, images.flatten(2), self.scale).to(self.dtype)
         return rows.view(images.shape).permute(0, 3, 1, 2)
