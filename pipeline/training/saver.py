@@ -7,7 +7,7 @@ each step whether the last one went wrong, and there is no result before it is o
 from __future__ import annotations
 
 import contextlib
-import threading
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from types import TracebackType
 from typing import Any, Self
 
@@ -23,47 +23,38 @@ class Saver:
 
     def __init__(self, run: RunPaths) -> None:
         self.run = run
-        self._thread: threading.Thread | None = None
-        self._error: BaseException | None = None
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="saver")
+        self._writing: Future[None] | None = None
 
     def save(self, state: State, is_best: bool) -> None:
         """Begin to save a state as it is now, once the one before has been written.
 
         If that went wrong and nobody has asked, it does not matter any more: this one takes its place.
         """
-        self._join()
-        self._error = None
+        if self._writing is not None:
+            wait([self._writing])
         copy, copied = copy_to_host(state), None
         if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
             copied = torch.cuda.Event()  # type: ignore[no-untyped-call]
             copied.record()
-        self._thread = threading.Thread(target=self._write, args=(copy, copied, is_best), name="saver")
-        self._thread.start()
+        self._writing = self._thread.submit(self._write, copy, copied, is_best)
 
     def _write(self, state: State, copied: torch.cuda.Event | None, is_best: bool) -> None:
-        try:
-            if copied is not None:
-                with torch.cuda.device(copied.device):  # a new thread's is the first one, which may be somebody else's
-                    copied.synchronize()
-            checkpoint.save(self.run, state, is_best=is_best)
-        except BaseException as error:  # noqa: BLE001 - for the thread that trains, which raises it
-            self._error = error
+        if copied is not None:
+            with torch.cuda.device(copied.device):  # a new thread's is the first one, which may be somebody else's
+                copied.synchronize()
+        checkpoint.save(self.run, state, is_best=is_best)
 
     def check(self) -> None:
         """Raises what has gone wrong with a checkpoint, an OSError as a rule; waits for nothing."""
-        error, self._error = self._error, None
-        if error is not None:
-            raise error
+        if self._writing is not None and self._writing.done():
+            self.finish()
 
     def finish(self) -> None:
-        """Wait until what was begun is on the disk. Raises what went wrong with it."""
-        self._join()
-        self.check()
-
-    def _join(self) -> None:
-        if self._thread is not None:
-            self._thread.join()
-            self._thread = None
+        """Wait until what was begun is on the disk. Raises what went wrong with it, once."""
+        writing, self._writing = self._writing, None
+        if writing is not None:
+            writing.result()
 
     def __enter__(self) -> Self:
         return self
@@ -72,7 +63,7 @@ class Saver:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         """Where an error is under way already, that one is told, and none of the last checkpoint's."""
-        with contextlib.nullcontext() if error is None else contextlib.suppress(Exception):
+        with self._thread, contextlib.nullcontext() if error is None else contextlib.suppress(Exception):
             self.finish()
 
 
