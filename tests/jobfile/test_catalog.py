@@ -21,7 +21,7 @@ GIVEN = MappingProxyType(
     {
         "MODELS": {"num_classes", "channels", "image_size"},
         "DATASETS": {"image_size", "log"},
-        "AUGMENTATIONS": {"generator", "fill"},
+        "AUGMENTATIONS": {"draws", "fill"},
         "OPTIMIZERS": {"fused"},
         "SCHEDULES": {"steps", "steps_per_epoch"},
     }
