@@ -49,10 +49,11 @@ def flip(
 ) -> torch.Tensor:
     """Mirror left and right with probability 1/2, as `torchvision.transforms.RandomHorizontalFlip()`."""
     num, height, width, channels = images.shape
-    columns = torch.arange(width * channels, device=images.device).view(width, channels)
-    source = torch.where(draws.integers(2) == 0, columns.flatten(), columns.flip(0).flatten())  # (N, width * channels)
-    source = source[:, None, :].expand(num, height, width * channels)
-    return images.view(num, height, width * channels).gather(2, source).view(images.shape)
+    values = torch.arange(width * channels, device=images.device).view(width, channels)
+    to_mirrored = torch.arange(channels * (width - 1), -channels * width, -2 * channels, device=images.device)
+    source = torch.addcmul(values, draws.integers(2)[..., None], to_mirrored[:, None]).view(num, 1, width * channels)
+    rows = images.view(num, height, width * channels)
+    return rows.gather(2, source.expand(rows.shape)).view(images.shape)
 
 
 def cutout(images: torch.Tensor, *, draws: Draws, fill: torch.Tensor, size: int) -> torch.Tensor:

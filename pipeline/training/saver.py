@@ -1,12 +1,14 @@
 """Checkpoints, written by a thread while the training goes on.
 
-What is saved is copied first, so that the next step may change it. One is written at a time; the training asks after
-each step whether the last one went wrong, and there is no result before it is on the disk.
+What is saved is copied first, so that the next step may change it: into one piece of memory, used for
+each, as one is written at a time. The training asks after each step whether the last one went wrong, and there is no
+result before it is on the disk.
 """
 
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from types import TracebackType
 from typing import Any, Self
@@ -23,6 +25,7 @@ class Saver:
 
     def __init__(self, run: RunPaths) -> None:
         self.run = run
+        self._memory = HostMemory()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="saver")
         self._writing: Future[None] | None = None
 
@@ -33,7 +36,7 @@ class Saver:
         """
         if self._writing is not None:
             wait([self._writing])
-        copy, copied = copy_to_host(state), None
+        copy, copied = self._memory.copy(state), None
         if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
             copied = torch.cuda.Event()  # type: ignore[no-untyped-call]
             copied.record()
@@ -67,16 +70,50 @@ class Saver:
             self.finish()
 
 
-def copy_to_host(value: Any) -> Any:
-    """Returns a copy on the CPU of all that a state has, in dicts, lists and tuples.
+class HostMemory:
+    """One piece of the machine's memory to copy a state's tensors to, used again for each state.
 
-    Of tensors on a GPU it is under way when this returns, in the order of the current stream: into pinned memory, which
-    torch keeps for the next copy.
+    It is pinned where a GPU is in use: then no copy waits for it.
     """
+
+    def __init__(self) -> None:
+        self._memory = torch.empty(0, dtype=torch.uint8)
+
+    def copy(self, state: Any) -> Any:
+        """Returns a copy of dicts, lists and tuples, their tensors in this memory. The copy before it is overwritten.
+
+        Of tensors on a GPU it is under way when this returns, in the order of the current stream.
+        """
+        tensors: list[torch.Tensor] = []
+        _each_tensor(state, tensors.append)
+        rooms = [_room(tensor) for tensor in tensors]
+        if len(self._memory) < sum(rooms):
+            is_pinned = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
+            self._memory = torch.empty(sum(rooms), dtype=torch.uint8, pin_memory=is_pinned)
+        pieces = iter(torch.split(self._memory[: sum(rooms)], rooms))
+        return _each_tensor(state, lambda tensor: _copy(tensor.detach(), next(pieces)))
+
+
+def _each_tensor(value: Any, function: Callable[[torch.Tensor], Any]) -> Any:
+    """Returns the same dicts, lists and tuples, with what a function gives for each of their tensors."""
     if isinstance(value, torch.Tensor):
-        return value.detach().to("cpu", non_blocking=True) if value.is_cuda else value.detach().clone()
+        return function(value)
     if isinstance(value, dict):
-        return {key: copy_to_host(item) for key, item in value.items()}
+        return {key: _each_tensor(item, function) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return type(value)(map(copy_to_host, value))
+        return type(value)(_each_tensor(item, function) for item in value)
     return value
+
+
+def _room(tensor: torch.Tensor) -> int:
+    """Bytes, with what aligns the next tensor for any type and vector instruction."""
+    return -(-tensor.nbytes // 64) * 64
+
+
+def _copy(tensor: torch.Tensor, memory: torch.Tensor) -> torch.Tensor:
+    """Returns a copy in `memory`, of the same order of dimensions, and with a storage of its own to be saved by."""
+    if not tensor.numel():
+        return torch.empty_like(tensor, device="cpu")
+    like = torch.empty_like(tensor, device="meta")
+    values = torch.frombuffer(memory.numpy(), dtype=tensor.dtype, count=tensor.numel())
+    return values.as_strided(like.shape, like.stride()).copy_(tensor, non_blocking=True)

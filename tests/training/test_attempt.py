@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 import torch
 from in_process import assert_identical
-from quick import quick_spec
+from quick import quick_spec, wait_until
 
 from pipeline.board import tags
 from pipeline.board.events import Point, read_scalars
@@ -228,6 +228,7 @@ def test_a_stop_whose_checkpoint_a_full_disk_refuses_tells_the_one_before(home: 
     run.checkpoints.symlink_to(small_disk)
 
     def fill() -> None:
+        wait_until(lambda: checkpoint.saved_step(run) == 23, "the first epoch's checkpoint")
         with pytest.raises(OSError, match="No space"), (small_disk / "filler").open("wb") as file:
             file.write(bytes(10**7))
 

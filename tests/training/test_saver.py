@@ -23,7 +23,7 @@ from pipeline.board.writer import Board
 from pipeline.data.dataset import Dataset
 from pipeline.home.paths import RunPaths
 from pipeline.training import checkpoint
-from pipeline.training.saver import Saver, copy_to_host
+from pipeline.training.saver import HostMemory, Saver
 
 
 class SlowDisk:
@@ -145,9 +145,49 @@ def test_a_disk_that_refuses_the_last_one_does_not_hide_why_the_training_ended(
 def test_a_copy_shares_nothing_with_what_it_is_of() -> None:
     weights = torch.arange(24.0).view(2, 3, 2, 2).contiguous(memory_format=torch.channels_last)
     state = {"list": [weights, {"n": 1}], "tuple": (weights, None), "text": "x"}
-    copy = copy_to_host(state)
+    copy = HostMemory().copy(state)
     weights.zero_()
     for tensor in (copy["list"][0], copy["tuple"][0]):
         assert tensor.sum() == 276
         assert tensor.is_contiguous(memory_format=torch.channels_last)
     assert (copy["list"][1], copy["tuple"][1], copy["text"]) == ({"n": 1}, None, "x")
+
+
+def test_tensors_of_any_kind_are_copied_and_saved_as_they_are(tmp_path: Path) -> None:
+    parameter = torch.nn.Parameter(torch.randn(3, 5))
+    state = {
+        "byte": torch.arange(7, dtype=torch.uint8),
+        "parameter": parameter,
+        "number": torch.tensor(3),
+        "none": torch.zeros(0, 4),
+        "turned": torch.randn(2, 3).T,
+        "apart": torch.arange(10.0)[::3],
+        "repeated": torch.tensor([1.5]).expand(4),
+        "half": torch.randn(9).bfloat16(),
+        "truth": torch.tensor([True, False]),
+        "double": torch.randn(2, dtype=torch.float64),
+    }
+    copy = HostMemory().copy(state)
+    run = RunPaths(tmp_path)
+    with Saver(run) as saver:
+        saver.save(state, False)
+    for found in (copy, saved(run)):
+        assert found.keys() == state.keys()
+        for name, tensor in state.items():
+            assert found[name].dtype == tensor.dtype
+            assert torch.equal(found[name], tensor), name
+            assert not found[name].requires_grad
+
+
+def test_every_copy_uses_the_same_memory() -> None:
+    memory = HostMemory()
+
+    def places(*tensors: torch.Tensor) -> list[int]:
+        return [tensor.data_ptr() for tensor in memory.copy(tensors)]
+
+    tensors = [torch.ones(100), torch.ones(3, dtype=torch.uint8), torch.ones(1)]
+    first, *others = places(*tensors)
+    assert [place - first for place in others] == [448, 512]  # 400 bytes and 3, rounded up to 64
+    assert places(*tensors) == [first, *others]
+    assert places(tensors[0]) == [first], "fewer"
+    assert len(places(torch.ones(1000))) == 1, "more"
