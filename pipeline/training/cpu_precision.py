@@ -23,7 +23,7 @@ from pipeline.data.dataset import Dataset
 from pipeline.home import durable
 from pipeline.jobfile.spec import Spec
 from pipeline.stop import Stop
-from pipeline.training.device import PRECISIONS, Setting, device_name
+from pipeline.training.device import PRECISIONS, Setting, cpu_instructions, device_name
 from pipeline.training.engine import build_model
 
 WORTH_IT = 1.1  # times as fast, from which bfloat16 is worth its rounding
@@ -48,6 +48,7 @@ def settle(
         return setting
     about = {
         "processor": device_name(setting.device),
+        "instructions": cpu_instructions(),
         "threads": torch.get_num_threads(),
         "torch": torch.__version__,
         "model": spec.model.model_dump(mode="json"),

@@ -136,6 +136,11 @@ def _cpu_capabilities() -> dict[str, Any]:
     return capabilities
 
 
+def cpu_instructions() -> list[str]:
+    """Returns the instruction sets that torch knows of, which tell processors of one name apart."""
+    return sorted(name for name, value in _cpu_capabilities().items() if value is True)
+
+
 def device_name(device: torch.device) -> str:
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)

@@ -95,6 +95,20 @@ def test_another_network_is_measured_anew(digits: Dataset, tmp_path: Path, measu
     assert len(measured) == 1
 
 
+def test_another_processor_of_the_same_name_is_measured_anew(
+    digits: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, measuring: Measuring
+) -> None:
+    """A virtual machine's `AMD EPYC` is a Zen 4 today and a Zen 5 tomorrow."""
+    measuring(0.5)
+    for known in ({"cpu_name": "AMD EPYC", "avx_vnni": False}, {"cpu_name": "AMD EPYC", "avx_vnni": True}):
+        monkeypatch.setattr(torch.cpu, "get_capabilities", lambda known=known: known)
+        measured = measuring(0.5)
+        settled(digits, tmp_path)
+        assert len(measured) == 1
+        settled(digits, tmp_path)
+        assert len(measured) == 1
+
+
 @pytest.mark.parametrize("content", ["", "{", "[]", '{"bf16_gain": "much"}', '{"bf16_gain": 9.0, "about": {}}'])
 def test_a_record_that_says_nothing_is_made_again(
     content: str, digits: Dataset, tmp_path: Path, measuring: Measuring
