@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -46,7 +47,9 @@ class Claim:
         return f"{self.what:58} {found:>22}  {limit:>14}  {verdict}".rstrip()
 
     def to_json(self) -> dict[str, Any]:
-        return {**asdict(self), "is_met": self.is_met}
+        """Where nothing is claimed, or a figure is none, it is null."""
+        found = self.found if isinstance(self.found, str) or math.isfinite(self.found) else None
+        return {**asdict(self), "found": found, "is_met": self.is_met if self.is_claimed else None}
 
 
 def number(value: float) -> str:

@@ -21,12 +21,14 @@ import platform
 import sys
 import tempfile
 import time
+import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from claims import Claim, summary
+from sides import MODELS
 
 from pipeline.worker.executors.local import child_environment
 
@@ -102,18 +104,32 @@ def main() -> int:
         )
         conditions = describe(bench)
         print("\n".join(f"{key:8} {value}" for key, value in conditions.items()), "", sep="\n", flush=True)
-        claims = []
-        for name, check in chosen(arguments):
-            began = time.perf_counter()
-            for claim in check(bench):
-                claims.append(claim)
-                print(claim.row(), flush=True)
-            print(f"    ({name}: {time.perf_counter() - began:.0f} s)", flush=True)
+        claims: list[Claim] = []
+        for part in PARTS:
+            ends_at = time.perf_counter() + 60 * arguments.minutes
+            for name, check in chosen(arguments, part):
+                if time.perf_counter() > ends_at:
+                    claims.append(Claim.left_out(name, f"the part's {arguments.minutes:g} minutes are used up"))
+                    continue
+                began = time.perf_counter()
+                for claim in outcome(name, check(bench)):
+                    claims.append(claim)
+                    print(claim.row(), flush=True)
+                print(f"    ({name}: {time.perf_counter() - began:.0f} s)", flush=True)
+                if arguments.json:  # now: whatever comes next may be cut off
+                    rows = [claim.to_json() for claim in claims]
+                    arguments.json.write_text(json.dumps({**conditions, "claims": rows}, indent=2) + "\n")
     print("", summary(claims), sep="\n")
-    if arguments.json:
-        rows = [claim.to_json() for claim in claims]
-        arguments.json.write_text(json.dumps({**conditions, "claims": rows}, indent=2) + "\n")
     return 0 if all(claim.is_met for claim in claims) else 1
+
+
+def outcome(name: str, claims: Iterator[Claim]) -> Iterator[Claim]:
+    """What a check finds; one that breaks off falls short, and the others are still measured."""
+    try:
+        yield from claims
+    except (Exception, SystemExit) as error:  # noqa: BLE001 - of a side's process, memory, time, ...
+        traceback.print_exc()
+        yield Claim(name, f"broke off: {type(error).__name__}: {error}", holds=False)
 
 
 def parse() -> argparse.Namespace:
@@ -127,23 +143,26 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--json", type=Path, help="a file that gets all figures")
     parser.add_argument("--models", default="net,cnn_bn,vgg11_bn")
     parser.add_argument("--batches", default="4,128,1024")
+    parser.add_argument(
+        "--minutes", type=float, default=10, help="after which a part begins nothing more (default: %(default)s)"
+    )
     parser.add_argument("--seeds", type=int, default=3, help="of the accuracy (default: %(default)s)")
     parser.add_argument(
         "--airbench", type=Path, help="a folder with legacy/airbench94.py of KellerJordan/cifar10-airbench"
     )
     arguments = parser.parse_args()
-    if unknown := set(filter(None, (arguments.only or "").split(","))) - set(names):
-        parser.error(f"there is no {', '.join(sorted(unknown))}; there are {', '.join(names)}")
+    for given, known in ((arguments.only or "", names), (arguments.models, list(MODELS))):
+        if unknown := set(filter(None, given.split(","))) - set(known):
+            parser.error(f"there is no {', '.join(sorted(unknown))}; there are {', '.join(known)}")
     return arguments
 
 
-def chosen(arguments: argparse.Namespace) -> Iterator[tuple[str, Callable[[Bench], Iterator[Claim]]]]:
+def chosen(arguments: argparse.Namespace, part: str) -> Iterator[tuple[str, Callable[[Bench], Iterator[Claim]]]]:
     wanted = set(filter(None, (arguments.only or "").split(",")))
-    for part, checks in PARTS.items():
-        for name, target in checks.items():
-            if arguments.part in (None, part) and (not wanted or name in wanted):
-                module, _, function = target.partition(":")
-                yield name, getattr(importlib.import_module(module), function)
+    for name, target in PARTS[part].items():
+        if arguments.part in (None, part) and (not wanted or name in wanted):
+            module, _, function = target.partition(":")
+            yield name, getattr(importlib.import_module(module), function)
 
 
 def make_images(folder: Path) -> Path:

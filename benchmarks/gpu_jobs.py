@@ -154,8 +154,8 @@ def kills(bench: Bench) -> Iterator[Claim]:
     jobs.worker().wait()
     attempts = len(jobs.home.run(disturbed).logs())
     yield Claim("SIGTERM, SIGKILL and resume", f"{attempts} attempts", holds=attempts == 3)
-    theirs = jobs.weights(alone)
-    same = bool(theirs) and all(torch.equal(value, theirs[key]) for key, value in jobs.weights(disturbed).items())
+    theirs, ours = jobs.weights(alone), jobs.weights(disturbed)
+    same = bool(theirs) and ours.keys() == theirs.keys() and all(torch.equal(ours[key], theirs[key]) for key in ours)
     yield Claim("weights are those of the job left alone, bit for bit", "yes" if same else "no", holds=same)
     for job_id in (alone, disturbed):
         outcome = jobs.outcome(job_id)
@@ -243,8 +243,8 @@ def accuracy(bench: Bench) -> Iterator[Claim]:
     yield Claim(f"{name}: mean accuracy", mean, "%", at_least=None if bench.is_small else 92.2)
     logs = "".join(map(jobs.log, ids))
     took_s = [float(seconds) for seconds in re.findall(r"logging took .* of ([\d.]+) s", logs)]
-    limit = None if bench.is_small else 8.0
-    yield Claim(f"{name}: the training takes, at most", max(took_s, default=float("inf")), "s", at_most=limit)
+    what, limit = f"{name}: the training takes, at most", None if bench.is_small else 8.0
+    yield Claim(what, max(took_s), "s", at_most=limit) if took_s else Claim(what, "no job tells", holds=False)
 
 
 AIRBENCH = """

@@ -108,7 +108,9 @@ def tuning(bench: Bench) -> Iterator[Claim]:
 
 
 def peers(bench: Bench) -> Iterator[Claim]:
-    """Beside a plain loop of the tutorials' kind, and beside Lightning: the same model, images and batches."""
+    """Beside a plain loop of the tutorials' kind, in float32, and beside Lightning, in the precision that ours has: the
+    same model, images and batches.
+    """
     if not has_lightning():
         yield Claim.left_out("Lightning", "it is not installed")
     for name in bench.models:
@@ -118,17 +120,19 @@ def peers(bench: Bench) -> Iterator[Claim]:
 
 def beside_peers(bench: Bench, name: str, batch_size: int) -> Iterator[Claim]:
     case, seconds = Case(name, batch_size, {}), 0.2 if bench.is_small else SECONDS
-    sides = {"ours": "auto", "tutorial": "fp32", **({"lightning": "bf16"} if has_lightning() else {})}
-    running = {
-        side: Side(case, side, precision, bench.data, bench.scratch, threads=2, device=bench.device)
-        for side, precision in sides.items()
-    }
+
+    def begin(side: str, precision: str) -> Side:
+        return Side(case, side, precision, bench.data, bench.scratch, threads=2, device=bench.device)
+
+    running = {"ours": begin("ours", "auto"), "tutorial": begin("tutorial", "fp32")}
+    if has_lightning():
+        running["lightning"] = begin("lightning", running["ours"].precision)
     for side in running.values():
         side.turn(seconds)
     turns = [{side: process.turn(seconds).rate for side, process in running.items()} for _ in range(2)]
     for side in running.values():
         side.end()
-    for peer in list(sides)[1:]:
+    for peer in list(running)[1:]:
         ratios = [turn["ours"] / turn[peer] for turn in turns]
         yield Claim(f"{name} at {batch_size}: {peer}", turns[-1][peer], "images/s")
         at_least = None if bench.is_small else 1.0
@@ -198,9 +202,7 @@ def kernels_of_a_step(steps: Iterator[int], num: int = 10) -> tuple[float, float
             next(steps)
         torch.cuda.synchronize()
     events = [event for event in profiler.events() or [] if event.device_type == DeviceType.CUDA]
-    kernels = [
-        event for event in events if not event.name.startswith(("Memcpy", "Memset", "Optimizer.", "ProfilerStep"))
-    ]
+    kernels = [event for event in events if not event.name.startswith(NO_KERNELS)]
     return len(kernels) / num, sum(event.device_time for event in kernels) / 1e6 / num
 
 

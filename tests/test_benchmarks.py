@@ -26,6 +26,43 @@ def test_the_benchmarks_of_a_gpu_run_in_small(tmp_path: Path) -> None:
     assert left_out == {"waits of an epoch", "tuning", "a job that is too large", "airbench94"}
 
 
+def test_a_benchmark_names_what_falls_short_and_goes_on(tmp_path: Path) -> None:
+    found = tmp_path / "found.json"
+    code = """
+import sys
+sys.path.insert(0, "benchmarks")
+import gpu, gpu_exact
+from claims import Claim
+
+def broken(bench):
+    yield Claim("slow", 1.0, "images/s", at_least=2.0)
+    yield Claim("fast", 3.0, "images/s", at_least=2.0)
+    yield Claim("no number", float("nan"))
+    raise TimeoutError("it did not come")
+
+gpu_exact.exactness = broken
+sys.argv = ["gpu.py", "--small", "--only", "exact,augmentation", "--json", sys.argv[1]]
+sys.exit(gpu.main())
+"""
+    done = subprocess.run([sys.executable, "-c", code, found], cwd=ROOT, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 1, done.stderr
+    short = done.stdout.partition("fall short:\n")[2].splitlines()
+    assert [line.split()[0] for line in short] == ["slow", "exact"]
+    assert short[0].endswith("NOT MET")
+    assert "broke off: TimeoutError: it did not come" in short[1]
+    claims = {claim["what"]: claim for claim in json.loads(found.read_text())["claims"]}
+    assert [claims[what]["is_met"] for what in ("slow", "fast", "no number", "exact")] == [False, True, None, False]
+    assert claims["no number"]["found"] is None
+    assert len(claims) > 4, "the next check was made"
+
+
+def test_a_benchmark_whose_time_is_up_begins_nothing_more() -> None:
+    command = [sys.executable, "benchmarks/gpu.py", "--small", "--only", "augmentation", "--minutes", "0"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert "left out: the part's 0 minutes are used up" in done.stdout
+
+
 def test_without_a_gpu_the_whole_benchmark_says_why(tmp_path: Path) -> None:
     for split in ("train", "test"):
         (tmp_path / split).mkdir()

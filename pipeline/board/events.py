@@ -155,6 +155,8 @@ def _records(path: Path, damaged: Callable[[str], object]) -> Iterator[_Record]:
                 at += HEADER.size + length + FOOTER.size
     except FileNotFoundError:
         return  # the run is being removed
+    except durable.NotAPlainFileError as error:  # which no attempt has written
+        damaged(f"{path}: {error.strerror}: it is left out")
     except OSError as error:
         raise PipelineError(f"{path}: cannot be read: {error.strerror}") from None
 

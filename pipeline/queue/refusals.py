@@ -10,7 +10,8 @@ from dataclasses import dataclass, field
 
 from pipeline.home import durable
 
-PASS_OVER_S = 10.0
+PASS_OVER_S = 10.0  # and twice as long with each refusal in a row
+MOST_DOUBLINGS = 5
 HOPELESS = 3  # refusals in a row
 
 
@@ -18,10 +19,13 @@ HOPELESS = 3  # refusals in a row
 class Refusals:
     _until: dict[str, float] = field(default_factory=dict)  # by id, on the monotonic clock
     _times: dict[str, int] = field(default_factory=dict)  # in a row
+    total: int = 0  # refusals of any job
 
     def add(self, job_id: str, error: BaseException) -> None:
         """A full disk passes the job over as well, but is no reason to give it up."""
-        self._until[job_id] = time.monotonic() + PASS_OVER_S
+        self.total += 1
+        doublings = min(self._times.get(job_id, 0), MOST_DOUBLINGS)
+        self._until[job_id] = time.monotonic() + PASS_OVER_S * 2**doublings
         if not (isinstance(error, OSError) and error.errno in durable.DISK_FULL):
             self._times[job_id] = self._times.get(job_id, 0) + 1
 

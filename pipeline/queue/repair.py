@@ -203,10 +203,10 @@ def cancel(queue: Queue, job_id: str) -> str:
 
     Raises QueueError where the job has ended.
     """
-    state = queue.tickets.state(job_id)
-    if state not in ("pending", "running"):
-        raise QueueError(_cannot_be_cancelled(job_id, state))
     with _as_queue_error(f"{job_id}: cannot be cancelled now"):
+        state = queue.tickets.state(job_id)
+        if state not in ("pending", "running"):
+            raise QueueError(_cannot_be_cancelled(job_id, state))
         queue.records.make_way(queue.paths.cancel_request(job_id))
         durable.replace_json(queue.paths.cancel_request(job_id), {"requested_at": now()})
         lease = Lease.acquire(queue.paths.lease(job_id))

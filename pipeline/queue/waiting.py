@@ -21,6 +21,7 @@ class Waiting:
     _foreign: dict[str, ForeignFile] = field(default_factory=dict)  # by file name: what was no ticket at the last look
     _priorities: dict[str, int] = field(default_factory=dict)  # by the ticket's file name; the lowest goes first
     _order: list[str] = field(default_factory=list)  # those names
+    _unread: set[str] = field(default_factory=set)  # of them: could not be read yet
 
     def __iter__(self) -> Iterator[str]:
         """The ids, first the one that is to be claimed first."""
@@ -46,7 +47,8 @@ class Waiting:
             self._priorities = {name: self._priorities[name] for name in self._order}
         self._foreign = {}
         durable.expect(len(new))
-        for name in new:
+        self._unread = self._unread.intersection(names) if self._unread else set()
+        for name in [*new, *self._unread]:
             if is_ticket_name(name):
                 self._read(name)
         if len(self._order) < len(self._priorities):
@@ -56,9 +58,13 @@ class Waiting:
     def _read(self, name: str) -> None:
         try:
             ticket = self.tickets.read("pending", name[:-5])
-        except OSError:  # it is asked for again when its turn comes
-            self._priorities[name] = 0
+        except OSError:  # asked for again with the next look, and when its turn comes
+            self._priorities.setdefault(name, 0)
+            self._unread.add(name)
             return
+        if name in self._unread:
+            self._unread.remove(name)
+            self.forget(name[:-5])
         if isinstance(ticket, Ticket):
             self._priorities[name] = -ticket.priority
         elif ticket is not None:

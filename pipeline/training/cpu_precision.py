@@ -1,8 +1,8 @@
 """Whether a processor trains a network faster in bfloat16: measured, as nothing that it says of itself tells.
 
 Of processors with instructions for bfloat16, some gain 1.3 to 3 times by it and some lose, by up to five times where
-one kernel of one layer is slow. What was measured is kept in `datasets/.cache/precision-*.json`, for other jobs with
-that network. A job that goes on computes as its checkpoint says.
+one kernel of one layer is slow. What was measured, and not disturbed by other programs, is kept for other jobs with that
+network, in `datasets/.cache/precision-*.json`. A job that goes on computes as its checkpoint says.
 """
 
 from __future__ import annotations
@@ -11,10 +11,9 @@ import contextlib
 import dataclasses
 import hashlib
 import json
-import statistics
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -28,8 +27,10 @@ from pipeline.training.engine import build_model
 
 WORTH_IT = 1.1  # times as fast, from which bfloat16 is worth its rounding
 NUM_IMAGES = 32  # of 32 pixels, that a step is measured with; of larger ones fewer
-ROUNDS = 5  # and one before them, in which kernels are made and memory is fetched
+MIN_ROUNDS = 4  # the first of which makes kernels and fetches memory
+MEASURE_S = 0.2  # for which there are more of them, as a short step is easily disturbed
 LIMIT_S = 5.0  # after which what is known must do
+STEADY = 1.25  # times as long as the best step the second best may be; else this job alone goes by it
 
 
 def settle(
@@ -58,15 +59,24 @@ def settle(
     }
     gain = _kept(about, datasets)
     if gain is None:
-        gain = _keep(about, measure(setting, spec, dataset, stop), datasets)
+        found = measure(setting, spec, dataset, stop)
+        gain = _keep(about, found.gain, datasets) if found.is_steady else found.gain
     return setting if gain >= WORTH_IT else dataclasses.replace(setting, dtype=torch.float32)
 
 
-def measure(setting: Setting, spec: Spec, dataset: Dataset, stop: Stop) -> float:
-    """Returns how many times as fast a step of the network is in the setting's precision as in float32: the median of
-    some rounds. Raises Interrupted where it is asked to stop.
+class Found(NamedTuple):
+    """gain: how many times as fast a step is in bfloat16. is_steady: whether nothing seems to have disturbed it."""
 
-    Takes as long as a dozen steps, or some seconds. Leaves torch's random state at another place.
+    gain: float
+    is_steady: bool
+
+
+def measure(setting: Setting, spec: Spec, dataset: Dataset, stop: Stop) -> Found:
+    """Compares steps of the network in the setting's precision with such in float32.
+
+    The gain is the best of some steps beside the best of others, taken in turns: what else the processor does makes a
+    step longer, and never shorter. Takes a fifth of a second or eight steps, and begins no more after LIMIT_S. Leaves
+    torch's random state at another place. Raises Interrupted where it is asked to stop.
     """
     size, channels = dataset.train.image_size, dataset.train.channels
     num = max(2, NUM_IMAGES * 32**2 // max(32, size) ** 2)
@@ -84,12 +94,15 @@ def measure(setting: Setting, spec: Spec, dataset: Dataset, stop: Stop) -> float
         return time.perf_counter() - began
 
     full = dataclasses.replace(setting, dtype=torch.float32)
-    deadline, gains = time.perf_counter() + LIMIT_S, []
-    for _ in range(1 + ROUNDS):
-        gains.append(take_step(full) / take_step(setting))
-        if time.perf_counter() > deadline:
-            break
-    return statistics.median(gains[1:] or gains)
+    times: dict[Setting, list[float]] = {full: [], setting: []}
+    began, elapsed_s = time.perf_counter(), 0.0
+    while len(times[full]) < 2 or (elapsed_s < LIMIT_S and (len(times[full]) < MIN_ROUNDS or elapsed_s < MEASURE_S)):
+        for kind, taken in times.items():
+            taken.append(take_step(kind))
+        elapsed_s = time.perf_counter() - began
+    best = {kind: sorted(taken)[:2] for kind, taken in times.items()}
+    is_steady = all(second < STEADY * first for first, second in best.values())
+    return Found(best[full][0] / best[setting][0], is_steady)
 
 
 def _file(about: dict[str, Any], datasets: Path) -> Path:

@@ -82,8 +82,8 @@ class Engine:
     def tune(self, num_images: int | None = None) -> None:
         """Say which batch comes: of so many images to train on, or one to evaluate.
 
-        cuDNN tries its kernels for each new shape where that is asked of it, 1.4 to 2.6 s for a network on an H100. It
-        is asked for the batches of a long training, and not for the last one of an epoch or an evaluation.
+        cuDNN tries its kernels for each new shape where that is asked of it, 0.1 to 5 s for a network on an H100. It is
+        asked for the batches of a long training, and not for the last one of an epoch or an evaluation.
         """
         torch.backends.cudnn.benchmark = self.is_long and num_images == self.loader.batch_size
 

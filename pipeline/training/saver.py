@@ -28,18 +28,23 @@ class Saver:
         self._memory = HostMemory()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="saver")
         self._writing: Future[None] | None = None
+        self._is_best = False  # what is being written
 
     def save(self, state: State, is_best: bool) -> None:
         """Begin to save a state as it is now, once the one before has been written.
 
-        If that went wrong and nobody has asked, it does not matter any more: this one takes its place.
+        If that went wrong and nobody has asked, this one takes its place. Not where it was the best so far: then it is
+        raised, as this state says how good the best is, and there would be none.
         """
         if self._writing is not None:
             wait([self._writing])
+            if self._is_best:
+                self.finish()
         copy, copied = self._memory.copy(state), None
         if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
             copied = torch.cuda.Event()  # type: ignore[no-untyped-call]
             copied.record()
+        self._is_best = is_best
         self._writing = self._thread.submit(self._write, copy, copied, is_best)
 
     def _write(self, state: State, copied: torch.cuda.Event | None, is_best: bool) -> None:

@@ -1,7 +1,7 @@
 """One training step: from images and their labels to changed weights.
 
 A step is one change of the weights, by the gradient of one batch or, with `train.accumulate`, of several. Nothing in it
-waits for the device.
+waits for the device, but for fp16 with `train.fused: false`: whether gradients have overflowed is then read each step.
 """
 
 from __future__ import annotations

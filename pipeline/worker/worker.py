@@ -36,6 +36,7 @@ from pipeline.worker.room import Room
 from pipeline.worker.running_job import RunningJob, prepare_run
 
 TICK_S = 0.2
+MOST_REFUSED = 20  # jobs in a tick: each is said
 BEAT_EVERY_S = 2.0
 RECORD_S = 10.0  # for which a job that is gone is tried to be recorded, where its worker was stopped
 LEAVE_S = 3.0  # the same, for one that was asked twice
@@ -147,8 +148,7 @@ class Worker:
         for job in list(self.jobs):
             with self.trying_again(job.id):
                 self.watch(job)
-        with self.trying_again("the queue"):
-            self.fill_slots()
+        self.fill_slots()
         with self.trying_again("reports"):
             self.reports.tick()
         with self.trying_again("the display"):
@@ -177,6 +177,16 @@ class Worker:
         return sum(not job.is_gone for job in self.jobs)
 
     def fill_slots(self) -> None:
+        """Where the system refuses a job, go on with the next one, so that many such jobs hold up no other."""
+        for _ in range(MOST_REFUSED):
+            num_refused = self.queue.refusals.total
+            with self.trying_again("the queue"):
+                self.start_jobs()
+            if self.queue.refusals.total == num_refused:
+                break
+
+    def start_jobs(self) -> None:
+        """Raises OSError where the system refuses something now; if that is a job, it is passed over from then on."""
         while not self.stop.why and self.num_running < self.slots and self.room.is_there():
             claim = self.queue.claim(self.name, self.executor.record)
             if claim is None:

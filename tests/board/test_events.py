@@ -8,6 +8,7 @@ import struct
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +25,6 @@ from tensorboard.util.tensor_util import make_tensor_proto
 
 from pipeline.board.events import read_scalars, shortest
 from pipeline.board.writer import Board
-from pipeline.errors import PipelineError
 
 OPENING = 3  # records before the first scalar: the version, twice, and the start of the session
 
@@ -244,11 +244,14 @@ def test_a_file_that_this_user_may_not_read_is_named(tmp_path: Path) -> None:
     assert done.stderr.splitlines()[-1] == f"pipeline.errors.PipelineError: {path}: cannot be read: Permission denied"
 
 
-def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+@pytest.mark.parametrize("make", [Path.mkdir, os.mkfifo])
+def test_what_is_no_file_has_no_curves_and_hides_none(make: Callable[[Path], None], tmp_path: Path) -> None:
+    write(tmp_path, "a", range(3))
     path = tmp_path / "events.out.tfevents.1.host.1.0"
-    path.mkdir()
-    with pytest.raises(PipelineError, match=f"{path}: cannot be read: it is not a regular file"):
-        read_scalars(tmp_path)
+    make(path)
+    told: list[str] = []
+    assert len(read_scalars(tmp_path, damaged=told.append)["a"]) == 3
+    assert told == [f"{path}: it is not a regular file: it is left out"]
 
 
 def test_a_folder_without_events_has_no_scalars(tmp_path: Path) -> None:

@@ -15,13 +15,15 @@ import pytest
 import torch
 from in_process import logbook_of
 from null_gpu import Recording, replace_convolutions
+from PIL import Image
 from quick import EVERYTHING_SHOWN
 
 from pipeline.board import histograms
 from pipeline.board.writer import Board
 from pipeline.data import loader as loaders
-from pipeline.data.dataset import Dataset, Split
-from pipeline.errors import DeviceError
+from pipeline.data.dataset import Dataset, FileSplit, Split
+from pipeline.data.normalization import Normalization
+from pipeline.errors import DeviceError, DivergedError
 from pipeline.home.paths import RunPaths
 from pipeline.jobfile import catalog
 from pipeline.jobfile.spec import Spec
@@ -174,6 +176,29 @@ def test_images_that_do_not_fit_come_from_pinned_memory(cifar: Dataset, monkeypa
     assert torch.cuda.memory_reserved() == before, "each epoch uses the memory of the one before"
 
 
+@pytest.mark.parametrize("num_readers", [0, 2])
+def test_images_from_files_come_from_pinned_memory(num_readers: int, tmp_path: Path) -> None:
+    images = [tmp_path / f"{number}.png" for number in range(40)]
+    for path in images:
+        Image.new("RGB", (32, 32), (100, 100, 100)).save(path)
+    read = loaders.Loader(
+        FileSplit(tuple(images), torch.arange(40) % 10, image_size=32),
+        batch_size=8,
+        device=torch.device("cuda", 0),
+        normalization=Normalization((0.5,) * 3, (0.25,) * 3),
+        dtype=torch.bfloat16,
+        augment=(),
+        seed=0,
+        shuffle=True,
+        num_readers=num_readers,
+    )
+    for _ in range(2):
+        with Recording() as recording:
+            assert sum(len(labels) for _, labels in read.epoch(0)) == 40
+        assert recording.waits == {}
+        assert set(recording.copies) == {"host>device"}
+
+
 @pytest.mark.parametrize("model", MODELS)
 def test_an_evaluation_waits_once(model: str, cifar: Dataset) -> None:
     trained = make_engine(cifar, model)
@@ -184,13 +209,13 @@ def test_an_evaluation_waits_once(model: str, cifar: Dataset) -> None:
     assert recording.launches <= {"net": 120, "cnn_bn": 184, "vgg11_bn": 284}[model]
 
 
-def test_histograms_of_all_parameters_wait_for_nothing_until_they_are_read(cifar: Dataset) -> None:
+def test_histograms_of_all_parameters_wait_once_to_be_read(cifar: Dataset, tmp_path: Path) -> None:
     trained = make_engine(cifar, "vgg11_bn")
     steps_of(trained, 1)
-    with Recording() as recording:
-        histograms.count([parameter.grad for parameter in trained.model.parameters() if parameter.grad is not None])
-    assert recording.waits == {}
-    assert recording.launches <= 160
+    with Board(tmp_path, first_step=0) as board, Recording() as recording:
+        histograms.add_parameters(board, trained.model, step=1)
+    assert recording.waits == {"wait stream 0": 1, "copy device>pageable": 1}
+    assert recording.launches <= 320
 
 
 def test_what_is_shown_of_a_beginning_is_shown(cifar: Dataset, tmp_path: Path) -> None:
@@ -214,6 +239,9 @@ def test_what_is_shown_of_a_beginning_is_shown(cifar: Dataset, tmp_path: Path) -
 def test_a_checkpoint_is_copied_without_waiting(cifar: Dataset, tmp_path: Path) -> None:
     trained = make_engine(cifar, "vgg11_bn")
     steps_of(trained, 1)
+    with Recording() as recording, pytest.raises(DivergedError):  # as nothing is computed, nothing is found finite
+        trained.state_dict()
+    assert recording.waits == {"wait stream 0": 2, "copy device>pageable": 2}, "for means, and whether all is finite"
     state = {"model": trained.model.state_dict(), "optimizer": trained.optimizer.state_dict()}
     memory = HostMemory()
     with Recording() as recording:

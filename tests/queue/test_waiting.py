@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import gc
 from collections import Counter
 from pathlib import Path
@@ -53,6 +54,29 @@ def test_each_ticket_is_read_once_and_once_more_when_it_is_claimed(queue: Queue,
     assert claim(queue).id == late
     assert reads[late] == 2
     assert reads[ids[-1]] == 1
+
+
+def test_a_ticket_that_cannot_be_read_once_has_its_priority_when_it_can(
+    queue: Queue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    low, high = queue.submit(quick_spec()), queue.submit(quick_spec(resources={"priority": 5}))
+    read, refused = Tickets.read, list[str]()
+
+    def refuse_once(self: Tickets, state: str, job_id: str) -> Ticket | ForeignFile | None:
+        if job_id == high and len(refused) < 2:
+            refused.append(job_id)
+            raise OSError(errno.EMFILE, "Too many open files")
+        return read(self, state, job_id)
+
+    monkeypatch.setattr(Tickets, "read", refuse_once)
+    orders = []
+    for _ in range(3):
+        queue.waiting.look()
+        orders.append(list(queue.waiting))
+    assert orders == [[low, high], [low, high], [high, low]]
+    assert [claim(queue).id for _ in range(2)] == [high, low]
+    queue.waiting.look()
+    assert list(queue.waiting) == []
 
 
 def test_nothing_of_a_ticket_is_kept_while_it_waits(queue: Queue) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -15,21 +16,22 @@ from pipeline.data.dataset import Dataset
 from pipeline.errors import Interrupted
 from pipeline.stop import Stop
 from pipeline.training import cpu_precision
+from pipeline.training.cpu_precision import Found
 from pipeline.training.device import Setting, choose
 
 HALF, FULL = torch.bfloat16, torch.float32
 SETTING = Setting(torch.device("cpu"), HALF, torch.channels_last, fused=True, compile=False)
 Measured = list[object]
-Measuring = Callable[[float], Measured]
+Measuring = Callable[..., Measured]
 
 
 @pytest.fixture
 def measuring(monkeypatch: pytest.MonkeyPatch) -> Measuring:
     """Lets a measurement come to a gain; gives what was measured."""
 
-    def come_to(gain: float) -> Measured:
+    def come_to(gain: float, *, is_steady: bool = True) -> Measured:
         measured: Measured = []
-        monkeypatch.setattr(cpu_precision, "measure", lambda *what: (measured.append(what), gain)[1])
+        monkeypatch.setattr(cpu_precision, "measure", lambda *what: (measured.append(what), Found(gain, is_steady))[1])
         return measured
 
     return come_to
@@ -71,16 +73,27 @@ def test_a_job_goes_on_in_the_precision_that_it_began_in(
     assert measured == []
 
 
+def test_what_other_programs_disturbed_holds_for_this_attempt_alone(
+    digits: Dataset, tmp_path: Path, measuring: Measuring
+) -> None:
+    measuring(3.0, is_steady=False)
+    assert settled(digits, tmp_path) is HALF
+    measuring(0.5)
+    assert settled(digits, tmp_path) is FULL
+    measuring(3.0)
+    assert settled(digits, tmp_path) is FULL
+
+
 def test_of_two_jobs_that_measure_at_once_both_take_what_the_first_one_found(
     digits: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, measuring: Measuring
 ) -> None:
     measuring(0.5)
 
-    def slowly(*_: object) -> float:
+    def slowly(*_: object) -> Found:
         monkeypatch.undo()
         measuring(0.5)
         assert settled(digits, tmp_path) is FULL  # another job, which is quicker
-        return 3.0
+        return Found(3.0, is_steady=True)
 
     monkeypatch.setattr(cpu_precision, "measure", slowly)
     assert settled(digits, tmp_path) is FULL
@@ -139,7 +152,7 @@ def test_what_the_job_file_says_is_not_measured(
 
 def test_a_step_of_the_network_can_be_measured(digits: Dataset) -> None:
     spec = make_spec()
-    assert cpu_precision.measure(SETTING, spec, digits, Stop()) > 0
+    assert cpu_precision.measure(SETTING, spec, digits, Stop()).gain > 0
 
 
 def test_a_measurement_ends_when_the_job_is_asked_to_stop(digits: Dataset) -> None:
@@ -149,12 +162,39 @@ def test_a_measurement_ends_when_the_job_is_asked_to_stop(digits: Dataset) -> No
         cpu_precision.measure(SETTING, make_spec(), digits, stop)
 
 
+class SlowSteps:
+    """A clock that moves by how long each step is said to take, and at no other time."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, full: list[float], half: list[float]) -> None:
+        self.now, self.num = 0.0, 0
+        left = {FULL: iter(full), HALF: iter(half)}
+        autocast = Setting.autocast
+
+        def slowly(setting: Setting) -> AbstractContextManager[None]:
+            self.now += next(left[setting.dtype])
+            self.num += 1
+            return autocast(setting)
+
+        monkeypatch.setattr(Setting, "autocast", slowly)
+        monkeypatch.setattr(cpu_precision.time, "perf_counter", lambda: self.now)
+
+
+def test_a_step_that_something_else_disturbed_does_not_count(digits: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
+    steps = SlowSteps(monkeypatch, full=[0.9, 0.03, 0.02, 0.022], half=[0.9, 0.8, 0.7, 0.01])
+    assert cpu_precision.measure(SETTING, make_spec(), digits, Stop()) == (pytest.approx(2.0), False)
+    assert steps.num == 8
+
+
+def test_short_steps_are_measured_often(digits: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
+    steps = SlowSteps(monkeypatch, full=[0.002] * 1000, half=[0.003] * 1000)
+    assert cpu_precision.measure(SETTING, make_spec(), digits, Stop()) == (pytest.approx(2 / 3), True)
+    assert 78 <= steps.num <= 82
+
+
 def test_a_measurement_that_takes_long_is_cut_short(digits: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
-    steps: list[object] = []
-    monkeypatch.setattr(cpu_precision, "LIMIT_S", 0.0)
-    monkeypatch.setattr(Stop, "check", lambda self: steps.append(self))
-    assert cpu_precision.measure(SETTING, make_spec(), digits, Stop()) > 0
-    assert len(steps) == 2
+    steps = SlowSteps(monkeypatch, full=[2.0] * 9, half=[1.0] * 9)
+    assert cpu_precision.measure(SETTING, make_spec(), digits, Stop()) == (pytest.approx(2.0), True)
+    assert steps.num == 4
 
 
 def test_a_deterministic_job_is_in_float32_on_every_processor() -> None:

@@ -107,6 +107,25 @@ def test_one_that_was_refused_costs_nothing_where_the_next_one_is_written(
     assert (calls, saved(run)["step"]) == ([1, 2], 2)
 
 
+def test_no_state_is_saved_that_tells_of_a_best_one_that_is_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, real = RunPaths(tmp_path), checkpoint.save
+
+    def refuse_the_best(run: RunPaths, state: dict[str, Any], *, is_best: bool) -> None:
+        if is_best:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        real(run, state, is_best=is_best)
+
+    monkeypatch.setattr(checkpoint, "save", refuse_the_best)
+    with Saver(run) as saver:
+        saver.save({"step": 1}, False)
+        saver.save({"step": 2}, True)
+        with pytest.raises(OSError, match="No space left"):
+            saver.save({"step": 3}, False)
+    assert saved(run)["step"] == 1
+
+
 def test_a_training_hears_of_a_refused_checkpoint_at_its_next_step(digits: Dataset, tmp_path: Path) -> None:
     """And not only at the next checkpoint, an epoch later."""
     steps: list[int] = []

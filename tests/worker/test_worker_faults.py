@@ -307,6 +307,17 @@ def test_a_waiting_job_that_cannot_be_claimed_is_said_and_not_waited_for(
     assert queue.tickets.state(bad) == ("pending" if is_left else "failed")
 
 
+def test_many_jobs_that_cannot_be_claimed_hold_up_no_other(queue: Queue, start: Start, output: Path) -> None:
+    """More of them than a worker passes over in the time after which it tries the first one again."""
+    bad = queue.submit_all([quick_spec("bad", resources={"priority": 5})] * 200)
+    for job_id in bad:
+        queue.paths.lease(job_id).mkdir()
+    good = queue.submit(quick_spec("good"))
+    start(queue.home, command="exit 4", faults="from pipeline.queue import refusals\nrefusals.PASS_OVER_S = 3.0")
+    wait_until(lambda: queue.tickets.state(good) == "failed", "the one that can be claimed", deadline_s=60)
+    assert f"{bad[0]}" in output.read_text()
+
+
 def test_a_result_that_cannot_be_read_for_a_while_still_counts(queue: Queue, start: Start, output: Path) -> None:
     job_id = queue.submit(quick_spec(resources={"retries": 0}))
     faults = f"""
