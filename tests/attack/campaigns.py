@@ -30,17 +30,17 @@ class Plan:
 PLANS = (  # the longest first
     Plan("job_files", few=1000, many=100_000),
     Plan("checkpoints", few=6, many=400),
+    Plan("torn_files", few=200, many=12_000),
     Plan("image_files", few=16, many=1000),
     Plan("ids_and_paths", few=24, many=1500),
     Plan("foreign_files", few=30, many=400),
-    Plan("training_calls", few=2, many=32),
-    Plan("system_calls", few=100, many=2000),
+    Plan("training_calls", few=2, many=48),
+    Plan("system_calls", few=100, many=2500),
     Plan("worker_calls", few=50, many=600),
     Plan("storms", few=3, many=40),
     Plan("clock", few=3, many=30),
     Plan("bit_flips", few=200, many=2000),
     Plan("queue_model", few=150, many=3000),
-    Plan("torn_files", few=200, many=2000),
     Plan("small_disk", few=120, many=1200),
 )
 

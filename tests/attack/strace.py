@@ -14,7 +14,7 @@ import signal
 import socket
 import subprocess
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -130,6 +130,18 @@ def counted(trace: str) -> Counter[str]:
     for (_, call), number in calls.items():
         most[call] = max(most[call], number)
     return most
+
+
+def opened_below(folder: Path, trace: str) -> list[int]:
+    """Which calls of openat are about what lies there, of the thread that made most.
+
+    Those of the others have small numbers, by which a fault would strike that thread's imports.
+    """
+    opened: dict[str, list[str]] = defaultdict(list)
+    for thread, path in re.findall(r'^(\d+ +)?openat\([^,]*, "([^"]*)"', trace, re.MULTILINE):
+        opened[thread].append(path)
+    most = max(opened.values(), key=len)
+    return [n for n, path in enumerate(most, 1) if Path(path).is_relative_to(folder)]
 
 
 def _attach(strace: list[str], pid: int, trace: Path, fault: Fault | None) -> subprocess.Popen[bytes]:

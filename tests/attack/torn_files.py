@@ -11,9 +11,11 @@ from attack.damage import Damageable, files
 
 def attack(scale: Scale) -> Iterator[Case]:
     chance = random.Random(scale.seed)
-    every = list(files(Damageable.make(scale.folder)))
-    share = max(1, scale.cases // len(every))
-    for name, content, judge in every:
-        lengths = range(len(content))
-        for length in sorted(chance.sample(lengths, min(share, len(lengths)))):
+    every = sorted(files(Damageable.make(scale.folder)), key=lambda file: len(file[1]))
+    left = scale.cases
+    for number, (name, content, judge) in enumerate(every):
+        share = max(1, left // (len(every) - number))
+        lengths = chance.sample(range(len(content)), min(share, len(content)))
+        left -= len(lengths)
+        for length in sorted(lengths):
             yield Case(f"{name} cut to {length} of {len(content)} bytes", tuple(judge(content[:length])))

@@ -19,7 +19,7 @@ from pipeline.queue import repair
 from pipeline.queue.job_queue import Queue
 
 CALLS = ("write", "fsync", "rename", "link", "unlink", "mkdir")  # of imports there are none among them
-TRACE = ("-e", f"trace={','.join(CALLS)}", "-e", "signal=none")
+TRACE = ("-e", f"trace=openat,{','.join(CALLS)}", "-e", "signal=none")
 JOBS = 8  # that are in the queue at once
 
 
@@ -28,20 +28,23 @@ def attack(scale: Scale) -> Iterator[Case]:
     chance, what = random.Random(scale.seed), trainings.spec(epochs=4)
     reference = Reference.train(scale.folder / "alone", what)
     with trainings.trainings(scale.folder / "watched") as made:
-        calls = count(made)
-    tried = [fault for fault in strace.faults_for(calls) if not fault.onwards]
+        tried = faults_of(made)
     left = chance.sample(tried, min(scale.cases, len(tried)))
     for batch in range(0, len(left), JOBS):
         with trainings.trainings(scale.folder / f"batch-{batch}") as made:
             yield from inject(made, left[batch : batch + JOBS], reference)
 
 
-def count(made: Trainings) -> Counter[str]:
-    """The calls of an undisturbed attempt."""
+def faults_of(made: Trainings) -> list[Fault]:
+    """All that can be done to an attempt: at each of the calls, and where it opens what lies in the home."""
     job_id = Queue(made.home).submit(trainings.spec(epochs=4))
     trace = made.inject(job_id, *TRACE)
     assert made.drain() == []
-    return strace.counted(trace.read_text(errors="replace"))
+    text = trace.read_text(errors="replace")
+    calls = Counter({call: number for call, number in strace.counted(text).items() if call in CALLS})
+    faults = [fault for fault in strace.faults_for(calls) if not fault.onwards]
+    opened = strace.opened_below(made.home.root, text)
+    return faults + [Fault("openat", kind, n) for n in opened for kind in strace.FAULTS["openat"]]
 
 
 def inject(made: Trainings, faults: list[Fault], reference: Reference) -> Iterator[Case]:
