@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 import typer
@@ -41,15 +41,16 @@ def retry(context: typer.Context, ids: Ids) -> None:
 def do_each(queue: Queue, ids: Sequence[str], do: Callable[[str], str]) -> None:
     """Do it to each job and say what was done, on stderr where stdout does not take it.
 
-    Raises UsageError where an id is none, and else QueueError, with all that was refused, after the others.
+    Raises UsageError, before anything is done, where an id is none. Raises QueueError with all that was refused, after
+    the others.
     """
-    refused: list[UsageError | QueueError] = []
+    jobs, refused = find_each(queue, ids)
     say: Callable[[str], None] = typer.echo
-    for job_id in list(found(queue, ids, refused)):
+    for job_id in jobs:
         try:
             line = f"{job_id}: {do(job_id)}"
         except QueueError as error:
-            refused.append(error)
+            refused.append(str(error))
             continue
         try:
             say(line)
@@ -58,21 +59,19 @@ def do_each(queue: Queue, ids: Sequence[str], do: Callable[[str], str]) -> None:
             say = message
             say(f"stdout does not take it ({error.strerror}), but this was done:\n{line}")
     if refused:
-        kind = UsageError if any(isinstance(error, UsageError) for error in refused) else QueueError
-        raise kind("\n".join(map(str, refused)))
+        raise QueueError("\n".join(refused))
 
 
-def found(queue: Queue, ids: Sequence[str], refused: list[UsageError | QueueError]) -> Iterator[str]:
-    """The jobs that are meant, each once. refused: takes what is wrong with the other ids."""
-    seen = set()
+def find_each(queue: Queue, ids: Sequence[str]) -> tuple[list[str], list[str]]:
+    """The jobs that are meant, each once, and what the disk refused. Raises UsageError with all ids that are none."""
+    jobs, refused, wrong = [], [], []
     for prefix in ids:
         try:
-            job_id = queue.tickets.find(prefix)
+            jobs.append(queue.tickets.find(prefix))
         except UsageError as error:
-            refused.append(error)
+            wrong.append(str(error))
         except OSError as error:
-            refused.append(QueueError(f"{prefix}: cannot be looked for now: {durable.in_words(error)}"))
-        else:
-            if job_id not in seen:
-                yield job_id
-            seen.add(job_id)
+            refused.append(f"{prefix}: cannot be looked for now: {durable.in_words(error)}")
+    if wrong:
+        raise UsageError("\n".join([*wrong, *(["so nothing was done"] if len(ids) > 1 else [])]))
+    return list(dict.fromkeys(jobs)), refused

@@ -39,14 +39,17 @@ def test_a_refused_retry_does_not_keep_the_others_from_being_queued_again(
     assert f"{waiting}: is pending; only a failed or cancelled job can be retried" in done.stderr
 
 
-def test_an_id_that_is_none_does_not_keep_the_others_from_being_cancelled(
-    pipeline: Pipeline, job_file: JobFile
-) -> None:
+def test_where_an_id_is_none_nothing_is_done_to_the_others(pipeline: Pipeline, job_file: JobFile, home: Home) -> None:
+    """As nothing is submitted where one job file is wrong."""
     first, last = submitted(pipeline, job_file(), job_file())
-    done = pipeline("cancel", first, "nosuchid", first, last, "")
-    assert (done.returncode, done.stdout) == (2, f"{first}: cancelled\n{last}: cancelled\n")
-    assert "nosuchid: no job's id begins so" in done.stderr
-    assert "the id is empty" in done.stderr
+    done = pipeline("cancel", first, "nosuchid", last, "")
+    assert (done.returncode, done.stdout) == (2, "")
+    lines = done.stderr.splitlines()
+    assert lines[0] == f"error: nosuchid: no job's id begins so; the latest is {last}"
+    assert lines[1].startswith("the id is empty")
+    assert lines[2] == "so nothing was done"
+    assert sorted(Queue(home).tickets.ids("pending")) == sorted([first, last])
+    assert pipeline("cancel", first, first).stdout == f"{first}: cancelled\n"
 
 
 def test_what_the_disk_refuses_of_one_job_does_not_keep_the_others_from_being_cancelled(
