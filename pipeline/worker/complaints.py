@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+
+from pipeline.errors import QueueError
+from pipeline.home import durable
 
 EVERY_S = 60.0
 
@@ -21,3 +25,16 @@ class Complaints:
         if line not in self._quiet_until:
             self._quiet_until[line] = now + EVERY_S
             self.say(line)
+
+    @contextlib.contextmanager
+    def in_place_of_errors(self, what: str, *, on_full_disk: Callable[[], None]) -> Iterator[None]:
+        """Complains of what the system refuses inside; of a full disk somebody else does."""
+        try:
+            yield
+        except OSError as error:
+            if error.errno in durable.DISK_FULL:
+                on_full_disk()
+            else:
+                self.make(f"{what}: does not work right now: {durable.in_words(error)}")
+        except QueueError as error:
+            self.make(f"{what}: does not work right now: {error}")

@@ -12,7 +12,8 @@ import contextlib
 import math
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 
 from pipeline.errors import QueueError
@@ -156,18 +157,9 @@ class Worker:
             self.display.progress([(job_id, progress) for job_id, progress in told if progress])
             self.on_tick()
 
-    @contextlib.contextmanager
-    def trying_again(self, what: str) -> Iterator[None]:
+    def trying_again(self, what: str) -> AbstractContextManager[None]:
         """For what the system may refuse now and allow with a later tick: nothing is given up for it."""
-        try:
-            yield
-        except OSError as error:
-            if error.errno in durable.DISK_FULL:
-                self.room.was_missed()
-            else:
-                self.complaints.make(f"{what}: does not work right now: {durable.in_words(error)}")
-        except QueueError as error:
-            self.complaints.make(f"{what}: does not work right now: {error}")
+        return self.complaints.in_place_of_errors(what, on_full_disk=self.room.was_missed)
 
     # Claiming and starting
 
@@ -207,15 +199,13 @@ class Worker:
             raise
         self.jobs.append(RunningJob(claim, attempt))
         self.queue.refusals.end(claim.id)
-        words = [f"{claim.id}: attempt {claim.attempts.number} starts", attempt.describe()]
-        self.display.say(" ".join(filter(None, words)))
+        self.display.say(f"{claim.id}: attempt {claim.attempts.number} starts {attempt.describe()}".rstrip())
 
     def give_back(self, claim: Claim, error: BaseException) -> None:
         lacked_room = isinstance(error, OSError) and error.errno in durable.DISK_FULL
         why = f"could not be started: {durable.in_words(error) if isinstance(error, OSError) else error}"
-        result = Result(claim.attempts.number, "interrupted", why)
         with contextlib.suppress(OSError):
-            self.queue.settle(claim, result, lacked_room=lacked_room)
+            self.queue.settle(claim, Result(claim.attempts.number, "interrupted", why), lacked_room=lacked_room)
         self.queue.refusals.add(claim.id, error)
         claim.lease.release()
 
@@ -257,13 +247,13 @@ class Worker:
             except OSError as error:
                 self.give_up(job, error)
                 raise
-        verdict = job.verdict
-        if verdict.lacked_room:
+        result, lacked_room = job.verdict.result, job.verdict.lacked_room
+        if lacked_room:
             self.room.was_missed()
-        end = self.queue.settle(job.claim, verdict.result, lacked_room=verdict.lacked_room)
+        end = self.queue.settle(job.claim, result, lacked_room=lacked_room)
         self.let_go(job)
         if end is None:
-            self.display.say(f"{job.id}: {verdict.result.outcome}: {verdict.result.why}; queued again")
+            self.display.say(f"{job.id}: {result.outcome}: {result.why}; queued again")
         else:
             self.tell_end(job.id, end)
 
