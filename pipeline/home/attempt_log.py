@@ -16,18 +16,19 @@ HEAD_BYTES = 32 * 1024**2  # that are kept when it has grown past that, and of i
 TAIL_BYTES = 1024**2
 
 
-def keep_small(path: Path) -> None:
-    """Cuts out the middle of a log that has grown past its limit. Raises OSError."""
+def keep_small(path: Path) -> bool:
+    """Cuts out the middle of a log that has grown past its limit; whether it had to. Raises OSError."""
     fd = durable.open_plain(path, os.O_RDWR | os.O_APPEND)
     try:
         size = os.fstat(fd).st_size
         if size <= LIMIT_BYTES:
-            return
+            return False
         tail = os.pread(fd, TAIL_BYTES, size - TAIL_BYTES)
         os.ftruncate(fd, HEAD_BYTES)
         left_out = size - HEAD_BYTES - len(tail)
         os.write(fd, f"\n... {left_out:,} bytes were left out here: a log is kept to {LIMIT_BYTES:,} ...\n".encode())
         os.write(fd, tail)
+        return True
     finally:
         os.close(fd)
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from quick import quick_spec, wait_until
 
+from pipeline.home import attempt_log
 from pipeline.home.lease import Lease
 from pipeline.home.paths import Home
 from pipeline.queue.claims import Claim
@@ -79,6 +80,20 @@ def test_a_log_is_read_by_whole_lines_and_to_its_last_words(tmp_path: Path) -> N
     assert attempt.read_log() == ["one", "two"]
     assert attempt.read_log() == []
     assert attempt.read_log(to_the_end=True) == ["thr"]
+    attempt.close()
+
+
+def test_the_last_words_of_a_log_that_was_cut_twice_to_the_same_size_are_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, size in (("LIMIT_BYTES", 1000), ("HEAD_BYTES", 400), ("TAIL_BYTES", 100)):
+        monkeypatch.setattr(attempt_log, name, size)
+    attempt = attempt_of("true", folder=tmp_path)
+    wait_until(lambda: attempt.poll() is not None, "the end")
+    for words in ("the middle", "the end"):
+        with attempt.log_path.open("a") as log:
+            log.write(300 * "old\n" + words + "\n")
+        assert attempt.read_log()[-1] == words
     attempt.close()
 
 

@@ -138,7 +138,8 @@ class LocalAttempt:
     def read_log(self, *, to_the_end: bool = False) -> list[str]:
         """Whole lines, and the last one as it is if nothing more will come."""
         with contextlib.suppress(FileNotFoundError, durable.NotAPlainFileError):  # somebody has removed or replaced it
-            attempt_log.keep_small(self.log_path)
+            if attempt_log.keep_small(self.log_path):  # to what may be as long as it was at the last look
+                self.log_position = min(self.log_position, attempt_log.HEAD_BYTES)
         text, position, passed_over = attempt_log.read_on(self.log.fileno(), self.log_position, ECHO_BYTES)
         is_whole = to_the_end or len(text) == ECHO_BYTES
         end = len(text) if is_whole else text.rfind(b"\n") + 1
