@@ -1,8 +1,8 @@
 """Whether a processor trains a network faster in bfloat16: measured, as nothing that it says of itself tells.
 
 Of processors with instructions for bfloat16, some gain 1.3 to 3 times by it and some lose; so do those that other
-programs keep busy, by up to five times. What was measured, and not disturbed by other programs, is kept for other jobs with
-that network, in `datasets/.cache/precision-*.json`. A job that goes on computes as its checkpoint says.
+programs keep busy, by up to five times. What was measured, and not disturbed, is kept for other jobs with that network,
+in `datasets/.cache/precision-*.json`. A job that goes on computes as its checkpoint says.
 """
 
 from __future__ import annotations
