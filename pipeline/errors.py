@@ -9,7 +9,8 @@
     │   ├── DeviceError        the device that the job asks for is not there or is out of memory
     │   ├── CheckpointError    a checkpoint cannot be read, or belongs to another model
     │   │   └── DamagedError       what lies on the disk is not what was saved
-    │   └── DivergedError      the loss is no longer a finite number
+    │   ├── DivergedError      the loss is no longer a finite number
+    │   └── OwnCodeError       a module of the user's own is wrong; the attempt ends as invalid
     └── Interrupted        1   the attempt was asked to stop; its checkpoint is written and it can go on
 
 A message says what is wrong, where, and what to do about it.
@@ -74,6 +75,10 @@ class DamagedError(CheckpointError):
 
 
 class DivergedError(JobError):
+    pass
+
+
+class OwnCodeError(JobError):
     pass
 
 

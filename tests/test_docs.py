@@ -63,7 +63,8 @@ def names() -> Iterator[str]:
     models: list[type[BaseModel]] = [Spec, Data, Train, Log, Resources]
     for model in models:
         yield from model.model_fields
-    for entries in (catalog.MODELS, catalog.DATASETS, catalog.AUGMENTATIONS, catalog.OPTIMIZERS, catalog.SCHEDULES):
+    groups = (catalog.MODELS, catalog.DATASETS, catalog.AUGMENTATIONS)
+    for entries in (*groups, catalog.OPTIMIZERS, catalog.SCHEDULES, catalog.LOSSES):
         yield from entries
         for entry in entries.values():
             yield from entry.options

@@ -25,6 +25,7 @@ def describe_conditions(spec: dict[str, Any], manifest: dict[str, Any]) -> list[
         ("Epochs", train.get("epochs")),
         ("Optimizer", train.get("optimizer")),
         ("Schedule", train.get("schedule")),
+        ("Loss", train.get("loss")),
         ("Label smoothing", train.get("label_smoothing")),
         ("Gradient clipped to norm", train.get("clip_grad_norm")),
         ("Device", _device(computes) or object_at(spec, "resources").get("device")),
@@ -32,6 +33,7 @@ def describe_conditions(spec: dict[str, Any], manifest: dict[str, Any]) -> list[
         ("Deterministic", train.get("deterministic")),
         ("Seed", str(train["seed"]) if "seed" in train else None),
         ("Job file's SHA-256", manifest.get("spec_sha256")),
+        *((f"SHA-256 of modules/{name}", digest) for name, digest in object_at(manifest, "modules").items()),
     ]
     return [(label, as_words(value)) for label, value in rows if value not in (None, "", {})]
 

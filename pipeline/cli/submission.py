@@ -4,28 +4,30 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from pipeline.cli import own_code
 from pipeline.cli.arguments import Files, Json, Overrides, hint_at_worker, message, print_json, print_lines, queue_of
 from pipeline.cli.streams import drop_unwritten_output
-from pipeline.errors import SpecError, UsageError
+from pipeline.errors import Problem, SpecError, UsageError
 from pipeline.home import durable
 from pipeline.home.paths import Home, find_data
-from pipeline.jobfile import reading
+from pipeline.jobfile import own_modules, reading
 
 if TYPE_CHECKING:
+    from pipeline.jobfile.origins import Origins
     from pipeline.jobfile.spec import Spec
     from pipeline.queue.job_queue import Queue
     from pipeline.queue.views import JobView
 
 
-def validate(files: Files, overrides: Overrides = None) -> None:
-    """Check job files and print every problem, by line."""
-    load_all(files, overrides or [])
+def validate(context: typer.Context, files: Files, overrides: Overrides = None) -> None:
+    """Check job files, and the modules of your own that they name, and print every problem, by line."""
+    load_all(files, overrides or [], context.obj, rehearse=own_code.rehearse)
     for path in files:
         typer.echo(f"{path}: ok")
 
@@ -42,7 +44,7 @@ def submit(
     """Put jobs into the queue and print their ids. Nothing is submitted if one of the files is wrong."""
     changes = list(overrides or []) + ([] if priority is None else [f"resources.priority={priority}"])
     queue = queue_of(context)
-    specs = load_all(files, changes)
+    specs = load_all(files, changes, context.obj)
     warn_of_missing_folders(specs, queue.home)
     ids = queue.submit_all(specs)  # whatever fails from here on is no failure: a script would submit again for it
     with told_in_any_case(ids):
@@ -64,23 +66,34 @@ def submit(
 
 
 def schema(
+    context: typer.Context,
     markdown: Annotated[bool, typer.Option("--markdown", help="Print the reference page instead, for people.")] = False,
 ) -> None:
-    """Print the JSON Schema of job files, for editors."""
+    """Print the JSON Schema of job files, for editors; the modules of your own are in it."""
     from pipeline.jobfile import json_schema, reference
 
-    if markdown:
-        typer.echo(reference.markdown(), nl=False)
-    else:
-        print_json(json_schema.json_schema())
+    with own_modules.using(own_modules.Modules.in_folder(context.obj.modules)):
+        if markdown:
+            typer.echo(reference.markdown(), nl=False)
+        else:
+            print_json(json_schema.json_schema())
 
 
-def load_all(files: Sequence[Path], overrides: Sequence[str]) -> list[Spec]:
-    """All specs. Raises SpecError with the problems of all files."""
+def load_all(
+    files: Sequence[Path],
+    overrides: Sequence[str],
+    home: Home,
+    *,
+    rehearse: Callable[[Spec, Origins], list[Problem]] = lambda spec, origins: [],  # noqa: ARG005
+) -> list[Spec]:
+    """All specs. Raises SpecError with the problems of all files. rehearse: gives those with code of the user's own."""
     specs, problems = [], []
     for path in files:
         try:
-            specs.append(reading.load(path, overrides))
+            modules = own_modules.Modules.in_folder(own_code.folder_for(path, home))
+            spec, origins = reading.load_with_origins(path, overrides, modules=modules)
+            problems += rehearse(spec, origins)
+            specs.append(spec)
         except SpecError as error:
             problems += error.problems
     if problems:

@@ -94,11 +94,11 @@ class Found:
     """What a reader sees before it decodes anything.
 
     `state` changes whenever the dataset's files do; empty if there are none to look at. It is asked again after
-    `decode`, which may have downloaded them.
+    `decode`, which may have downloaded them. None: nobody can tell, and it is decoded each time.
     """
 
     decode: Callable[[], Contents]
-    state: Callable[[], str] = lambda: ""
+    state: Callable[[], str] | None = lambda: ""
 
 
 @dataclass(frozen=True)
@@ -137,11 +137,13 @@ def load(
     ask for the same dataset at once: one downloads and decodes, the others wait. Raises DataError.
     """
     found = reader(datasets, image_size=image_size, log=log, **options)
+    if found.state is None:
+        return _made(name, found, image_size)
     cache = Cache(datasets, name, {"image_size": image_size, **options}, log=log)
     if dataset := _restore(cache, found.state()):
         return dataset
     with cache.locked():
-        return _restore(cache, found.state()) or _make(name, found, cache, image_size)
+        return _restore(cache, found.state()) or _make(name, found, found.state, cache, image_size)
 
 
 def digest(files: Iterable[tuple[str | Path, os.stat_result]]) -> str:
@@ -150,17 +152,21 @@ def digest(files: Iterable[tuple[str | Path, os.stat_result]]) -> str:
     return hashlib.sha256(b"".join(lines)).hexdigest()
 
 
-def _make(name: str, found: Found, cache: Cache, image_size: int | None) -> Dataset:
+def _made(name: str, found: Found, image_size: int | None) -> Dataset:
     contents = found.decode()
-    dataset = _measure(
+    return _measure(
         dataclasses.replace(
             contents,
             train=_prepared(name, contents.train, contents.classes, image_size),
             test=_prepared(name, contents.test, contents.classes, image_size),
         )
     )
+
+
+def _make(name: str, found: Found, state: Callable[[], str], cache: Cache, image_size: int | None) -> Dataset:
+    dataset = _made(name, found, image_size)
     kept = {**vars(dataset), "train": _pack(dataset.train), "test": _pack(dataset.test), "seal": _seal(dataset)}
-    if cache.write(kept, state=found.state()):
+    if cache.write(kept, state=state()):
         cache.note_as_right(cache.look())
     return dataset
 

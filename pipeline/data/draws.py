@@ -54,6 +54,10 @@ class Draws:
         self._num_taken += 1
         return drawn
 
+    def uniform(self, *, columns: int = 1) -> torch.Tensor:
+        """Returns float32 (N, columns) on the device, a row an image: uniform from 0 up to, not including, 1."""
+        return self.integers(2**24, columns=columns) * 2.0**-24  # as many as float32 tells apart
+
 
 def draw_order(seed: int, epoch: int, num_images: int) -> torch.Tensor:
     """Returns a permutation of all images, for this epoch: int64 (num_images,) on the CPU."""

@@ -4,7 +4,7 @@ HOME/queue/     the directory queue (job_queue.py)
 HOME/runs/      one folder a job; TensorBoard's log directory
 HOME/datasets/  what torchvision downloads, the user's image folders, and `.cache/` of decoded datasets; of what is not
                 there, the folder that PIPELINE_DATA names is asked
-HOME/modules/   Python files of the user's own
+HOME/modules/   Python files of the user's own; else the folder beside the home, or the one that PIPELINE_MODULES names
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 DATA = "PIPELINE_DATA"  # environment variable: a folder of datasets that may be read-only
+MODULES = "PIPELINE_MODULES"  # environment variable: a folder of modules of the user's own
 STATES = ("pending", "running", "done", "failed", "cancelled")
 """The folders that a ticket can lie in; the folder is the job's state."""
 LOG = re.compile(r"attempt-([1-9][0-9]{0,4})\.log")  # nobody tries a job 100,000 times
@@ -166,6 +167,11 @@ class RunPaths:
     def best(self) -> Path:
         return self.checkpoints / "best.pt"
 
+    @property
+    def modules(self) -> Path:
+        """The user's own Python files that the job needs, as they were when it was submitted."""
+        return self.root / "modules"
+
     def events(self) -> list[Path]:
         """TensorBoard's event files, one an attempt, in no order that counts."""
         return sorted(self.root.glob("events.out.tfevents.*"))
@@ -206,6 +212,14 @@ class Home:
     @property
     def datasets(self) -> Path:
         return self.root / "datasets"
+
+    @property
+    def modules(self) -> Path:
+        """Python files of the user's own: in the home, else beside it, as it is with `var/` in a checkout."""
+        if named := os.environ.get(MODULES):
+            return Path(named).absolute()
+        own, beside = self.root / "modules", self.root.parent / "modules"
+        return beside if beside.is_dir() and not own.is_dir() else own
 
     def run(self, job_id: str) -> RunPaths:
         return RunPaths(self.runs / job_id)

@@ -1,6 +1,6 @@
 """Names that a job file may use, and where the code for each is.
 
-To add a model, dataset, augmentation, optimizer or schedule, write one function or class and add one entry here.
+To add a model, dataset, augmentation, loss, optimizer or schedule, write one function or class and add one entry here.
 An entry's options become the fields of the job file's section, with these bounds, defaults and descriptions, and are
 passed to the code by name; its rules say which of them do not go together. Nothing here imports torch, so that a job
 file is checked in milliseconds.
@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Annotated, Any, Literal
 
-from pipeline.jobfile.entries import Dataset, Entry, Facts, Model, Rule, option
+from pipeline.jobfile.entries import Dataset, Entry, Facts, Loss, Model, Rule, option
 from pipeline.jobfile.fields import Bounds
 
 
@@ -112,6 +112,15 @@ AUGMENTATIONS: dict[str, Entry] = {
         "a square set to the mean colour (DeVries and Taylor, 2017)",
         options={"size": option(int, 8, "Side of the square in pixels.", ge=1, le=512)},
         rules=(Rule("size", _is_no_larger_than_images("size"), facts=("image_size",)),),
+    ),
+}
+
+LOSSES: dict[str, Loss] = {
+    "cross_entropy": Loss("pipeline.training.losses:cross_entropy", "cross-entropy", is_smooth=True),
+    "focal": Loss(
+        "pipeline.training.losses:focal",
+        "what is easy counts less (Lin et al., 2017)",
+        options={"gamma": option(float, 2.0, "How much less; 0 is cross-entropy.", ge=0, le=10)},
     ),
 }
 

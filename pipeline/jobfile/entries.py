@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from pipeline.jobfile.fields import Field
+from pipeline.jobfile.own_code import OwnCode
 
 Options = Mapping[str, tuple[Any, Field]]
 
@@ -29,12 +30,14 @@ class Facts(NamedTuple):
     image_size_from: str = ""  # in words: "digits has 8", "data.image_size is 8"
     batch_size: int | None = None
     epochs: int | None = None
+    label_smoothing: float | None = None
 
 
 FIELDS_OF_FACTS: Mapping[str, tuple[str, ...]] = {
     "image_size": ("data.image_size", "data.name"),
     "batch_size": ("data.batch_size",),
     "epochs": ("train.epochs",),
+    "label_smoothing": ("train.label_smoothing",),
 }
 """The fields of a job file that each fact comes from."""
 
@@ -63,10 +66,18 @@ class Entry:
     summary: str
     options: Options = field(default_factory=dict)
     rules: tuple[Rule, ...] = ()
+    own: OwnCode | None = None  # where the code is a user's own
 
     def load(self) -> Any:
+        """The class or function. Raises OwnCodeError where it is a user's own and cannot be loaded."""
+        if self.own is not None:
+            return self.own.load()
         module, _, attribute = self.code.partition(":")
         return getattr(importlib.import_module(module), attribute)
+
+    def given(self, **values: Any) -> dict[str, Any]:
+        """Those of the program's arguments that the code takes: the catalog's takes all, a user's own what it names."""
+        return values if self.own is None else self.own.taken(values)
 
     def all_rules(self) -> tuple[Rule, ...]:
         return self.rules
@@ -112,6 +123,22 @@ class Model(Entry):
         if facts.batch_size is None or facts.batch_size >= self.min_batch:
             return None
         return f"{facts.batch_size} is too small for the batch norm of {section.name!r}; at least {self.min_batch}"
+
+
+@dataclass(frozen=True)
+class Loss(Entry):
+    """Called with logits (N, classes), labels (N,) and its options; gives the mean over the batch."""
+
+    is_smooth: bool = False  # whether it takes `label_smoothing`
+
+    def all_rules(self) -> tuple[Rule, ...]:
+        smoothing = Rule("name", self._smooths, facts=("label_smoothing",), blames="train.label_smoothing")
+        return (*self.rules, smoothing)
+
+    def _smooths(self, section: Any, facts: Facts) -> str | None:
+        if not facts.label_smoothing or self.is_smooth:
+            return None
+        return f"the loss {section.name!r} does not smooth labels; leave it out"
 
 
 @dataclass(frozen=True)

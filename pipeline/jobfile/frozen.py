@@ -1,11 +1,13 @@
 """The frozen spec of a run: `runs/<id>/spec.yaml`, the validated job file with every default filled in.
 
-This is the one reader and writer of that file. It can be submitted again as it is.
+Beside it lie the user's own modules that it names, `modules/`. This is the one reader and writer of these files. The
+spec can be submitted again as it is.
 """
 
 from __future__ import annotations
 
 import os
+from pathlib import Path
 from typing import Any
 
 import yaml
@@ -13,7 +15,8 @@ import yaml
 from pipeline.errors import SpecError
 from pipeline.home import durable
 from pipeline.home.paths import RunPaths
-from pipeline.jobfile import yamltree
+from pipeline.jobfile import own_modules, yamltree
+from pipeline.jobfile.own_modules import Modules
 from pipeline.jobfile.spec import Spec
 
 MAX_BYTES = 256 * 1024
@@ -42,19 +45,32 @@ _Dumper.add_representer(str, _represent_text)
 
 
 def load(run: RunPaths) -> Spec:
-    """Raises OSError where it cannot be read, and what PyYAML and Pydantic raise."""
+    """The spec, with the run's modules. Raises OSError where it cannot be read, and what PyYAML and Pydantic raise."""
     with os.fdopen(durable.open_plain(run.spec), "rb") as file:
         text = file.read(MAX_BYTES + 1)
     if len(text) > MAX_BYTES:
         raise ValueError(f"{run.spec}: it is too long")
-    return Spec.model_validate_json(durable.to_json(yaml.load(text, Loader=_Loader)))
+    with own_modules.using(modules(run)):
+        return Spec.model_validate_json(durable.to_json(yaml.load(text, Loader=_Loader)))
+
+
+def modules(run: RunPaths) -> Modules:
+    """The user's own modules, as they were frozen with the job."""
+    return Modules(run.modules.name, run.modules)
 
 
 def save(run: RunPaths, spec: Spec) -> None:
     """The frozen spec with every default filled in, as YAML that could be submitted again."""
     durable.make_folder(run.root)
+    for name, content in spec.own_files().items():
+        _save_module(run.modules / name, content.encode())
     text = yaml.dump(spec.model_dump(mode="json"), Dumper=_Dumper, sort_keys=False, allow_unicode=True)
     durable.replace(run.spec, lambda file: file.write(text.encode()))
+
+
+def _save_module(path: Path, content: bytes) -> None:
+    durable.make_folder(path.parent)
+    durable.replace(path, lambda file: file.write(content))
 
 
 def read_text(run: RunPaths) -> str:

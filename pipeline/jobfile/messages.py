@@ -8,7 +8,7 @@ from typing import Any
 
 from pydantic_core import ErrorDetails
 
-from pipeline.jobfile import yamltree
+from pipeline.jobfile import own_modules, yamltree
 from pipeline.jobfile.sections import ChosenByName, Section
 from pipeline.jobfile.spec import NAMED_SECTIONS, Keys, Spec
 from pipeline.wording import nearest, short
@@ -39,7 +39,7 @@ def explain(details: Sequence[ErrorDetails], path: Keys, plain: Any) -> str:
     if kind == "conflict":
         return detail["msg"]
     if kind == "unknown_name" and (choice := _choice_of(path)):
-        return f"{short(value)} is not {choice.noun}{nearest(str(value), choice.entries)}"
+        return f"{short(value)} is not {choice.noun}{_why_not(str(value), choice)}"
     if kind == "extra_forbidden":
         return _no_such_field(path, plain)
     if kind == "missing" and isinstance(value, list):
@@ -56,6 +56,14 @@ def explain(details: Sequence[ErrorDetails], path: Keys, plain: Any) -> str:
     return f"{short(value)} should {expected}{_hint(kind, value, path, plain)}"
 
 
+def _why_not(name: str, choice: ChosenByName) -> str:
+    if own_modules.is_own(name):
+        return f": {choice.why_not(name)}"
+    own = choice.own_names()
+    meant = next((one for one in own if name in one.split(":")), None)
+    return nearest(name, [*choice.entries, *own], f"write {meant}" if meant else None)
+
+
 def _no_such_field(path: Keys, plain: Any) -> str:
     name, section, choice = str(path[-1]), _section_at(path[:-1], plain), _choice_of(path[:-1])
     known = list(section.model_fields)
@@ -68,7 +76,7 @@ def _no_such_field(path: Keys, plain: Any) -> str:
     elif elsewhere := _elsewhere(name):
         hint = f"did you mean '{elsewhere}'?"
     chosen = given(plain, (*path[:-1], "name")) or (choice.default if choice else None)
-    is_chosen = choice and isinstance(chosen, str) and chosen in choice.entries
+    is_chosen = choice is not None and choice.entry(chosen) is not None
     subject = f"{chosen!r} has" if is_chosen else "there is"
     return f"{subject} no such field{nearest(name, known, hint)}"
 
@@ -101,7 +109,7 @@ def _hint(kind: str, value: Any, path: Keys, plain: Any) -> str:
         remedy = f"[{value}]"
     elif kind.startswith(("model", "dict")):
         choice = _choice_of(path)
-        if choice is None or not isinstance(value, str) or value not in choice.entries:
+        if choice is None or not isinstance(value, str) or choice.entry(value) is None:
             return _names(path)
         remedy = f"{{name: {value}}}"
     return f"; write {remedy}" if remedy else ""

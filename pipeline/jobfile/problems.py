@@ -91,6 +91,7 @@ def _right_facts(wrong: _Wrong, plain: Any) -> Facts:
         *(size_of_images(dataset, resized) if is_known else (None, "")),
         batch_size=value(Data.model_fields["batch_size"].default, "data", "batch_size"),
         epochs=value(Train.model_fields["epochs"].default, "train", "epochs"),
+        label_smoothing=value(Train.model_fields["label_smoothing"].default, "train", "label_smoothing"),
     )
 
 

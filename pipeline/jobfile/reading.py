@@ -6,20 +6,32 @@ A job file is never changed. What is read here is what `spec.py` declares; nothi
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from pydantic_core import ValidationError
 
 from pipeline import wording
-from pipeline.errors import Problem, SpecError, UsageError
+from pipeline.errors import OwnCodeError, Problem, SpecError, UsageError
 from pipeline.jobfile import yamltree
 from pipeline.jobfile.origins import Origins
-from pipeline.jobfile.spec import Spec
+from pipeline.jobfile.own_modules import NONE, Modules, using
+from pipeline.jobfile.sections import NamedSection
+from pipeline.jobfile.spec import Spec, split
+
+MAX_OWN_CHARACTERS = 400_000  # of the modules that are frozen with a job; a ticket is a small file
 
 
-def load(path: Path, overrides: Sequence[str] = ()) -> Spec:
-    """The spec in `path` with `key=value` overrides applied. Raises SpecError, or UsageError where there is no file."""
+def load(path: Path, overrides: Sequence[str] = (), *, modules: Modules = NONE) -> Spec:
+    """The spec in `path` with `key=value` overrides applied. Raises SpecError, or UsageError where there is no file.
+
+    modules: the user's own, that it may name.
+    """
+    return load_with_origins(path, overrides, modules=modules)[0]
+
+
+def load_with_origins(path: Path, overrides: Sequence[str], *, modules: Modules) -> tuple[Spec, Origins]:
+    """As `load`, and where each field was given."""
     try:
         with path.open("rb") as file:
             data = file.read(yamltree.MAX_BYTES + 1)
@@ -27,11 +39,16 @@ def load(path: Path, overrides: Sequence[str] = ()) -> Spec:
         raise UsageError(f"{path}: there is no such job file{_beside(path)}") from None
     except OSError as error:
         raise UsageError(f"{path}: cannot be read: {error.strerror}") from None
-    return parse(data, str(path), overrides)
+    with using(modules):
+        return _parse(data, str(path), overrides)
 
 
 def parse(data: bytes, source: str, overrides: Sequence[str] = ()) -> Spec:
     """As `load`, from the file's bytes; `source` is the name that messages give it."""
+    return _parse(data, source, overrides)[0]
+
+
+def _parse(data: bytes, source: str, overrides: Sequence[str]) -> tuple[Spec, Origins]:
     root, problems = yamltree.read(data, source)
     if not isinstance(root.value, dict):
         raise SpecError(
@@ -40,7 +57,10 @@ def parse(data: bytes, source: str, overrides: Sequence[str] = ()) -> Spec:
     origins = Origins(source, root)
     for override in overrides:
         origins.override(override)
-    return _validate(origins, problems)
+    spec = _validate(origins, problems)
+    if problems := list(_problems_with_own_code(spec, origins)):
+        raise SpecError(problems)
+    return spec, origins
 
 
 def _validate(origins: Origins, refused: list[Problem]) -> Spec:
@@ -60,6 +80,28 @@ def _validate(origins: Origins, refused: list[Problem]) -> Spec:
     if len(problems) > yamltree.MAX_PROBLEMS:
         problems[yamltree.MAX_PROBLEMS :] = [yamltree.and_more(origins.source)]
     raise SpecError(problems)
+
+
+def _problems_with_own_code(spec: Spec, origins: Origins) -> Iterator[Problem]:
+    """What keeps code of the user's own from being frozen with the job."""
+    total = 0
+    for at, section in spec.named_sections():
+        if section.entry.own is not None:
+            try:
+                total += sum(map(len, section.entry.own.files().values()))
+            except OwnCodeError as error:
+                yield problem_with(at, section, str(error), origins)
+            else:
+                if total > MAX_OWN_CHARACTERS:
+                    what = f"it imports files of {total:,} characters; a job has at most {MAX_OWN_CHARACTERS:,}"
+                    yield problem_with(at, section, what, origins)
+
+
+def problem_with(at: str, section: NamedSection, what: str, origins: Origins) -> Problem:
+    """A problem with the code that a section names."""
+    path = (*split(at), "name")
+    source, line = origins.find(path)
+    return Problem(source, line, ".".join(map(str, path)), f"{section.name!r} does not work: {what}")
 
 
 def _beside(path: Path) -> str:

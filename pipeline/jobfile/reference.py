@@ -6,9 +6,10 @@ import json
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from pipeline.jobfile import catalog
+from pipeline.jobfile import own_modules
 from pipeline.jobfile.entries import Entry
 from pipeline.jobfile.json_schema import json_schema
+from pipeline.jobfile.spec import NAMED_SECTIONS
 
 _HEAD = """# Job files
 
@@ -23,14 +24,6 @@ and tags are refused. Any field can be overridden when a job is submitted: `--se
 Durations are `90s`, `5m`, `1h30m`, `2d`, or a number of seconds; sizes `512MB`, `8GB`, `8GiB`, or a number of bytes.
 """
 
-_NAMED_SECTIONS: tuple[tuple[str, str, Mapping[str, Entry]], ...] = (
-    ("model", "model", catalog.MODELS),
-    ("data", "data", catalog.DATASETS),
-    ("data.augment", "augment", catalog.AUGMENTATIONS),
-    ("train.optimizer", "optimizer", catalog.OPTIMIZERS),
-    ("train.schedule", "schedule", catalog.SCHEDULES),
-)
-
 
 def markdown() -> str:
     schema = json_schema()
@@ -38,8 +31,9 @@ def markdown() -> str:
     parts = [_HEAD, _section("The file", schema["properties"], schema.get("required", []))]
     for name in ("Train", "Log", "Resources"):
         parts.append(_section(f"`{name.lower()}`", definitions[name]["properties"], []))
-    for path, noun, entries in _NAMED_SECTIONS:
-        parts.append(_named_section(path, noun, entries, definitions))
+    for path, choice in NAMED_SECTIONS.items():
+        entries = {name: entry for name in (*choice.entries, *choice.own_names()) if (entry := choice.entry(name))}
+        parts.append(_named_section(".".join(path), path[-1], entries, definitions))
     return "\n".join(parts)
 
 
@@ -82,6 +76,8 @@ def _default(value: Mapping[str, Any]) -> str:
 
 
 def _values(value: Mapping[str, Any]) -> str:
+    if value.get("pattern") == own_modules.PATTERN:
+        return "`file:name` of your own"
     if "enum" in value:
         return " ".join(f"`{choice}`" for choice in value["enum"])
     if "const" in value:

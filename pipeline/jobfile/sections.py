@@ -7,6 +7,7 @@ has judges what can be judged without it, so that a wrong name hides no other mi
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import json
 from collections.abc import Callable, Mapping
@@ -21,6 +22,8 @@ from pydantic_core import (
     core_schema,
 )
 
+from pipeline.errors import OwnCodeError
+from pipeline.jobfile import own_modules
 from pipeline.jobfile.entries import Entry
 from pipeline.jobfile.fields import Field, JsonSchema, field
 
@@ -31,6 +34,7 @@ class Section:
     """What stands in braces in a job file. It has that part of the interface of Pydantic's models that is used here."""
 
     model_fields: ClassVar[Mapping[str, Field]] = {}
+    takes_any: ClassVar[bool] = False  # fields that are not declared, too, and drops them
 
     def __init_subclass__(cls) -> None:
         """Takes the declared fields out of the class; an instance has their values."""
@@ -63,7 +67,8 @@ class Section:
     def schema(cls) -> CoreSchema:
         cls.fill_in_types()
         fields = {name: core_schema.model_field(field.schema()) for name, field in cls.model_fields.items()}
-        values = core_schema.model_fields_schema(fields, model_name=cls.__name__)
+        behavior: Literal["ignore", "forbid"] = "ignore" if cls.takes_any else "forbid"
+        values = core_schema.model_fields_schema(fields, model_name=cls.__name__, extra_behavior=behavior)
         return core_schema.json_or_python_schema(
             core_schema.no_info_after_validator_function(cls._make, values),
             core_schema.no_info_wrap_validator_function(cls._take, values),
@@ -121,65 +126,101 @@ def _plain(value: Any, sequence: type, mode: Literal["python", "json"]) -> Any:
 
 
 class NamedSection(Section):
-    """A section whose `name` is an entry of the catalog; its other fields are the entry's options."""
+    """A section whose `name` is an entry; its other fields are the entry's options."""
 
     entry: ClassVar[Entry]
     name: str = field(description="The entry.")
 
     def options(self) -> dict[str, Any]:
-        """What the catalog's entry declares, as keyword arguments for its code."""
-        return {key: getattr(self, key) for key in self.entry.options}
+        """What the entry declares, as keyword arguments for its code."""
+        options = {key: getattr(self, key) for key in self.entry.options}
+        return options if self.entry.own is None else self.entry.own.with_lists(options)
 
 
 class ChosenByName:
-    """Annotates a field with the entries that its section may name.
+    """Annotates a field with the entries that its section may name: the catalog's, or `file:Class` of the user's own.
 
+    kind: of the entries, one of `own_modules.KINDS`.
     base: the class of the fields that the sections of all entries have.
     default: the name of a section that gives none. is_short: the name alone may stand for a section without options.
     """
 
     def __init__(
         self,
-        noun: str,
+        kind: str,
         entries: Mapping[str, Entry],
         base: type[NamedSection] = NamedSection,
         *,
         default: str | None = None,
         is_short: bool = False,
     ) -> None:
-        self.noun, self.entries, self.base, self.default, self.is_short = noun, entries, base, default, is_short
+        self.kind, self.entries, self.base, self.default, self.is_short = kind, entries, base, default, is_short
         self._classes: dict[str | None, type[NamedSection]] = {}
 
     def section_class(self, name: object) -> type[NamedSection]:
         """The class of the sections that have this name, or of those that have a wrong one or none."""
-        if not isinstance(name, str) or name not in self.entries:
-            name = None
-        made = self._classes.get(name)
-        if made is None or (name is not None and made.entry is not self.entries[name]):
-            made = self._classes[name] = self._class_of_no_entry() if name is None else self._class_of(name)
+        entry = self.entry(name)
+        if entry is None:
+            key = "" if own_modules.is_own(name) else None
+            return self._classes.setdefault(key, self._class_of_no_entry(takes_any=key == ""))
+        made = self._classes.get(str(name))
+        if made is None or made.entry is not entry:
+            made = self._classes[str(name)] = self._class_of(str(name), entry)
         return made
+
+    def entry(self, name: object) -> Entry | None:
+        """The entry of a name, or what it stands for in the user's own modules; None where it is neither."""
+        with contextlib.suppress(OwnCodeError):
+            return self._own_entry(str(name)) if own_modules.is_own(name) else self.entries.get(str(name))
+        return None
+
+    def _own_entry(self, name: str) -> Entry:
+        fields = {*self.base.model_fields, *(name for name in dir(NamedSection) if not name.startswith("_"))}
+        return own_modules.current().entry(self.kind, name, taken=frozenset(fields))
+
+    def why_not(self, name: str) -> str:
+        """Why a name that is meant to be one of the user's own is none; nothing where it is."""
+        try:
+            self._own_entry(name)
+        except OwnCodeError as error:
+            return str(error)
+        return ""
+
+    @property
+    def noun(self) -> str:
+        return own_modules.KINDS[self.kind].noun
+
+    def own_names(self) -> list[str]:
+        """The names in the user's own modules that may be chosen here, as far as that can be told by looking."""
+        return [name for name in own_modules.current().listing(self.kind) if self.entry(name)]
 
     def having(self, option: str) -> list[str]:
         """The names of the entries that have an option."""
         return [name for name, entry in self.entries.items() if option in entry.options]
 
-    def _class_of(self, name: str) -> type[NamedSection]:
-        entry = self.entries[name]
+    def _class_of(self, name: str, entry: Entry) -> type[NamedSection]:
         default = name if name == self.default else ...
         options = {"name": (Literal[name], field(default, description=entry.summary)), **entry.options}
         section = _make_class(f"{name}_section", self.base, options, entry.summary)
         section.entry = entry
         return section
 
-    def _class_of_no_entry(self) -> type[NamedSection]:
-        """Refuses any name, judges each field that is the same wherever it is, and takes any value of the others."""
+    def _class_of_no_entry(self, *, takes_any: bool) -> type[NamedSection]:
+        """Refuses any name, judges each field that is the same wherever it is, and takes any value of the others.
+
+        takes_any: other fields too, which are those of an entry that cannot be read.
+        """
         options: dict[str, tuple[Any, Field]] = {"name": (Annotated[Any, _Refused()], field(description="Refused."))}
         for key in dict.fromkeys(key for entry in self.entries.values() for key in entry.options):
             (kind, first), *others = (self.entries[name].options[key] for name in self.having(key))
             is_one_kind = all((other, declared.bounds) == (kind, first.bounds) for other, declared in others)
             bounds = first.bounds if is_one_kind else {}
             options[key] = (kind if is_one_kind else Any, Field(None, first.description, bounds))
-        return _make_class("section_of_no_entry", self.base, options, "")
+        if takes_any:
+            options = {"name": options["name"]}
+        made = _make_class("section_of_no_entry", self.base, options, "")
+        made.takes_any = takes_any
+        return made
 
     def section(self, value: object, *, is_json: bool = True) -> NamedSection:
         """The validated section. Raises ValidationError with all that is wrong in it, by the keys that were written."""
@@ -202,13 +243,21 @@ class ChosenByName:
         return core_schema.with_info_plain_validator_function(self.validate)
 
     def json_schema(self, of_type: JsonSchema) -> JsonSchema:  # noqa: ARG002
-        """One of the entries' sections, so that an editor completes each by itself; `reference.py` has them."""
-        names = {name: f"#/$defs/{self.section_class(name).__name__}" for name in self.entries}
+        """One of the entries' sections, so that an editor completes each by itself; `reference.py` has them.
+
+        The user's own are among them if they are known now; others may be there when the job is submitted.
+        """
+        own = self.own_names()
+        names = {name: f"#/$defs/{self.section_class(name).__name__}" for name in (*self.entries, *own)}
+        other = {"type": "string", "pattern": own_modules.PATTERN, **({"not": {"enum": own}} if own else {})}
         choice = {
             "discriminator": {"mapping": names, "propertyName": "name"},
-            "oneOf": [{"$ref": name} for name in names.values()],
+            "oneOf": [
+                *({"$ref": name} for name in names.values()),
+                {"type": "object", "properties": {"name": other}, "required": ["name"]},
+            ],
         }
-        return {"anyOf": [choice, {"enum": [*names], "type": "string"}]} if self.is_short else choice
+        return {"anyOf": [choice, {"enum": [*names], "type": "string"}, other]} if self.is_short else choice
 
 
 def _make_class(

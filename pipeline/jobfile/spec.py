@@ -1,8 +1,8 @@
 """The job file as frozen sections: every field with its bounds, default and description.
 
-The sections `model`, `data`, `optimizer` and `schedule` and each of `augment` are chosen by `name`; their fields and
-the rules that these keep come from the catalog. The reference page and the JSON Schema are generated from what stands
-here. Reading a file is the part of `reading.py`.
+The sections `model`, `data`, `optimizer`, `schedule` and `loss` and each of `augment` are chosen by `name`; their
+fields and the rules that these keep come from the catalog, or from a module of the user's own. The reference page and
+the JSON Schema are generated from what stands here. Reading a file is the part of `reading.py`.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Annotated, Literal
 from pydantic_core import InitErrorDetails, PydanticCustomError, ValidationError
 
 from pipeline.jobfile import catalog
-from pipeline.jobfile.entries import Facts, FieldConflict
+from pipeline.jobfile.entries import Dataset, Facts, FieldConflict
 from pipeline.jobfile.fields import Bounds, Duration, Size, TextFormat, field
 from pipeline.jobfile.sections import ChosenByName, NamedSection, Section
 
@@ -21,7 +21,7 @@ Name = Annotated[
     str, TextFormat(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}", "is not a name; use up to 64 letters, digits, - and _")
 ]
 Device = Annotated[str, TextFormat(r"auto|cpu|cuda(:[0-9]{1,2})?", "is not a device; write auto, cpu, cuda or cuda:N")]
-AUGMENTATION = ChosenByName("an augmentation", catalog.AUGMENTATIONS, is_short=True)
+AUGMENTATION = ChosenByName("augmentation", catalog.AUGMENTATIONS, is_short=True)
 
 
 Keys = tuple[str | int, ...]
@@ -40,16 +40,18 @@ class Data(NamedSection):
     )
 
 
-MODEL = ChosenByName("a model", catalog.MODELS)
-DATA = ChosenByName("a dataset", catalog.DATASETS, Data)
-OPTIMIZER = ChosenByName("an optimizer", catalog.OPTIMIZERS, default="sgd")
-SCHEDULE = ChosenByName("a schedule", catalog.SCHEDULES, default="constant")
+MODEL = ChosenByName("model", catalog.MODELS)
+DATA = ChosenByName("dataset", catalog.DATASETS, Data)
+OPTIMIZER = ChosenByName("optimizer", catalog.OPTIMIZERS, default="sgd")
+LOSS = ChosenByName("loss", catalog.LOSSES, default="cross_entropy")
+SCHEDULE = ChosenByName("schedule", catalog.SCHEDULES, default="constant")
 NAMED_SECTIONS: Mapping[tuple[str, ...], ChosenByName] = {
     ("model",): MODEL,
     ("data",): DATA,
     ("data", "augment"): AUGMENTATION,  # each in the list
     ("train", "optimizer"): OPTIMIZER,
     ("train", "schedule"): SCHEDULE,
+    ("train", "loss"): LOSS,
 }
 """The sections that are chosen by a name, by where they are in a job file."""
 
@@ -71,6 +73,7 @@ class Train(Section):
     compile: Auto = field("auto", description="torch.compile the model; auto: off, which is faster for small jobs.")
     optimizer: Annotated[NamedSection, OPTIMIZER] = field({}, description="How weights follow gradients.")
     schedule: Annotated[NamedSection, SCHEDULE] = field({}, description="The learning rate over time.")
+    loss: Annotated[NamedSection, LOSS] = field({}, description="What is made small.")
     label_smoothing: float = field(
         0.0, ge=0, lt=1, description="Probability spread over the other classes in the loss."
     )
@@ -152,7 +155,7 @@ class Spec(Section):
     @property
     def image_size(self) -> int | None:
         """Pixels a side; None where it is known only when the images are read."""
-        return self.data.image_size or catalog.DATASETS[self.data.name].size
+        return self.data.image_size or size_of_dataset(self.data.name)
 
     def named_sections(self) -> Iterator[tuple[str, NamedSection]]:
         """Each, after where it is in the file."""
@@ -162,10 +165,24 @@ class Spec(Section):
             yield f"data.augment.{index}", augmentation
         yield "train.optimizer", self.train.optimizer
         yield "train.schedule", self.train.schedule
+        yield "train.loss", self.train.loss
+
+    def own_files(self) -> dict[str, str]:
+        """The files of the user's own that it needs, with their texts, by their paths. Raises OwnCodeError."""
+        files: dict[str, str] = {}
+        for _, section in self.named_sections():
+            if section.entry.own is not None:
+                files |= section.entry.own.files()
+        return files
 
     def check(self) -> None:
         size = size_of_images(self.data.name, self.data.image_size)
-        facts = Facts(*size, batch_size=self.data.batch_size, epochs=self.train.epochs)
+        facts = Facts(
+            *size,
+            batch_size=self.data.batch_size,
+            epochs=self.train.epochs,
+            label_smoothing=self.train.label_smoothing,
+        )
         if conflicts := find_conflicts(self.named_sections(), facts):
             raise ValidationError.from_exception_data("Spec", [conflict_error(conflict) for conflict in conflicts])
 
@@ -174,8 +191,14 @@ def size_of_images(dataset: str, resized: int | None) -> tuple[int | None, str]:
     """Pixels a side, if they are known before the images are read, and where they are from, in words."""
     if resized is not None:
         return resized, f"data.image_size is {resized}"
-    size = catalog.DATASETS[dataset].size
+    size = size_of_dataset(dataset)
     return size, f"{dataset} has {size}"
+
+
+def size_of_dataset(name: str) -> int | None:
+    """Pixels a side of its images; None where it is known only when they are read."""
+    entry = DATA.section_class(name).entry
+    return entry.size if isinstance(entry, Dataset) else None
 
 
 def find_conflicts(sections: Iterable[tuple[str, NamedSection]], facts: Facts) -> list[FieldConflict]:

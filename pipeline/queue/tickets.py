@@ -12,7 +12,7 @@ import json
 import re
 import secrets
 from collections.abc import Container
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +25,7 @@ from pipeline.home.records import now
 if TYPE_CHECKING:
     from pipeline.jobfile.spec import Spec
 
+MODULE = re.compile(r"(?:[A-Za-z_][A-Za-z0-9_]*/)*[A-Za-z_][A-Za-z0-9_]*\.py")
 TICKET = re.compile(ID.pattern + r"\.json")
 MAX_TICKET_BYTES = 1024 * 1024
 MAX_QUARANTINED_NAME = 150  # characters of a foreign file's name that are kept
@@ -41,37 +42,44 @@ class Ticket:
     priority: int
     submitted_at: str
     spec: dict[str, Any]  # validated when submitted; the worker validates it again before it runs it
+    modules: dict[str, str] = field(default_factory=dict)  # the user's own Python files that it needs, by their paths
 
     @classmethod
     def new(cls, spec: Spec) -> Ticket:
-        return cls(new_id(spec.name), spec.name, spec.resources.priority, now(), spec.model_dump(mode="json"))
+        frozen = spec.model_dump(mode="json")
+        return cls(new_id(spec.name), spec.name, spec.resources.priority, now(), frozen, spec.own_files())
 
     def to_json(self) -> bytes:
-        return durable.to_json(self.__dict__)
+        return durable.to_json({name: value for name, value in vars(self).items() if name != "modules" or value})
 
     @classmethod
     def parse(cls, data: bytes, job_id: str) -> Ticket:
         """Raises ValueError with what is wrong."""
         value = durable.parse_json(data)
         try:
-            ticket = cls(value["id"], value["name"], value["priority"], value["submitted_at"], value["spec"])
+            required = {name: value[name] for name in ("id", "name", "priority", "submitted_at", "spec")}
+            ticket = cls(**required, modules=value.get("modules", {}))
         except (TypeError, KeyError, IndexError):
             raise ValueError("not a ticket") from None
         if ticket.id != job_id:
             raise ValueError(f"it says that it is {ticket.id!r}")
-        given = (type(ticket.name), type(ticket.priority), type(ticket.submitted_at), type(ticket.spec))
-        if given != (str, int, str, dict):
+        given = tuple(type(value) for value in list(vars(ticket).values())[1:])
+        if given != (str, int, str, dict, dict) or not all(type(text) is str for text in ticket.modules.values()):
             raise ValueError("a field of it is of the wrong kind")
+        if not all(map(MODULE.fullmatch, ticket.modules)):
+            raise ValueError("a module has a name that none can have")
         return ticket
 
     def validated(self) -> Spec:
         """The spec. Raises SpecError where this version of the program does not take it any more."""
         from pydantic_core import ValidationError  # here: whoever looks at jobs does without, and answers sooner
 
+        from pipeline.jobfile import own_modules
         from pipeline.jobfile.spec import Spec
 
         try:
-            return Spec.model_validate_json(json.dumps(self.spec))
+            with own_modules.using(own_modules.Modules.frozen(self.modules)):
+                return Spec.model_validate_json(json.dumps(self.spec))
         except ValidationError as error:
             why = f"this version of the program does not take its spec: {error.errors(include_input=False)[0]['msg']}"
             raise SpecError([Problem(self.id, 0, "", why)]) from None

@@ -30,7 +30,8 @@ from pipeline.home.paths import RunPaths
 from pipeline.jobfile import frozen
 from pipeline.jobfile.spec import Spec
 from pipeline.training import checkpoint
-from pipeline.training.engine import build_model, evaluation_batch
+from pipeline.training.engine import evaluation_batch
+from pipeline.training.parts import build_model
 
 Which = Literal["best", "last", "previous"]
 Guess = tuple[str, float]  # a class and its probability

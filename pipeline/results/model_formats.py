@@ -24,7 +24,7 @@ import torch
 import pipeline
 from pipeline.errors import PipelineError
 from pipeline.results.classifier import Classifier, Normalised
-from pipeline.training.engine import build_model
+from pipeline.training.parts import build_model
 
 FORMAT_VERSION = 1  # of the metadata
 METADATA_FILE = "metadata.json"  # of torch-export, inside the archive

@@ -21,13 +21,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipeline.errors import CheckpointError, Interrupted, JobError, UsageError
+from pipeline.errors import CheckpointError, Interrupted, JobError, OwnCodeError, UsageError
 from pipeline.home import durable
 from pipeline.home.ids import new_id
 from pipeline.home.paths import Home
 from pipeline.home.records import Outcome, Result, now
 from pipeline.home.temporaries import remove_temporaries
 from pipeline.jobfile import frozen
+from pipeline.jobfile.own_code import frame_in
 from pipeline.jobfile.spec import Spec
 from pipeline.stop import NO_ROOM, WORKER_DIED, Stop, listen
 from pipeline.training.progress import ProgressWriter
@@ -142,6 +143,9 @@ class Attempt:
         if full := disk_full_error(error):
             self.is_disk_full = True
             return "interrupted", explain(full)
+        if isinstance(error, OwnCodeError):
+            self.echo("".join(traceback.format_exception(error.__cause__ or error)).rstrip())
+            return "invalid", str(error)
         if isinstance(error, JobError):
             return "failed", str(error)
         if not self.run.spec.exists():
@@ -149,7 +153,8 @@ class Attempt:
         if what := self.misplaced(error):
             return "failed", what
         self.echo("".join(traceback.format_exception(error)).rstrip())
-        return "failed", explain(error)
+        where = frame_in(error, frozen.modules(self.run))  # in code of the user's own
+        return "failed", f"{where} {explain(error)}".lstrip()
 
     def misplaced(self, error: BaseException) -> str:
         """Says what to remove where a pipe, a folder or the like has a name that the attempt needs; else nothing."""
@@ -191,7 +196,7 @@ class Attempt:
         remove_temporaries(self.run)
         self.progress.note(f"loading {spec.data.name}")
         from pipeline.board.writer import Board, quiet_writer_thread
-        from pipeline.training import checkpoint, cpu_precision, device, manifest
+        from pipeline.training import checkpoint, cpu_precision, device, manifest, rehearsal
         from pipeline.training.engine import Engine, load_dataset
         from pipeline.training.logbook import Logbook
         from pipeline.training.loop import Loop
@@ -202,6 +207,7 @@ class Attempt:
             device.make_deterministic()
         setting = device.choose(spec)
         dataset = load_dataset(spec, self.home.datasets, log=self.log)
+        rehearsal.require(spec, rehearsal.Images.of(dataset))
         for note in dataset.notes:
             self.log(note)
         self.stop.check()

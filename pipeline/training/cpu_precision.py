@@ -20,10 +20,11 @@ import torch.nn.functional as F
 
 from pipeline.data.dataset import Dataset
 from pipeline.home import durable
+from pipeline.jobfile import own_files
 from pipeline.jobfile.spec import Spec
 from pipeline.stop import Stop
 from pipeline.training.device import PRECISIONS, Setting, cpu_instructions, device_name
-from pipeline.training.engine import build_model
+from pipeline.training.parts import build_model
 
 WORTH_IT = 1.1  # times as fast, from which bfloat16 is worth its rounding
 NUM_IMAGES = 32  # of 32 pixels, that a step is measured with; of larger ones fewer
@@ -53,6 +54,7 @@ def settle(
         "threads": torch.get_num_threads(),
         "torch": torch.__version__,
         "model": spec.model.model_dump(mode="json"),
+        "modules": {} if spec.model.entry.own is None else own_files.hashes(spec.model.entry.own.files()),
         "channels": dataset.train.channels,
         "image_size": dataset.train.image_size,
         "channels_last": setting.memory_format is torch.channels_last,

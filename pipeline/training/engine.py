@@ -16,12 +16,14 @@ import torch
 from torch import nn
 
 from pipeline.data import dataset as datasets
+from pipeline.data import own_dataset
 from pipeline.data.dataset import Dataset, FileSplit, Split
 from pipeline.data.loader import Loader
-from pipeline.errors import CheckpointError, DataError, DivergedError
-from pipeline.jobfile import catalog
+from pipeline.errors import CheckpointError, DivergedError
 from pipeline.jobfile.spec import Spec
+from pipeline.training import parts
 from pipeline.training.device import Setting
+from pipeline.training.losses import Loss
 from pipeline.training.metrics import DIVERGED_HINT, TrainingMeans
 from pipeline.training.moment import Moment
 
@@ -40,7 +42,7 @@ class Engine:
     def __init__(self, spec: Spec, dataset: Dataset, setting: Setting) -> None:
         self.spec, self.dataset, self.setting = spec, dataset, setting
         torch.manual_seed(spec.train.seed)
-        self.model = build_model(
+        self.model = parts.build_model(
             spec,
             num_classes=len(dataset.classes),
             channels=dataset.train.channels,
@@ -48,10 +50,9 @@ class Engine:
         )
         self.model.to(setting.device).to(memory_format=setting.memory_format)
         self.network: Network = torch.compile(self.model) if setting.compile else self.model
-        optimizer = spec.train.optimizer
-        self.optimizer: torch.optim.Optimizer = catalog.OPTIMIZERS[optimizer.name].load()(
-            self.model.parameters(), fused=setting.fused, **optimizer.options()
-        )
+        self.optimizer = parts.build_optimizer(spec, self.model.parameters(), fused=setting.fused)
+        smoothing = spec.train.label_smoothing
+        self.loss, self.test_loss = self._loss(smoothing), self._loss(0)
         self.scaler = torch.amp.GradScaler(setting.device.type, enabled=setting.dtype is torch.float16)
         self.loader = self._loader(dataset.train, spec.data.batch_size, train=True)
         self.test_loader = self._loader(
@@ -62,11 +63,12 @@ class Engine:
         self.num_images = 0  # images trained on in this attempt
         self.best_accuracy, self.best_epoch = -1.0, 0
 
+    def _loss(self, label_smoothing: float) -> Loss:
+        loss = parts.build_loss(self.spec, num_classes=len(self.dataset.classes), label_smoothing=label_smoothing)
+        return loss.to(self.setting.device) if isinstance(loss, nn.Module) else loss
+
     def _loader(self, split: Split | FileSplit, batch_size: int, *, train: bool) -> Loader:
-        augmentations = [
-            functools.partial(catalog.AUGMENTATIONS[entry.name].load(), **entry.options())
-            for entry in (self.spec.data.augment if train else ())
-        ]
+        augmentations = [parts.build_augmentation(section) for section in (self.spec.data.augment if train else ())]
         return Loader(
             split,
             batch_size=batch_size,
@@ -126,14 +128,8 @@ class Engine:
     @functools.cached_property
     def schedule(self) -> Callable[[int], float]:
         """The learning rate as a function of the step, which counts from 0."""
-        section = self.spec.train.schedule
         peak: float = self.spec.train.optimizer.options()["lr"]
-        factor = functools.partial(
-            catalog.SCHEDULES[section.name].load(),
-            steps=self.num_steps,
-            steps_per_epoch=self.steps_per_epoch,
-            **section.options(),
-        )
+        factor = parts.build_schedule(self.spec, steps=self.num_steps, steps_per_epoch=self.steps_per_epoch)
         return lambda step: peak * factor(step)
 
     def end_epoch(self) -> None:
@@ -186,24 +182,19 @@ class Engine:
 
 
 def load_dataset(spec: Spec, folder: Path, *, log: Callable[[str], None]) -> Dataset:
-    """Returns the dataset that a spec names. folder: of the home's datasets. Raises DataError."""
+    """Returns the dataset that a spec names. folder: of the home's datasets.
+
+    Raises DataError, or OwnCodeError where the user's own code reads it.
+    """
     data = spec.data
-    reader = catalog.DATASETS[data.name].load()
-    return datasets.load(data.name, reader, data.options(), image_size=data.image_size, datasets=folder, log=log)
+    with parts.telling_where(data.entry):
+        reader = data.entry.load()
+        if data.entry.own is not None:
+            reader = functools.partial(own_dataset.read, data.entry.given, reader)
+        return datasets.load(data.name, reader, data.options(), image_size=data.image_size, datasets=folder, log=log)
 
 
 def evaluation_batch(image_size: int, device: torch.device) -> int:
     """Returns how many images are evaluated at once: of larger ones fewer, in the same memory."""
     most = EVALUATION_IMAGES[device.type]
     return min(most, max(1, most * 32**2 // image_size**2))
-
-
-def build_model(spec: Spec, *, num_classes: int, channels: int, image_size: int) -> nn.Module:
-    """Returns the network for such images, on the CPU. Raises DataError where it cannot take them."""
-    try:
-        model: nn.Module = catalog.MODELS[spec.model.name].load()(
-            num_classes=num_classes, channels=channels, image_size=image_size, **spec.model.options()
-        )
-    except ValueError as error:
-        raise DataError(f"model {spec.model.name!r} cannot take {image_size}-pixel images: {error}") from None
-    return model

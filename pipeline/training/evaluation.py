@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from pipeline.stop import Stop
 from pipeline.training.engine import Engine
 from pipeline.training.features import LastFeatures
+from pipeline.training.losses import Loss
 
 
 @dataclass(frozen=True)
@@ -59,18 +60,24 @@ def evaluate(engine: Engine, stop: Stop, *, features_of: list[int] | None = None
             all_labels.append(labels)
             stop.check()
     kept = None if features is None else features.result(len(engine.dataset.test))
-    return judge(torch.cat(all_logits), torch.cat(all_labels), features=kept)
+    return judge(torch.cat(all_logits), torch.cat(all_labels), loss=engine.test_loss, features=kept)
 
 
-def judge(logits: torch.Tensor, labels: torch.Tensor, *, features: torch.Tensor | None = None) -> Evaluation:
+def judge(
+    logits: torch.Tensor,
+    labels: torch.Tensor,
+    *,
+    loss: Loss = F.cross_entropy,
+    features: torch.Tensor | None = None,
+) -> Evaluation:
     """Returns what all logits of a pass come to. This is where the device is waited for, and only here.
 
     logits: float32 (N, classes). labels: int64 (N,).
     """
     num_classes = logits.shape[1]
-    loss_sum = F.cross_entropy(logits, labels, reduction="none").double().sum()
+    mean_loss = loss(logits, labels).double()
     cells = labels.new_zeros(num_classes**2)
     cells.scatter_add_(0, labels * num_classes + logits.argmax(1), torch.ones_like(labels))  # bincount waits twice
-    read = torch.cat((loss_sum[None], cells.double())).cpu()  # float64 counts exactly, up to 2**53 images
+    read = torch.cat((mean_loss[None], cells.double())).cpu()  # float64 counts exactly, up to 2**53 images
     confusion = read[1:].long().view(num_classes, num_classes)
-    return Evaluation(float(read[0]) / len(labels), confusion, logits, labels, features)
+    return Evaluation(float(read[0]), confusion, logits, labels, features)

@@ -18,6 +18,7 @@ from pipeline.data.dataset import Dataset
 from pipeline.home import durable
 from pipeline.home.paths import RunPaths
 from pipeline.home.records import now
+from pipeline.jobfile import own_files
 from pipeline.jobfile.spec import Spec
 from pipeline.training.device import Setting
 
@@ -40,6 +41,7 @@ def write(
     manifest = {
         "id": job_id,
         "spec_sha256": spec_hash(spec),
+        **({"modules": own_files.hashes(files)} if (files := spec.own_files()) else {}),  # SHA-256 by file
         "seed": spec.train.seed,
         "dataset": {
             "name": spec.data.name,

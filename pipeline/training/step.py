@@ -10,7 +10,6 @@ from collections.abc import Iterable
 from typing import Protocol
 
 import torch
-import torch.nn.functional as F
 from torch import nn
 
 from pipeline.data.loader import Batch
@@ -52,7 +51,7 @@ class EagerStep:
         engine.tune(len(labels))
         with engine.setting.autocast():
             logits = engine.logits(engine.network, images)
-            loss = F.cross_entropy(logits, labels, label_smoothing=engine.spec.train.label_smoothing)
+            loss = engine.loss(logits, labels)
         engine.scaler.scale(loss if share == 1 else loss * share).backward()  # type: ignore[no-untyped-call]
         engine.means.add(loss, logits, labels, step=engine.step + 1)
 

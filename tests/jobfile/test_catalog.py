@@ -24,6 +24,7 @@ GIVEN = MappingProxyType(
         "AUGMENTATIONS": {"draws", "fill"},
         "OPTIMIZERS": {"fused"},
         "SCHEDULES": {"steps", "steps_per_epoch"},
+        "LOSSES": {"label_smoothing"},
     }
 )
 ENTRIES = [

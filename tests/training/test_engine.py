@@ -17,7 +17,7 @@ from in_process import (  # noqa: F401 - digits and ordinary_kernels are fixture
 
 from pipeline.data.dataset import Dataset
 from pipeline.errors import CheckpointError, DataError
-from pipeline.training.engine import build_model
+from pipeline.training.parts import build_model
 
 
 def test_evaluation_batches_shrink_as_the_images_grow(digits: Dataset) -> None:

@@ -1,0 +1,99 @@
+"""What the sections of a spec name, built: the network, the loss, the optimizer, the schedule, the augmentations.
+
+Where a section names code of the user's own, it is called with what it takes of the program's arguments, and with its
+options; whatever it raises meanwhile comes back as an OwnCodeError that says where.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import inspect
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+from torch import nn
+
+from pipeline.errors import DataError
+from pipeline.jobfile.entries import Entry
+from pipeline.jobfile.sections import NamedSection
+from pipeline.jobfile.spec import Spec
+from pipeline.training.losses import Loss
+
+Schedule = Callable[[int], float]
+Augmentation = Callable[..., torch.Tensor]
+
+
+def build_model(spec: Spec, *, num_classes: int, channels: int, image_size: int) -> nn.Module:
+    """Returns the network for such images, on the CPU.
+
+    Raises DataError where it cannot take them, OwnCodeError where it is the user's own and cannot be built.
+    """
+    section = spec.model
+    given = section.entry.given(num_classes=num_classes, channels=channels, image_size=image_size)
+    with telling_where(section.entry):
+        try:
+            model: nn.Module = section.entry.load()(**given, **section.options())
+        except ValueError as error:
+            if section.entry.own is not None:
+                raise
+            raise DataError(f"model {section.name!r} cannot take {image_size}-pixel images: {error}") from None
+    return model
+
+
+def build_loss(spec: Spec, *, num_classes: int, label_smoothing: float) -> Loss:
+    """Returns the loss of a batch, as in `losses.py`. Raises OwnCodeError."""
+    section = spec.train.loss
+    given = section.entry.given(num_classes=num_classes, label_smoothing=label_smoothing)
+    if section.entry.own is None:
+        given = {"label_smoothing": label_smoothing} if getattr(section.entry, "is_smooth", False) else {}
+    loss: Loss = _built(section, given)
+    return loss
+
+
+def build_optimizer(spec: Spec, parameters: Iterable[nn.Parameter], *, fused: bool) -> torch.optim.Optimizer:
+    """Raises OwnCodeError."""
+    section = spec.train.optimizer
+    with telling_where(section.entry):
+        optimizer: torch.optim.Optimizer = section.entry.load()(
+            parameters, **section.entry.given(fused=fused), **section.options()
+        )
+    return optimizer
+
+
+def build_schedule(spec: Spec, *, steps: int, steps_per_epoch: int) -> Schedule:
+    """Returns the factor of the learning rate at a step, which counts from 0. Raises OwnCodeError."""
+    section = spec.train.schedule
+    schedule: Schedule = _built(section, section.entry.given(steps=steps, steps_per_epoch=steps_per_epoch))
+    return schedule
+
+
+def build_augmentation(section: NamedSection) -> Augmentation:
+    """Returns a function as in `data/augment.py`, its options bound. Raises OwnCodeError."""
+    augmentation: Augmentation = _built(section, {})
+    if section.entry.own is None:
+        return augmentation
+    called = augmentation.forward if isinstance(augmentation, nn.Module) else augmentation
+    parameters = inspect.signature(called).parameters.values()
+    takes_any = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters)
+    names = {parameter.name for parameter in parameters}
+
+    def augment(images: torch.Tensor, **given: Any) -> torch.Tensor:
+        return augmentation(images, **{name: value for name, value in given.items() if takes_any or name in names})
+
+    return augment
+
+
+def _built(section: NamedSection, given: dict[str, Any]) -> Any:
+    """A function with its arguments bound, or an instance of a class that was made with them."""
+    with telling_where(section.entry):
+        code = section.entry.load()
+        if section.entry.own is not None and section.entry.own.is_class:
+            return code(**given, **section.options())
+        return functools.partial(code, **given, **section.options())
+
+
+def telling_where(entry: Entry, doing: str = "") -> contextlib.AbstractContextManager[None]:
+    """Where an entry is the user's own: turns what is raised into an OwnCodeError. doing: what it was called for."""
+    return contextlib.nullcontext() if entry.own is None else entry.own.telling_where(doing)
