@@ -9,7 +9,7 @@ OVERRIDES = $(foreach pair,$(SET),--set '$(pair)')
 , := ,
 
 # These act on the containers where an engine answers and the images are built, else on the embedded home.
-VERBS   := submit worker up down status show logs cancel retry doctor shell prune
+VERBS   := submit new worker up down status show logs cancel retry doctor shell prune
 setting  = $(or $($(1)),$(shell sed -n 's/^$(1)=//p' .env 2>/dev/null | tail -n 1))# as Compose finds it
 IMAGES  := $(addsuffix :$(or $(call setting,PIPELINE_TAG),latest),pipeline-worker pipeline-tensorboard)
 WAIT    := $(if $(shell command -v timeout),timeout 10)# an engine far away may not answer at all
@@ -48,7 +48,7 @@ else
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint submit worker up down status show logs cancel retry doctor build smoke shell prune bench schema \
+.PHONY: help demo test lint submit new worker up down status show logs cancel retry doctor build smoke shell prune bench schema \
   gpu crash-test lock clean home engine
 
 help: ## Print this
@@ -90,6 +90,15 @@ submit: $(PREPARED) ## Queue a job: make submit JOB=vgg11 [SET="train.epochs=2"]
 	@test -n "$(JOB)" || { echo "which job? for example: make submit JOB=digits" >&2; echo "jobs: $(JOBS)" >&2; exit 2; }
 	@test -f "jobs/$(JOB).yaml" || { echo "there is no job '$(JOB)'" >&2; echo "jobs: $(JOBS)" >&2; exit 2; }
 	@$(PIPELINE) submit "jobs/$(JOB).yaml" $(OVERRIDES)
+
+new: $(PREPARED) ## Begin a model of your own, and a job for it: make new MODEL=wide_net
+	@test -n "$(MODEL)" || { echo "which name? for example: make new MODEL=wide_net" >&2; exit 2; }
+ifeq ($(MODE),docker)
+	@$(COMPOSE) --progress quiet run --rm --user "$$(id -u):$$(id -g)" --volume "$(CURDIR)/jobs:/srv/jobs" \
+	  --volume "$(or $(call setting,PIPELINE_MODULES),$(CURDIR)/modules):/srv/modules" cli new "$(MODEL)"
+else
+	@$(PIPELINE) new "$(MODEL)"
+endif
 
 worker: $(PREPARED) ## Work through the queue in the foreground; Ctrl-C saves and requeues
 ifeq ($(MODE),docker)

@@ -36,7 +36,7 @@ MAY_NAME = {
     "jobfile": {"models", "data", "training"},  # the catalog
     "worker": {"training", "results"},  # an attempt; a report
     "board": {"board"},  # TensorBoard
-    "cli": {"cli"},  # its commands, each loaded when it is called
+    "cli": {"cli", "training"},  # its commands, each loaded when it is called; a rehearsal
     "compose.yaml": {"board"},
 }
 MAX_ROOT_MODULES = 8

@@ -15,6 +15,7 @@ from pipeline.errors import UsageError
 from pipeline.home.paths import Home
 
 COMMANDS: Mapping[str, str] = {
+    "new": "pipeline.cli.new:new",
     "validate": "pipeline.cli.submission:validate",
     "submit": "pipeline.cli.submission:submit",
     "status": "pipeline.cli.overview:status",

@@ -78,7 +78,14 @@ class Modules(OwnFiles):
             raise OwnCodeError("write it as file:Class, as in my_models:WideNet")
         file = self.file_of(match["module"])
         defined_in, node = self.find(file, match["attribute"])
-        signature = self._signature(KINDS[kind], defined_in, node, taken)
+        try:
+            signature = self._signature(KINDS[kind], defined_in, node, taken)
+        except OwnCodeError:
+            looks = [other for other in KINDS if other != kind and self._looks_like(other, defined_in, node)]
+            if looks and not self._looks_like(kind, defined_in, node):
+                is_meant = f"{node.name} looks like {KINDS[looks[0]].noun}, and not like {KINDS[kind].noun}"
+                self.fail(defined_in, node, is_meant)
+            raise
         own = OwnCode(
             sources=self,
             module=match["module"],

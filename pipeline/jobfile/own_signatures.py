@@ -80,7 +80,7 @@ def read_signature(
         if number < len(arguments.posonlyargs):
             fail(parameter, f"'{name}' can be passed by position only, and options are passed by name")
         if name in taken:
-            fail(parameter, f"an option cannot be called '{name}', which is a field of every such section; rename it")
+            fail(parameter, f"an option cannot be called '{name}', which is taken; rename it")
         hint, value = option
         options[name] = (hint.kind, Field(value, hint.description, dict(hint.bounds)))
         if hint.is_list:
@@ -127,7 +127,8 @@ def _option(
     except (SchemaError, TypeError):
         fail(parameter, f"'{name}' has bounds that do not fit its type")
     except ValidationError as error:
-        fail(parameter, f"the default of '{name}' is none that its hint allows: {error.errors()[0]['msg']}")
+        said = error.errors(include_input=False)[0]["msg"].removeprefix("Input ")
+        fail(parameter, f"the default of '{name}' is not what its hint allows: it {said}")
     return hint, value
 
 

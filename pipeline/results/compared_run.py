@@ -14,6 +14,7 @@ from pipeline.board.events import Point, read_scalars, shortest
 from pipeline.errors import PipelineError
 from pipeline.home.paths import Home, RunPaths
 from pipeline.jobfile import frozen
+from pipeline.jobfile.own_files import hashes as hashes_of
 from pipeline.results import run_state
 from pipeline.results.run_state import RunState
 
@@ -82,12 +83,16 @@ def read_run(home: Home, run: RunPaths, *, say: Say) -> ComparedRun:
 
 
 def read_fields(run: RunPaths) -> dict[str, Any]:
-    """Returns the frozen job file, flat: `train.optimizer.lr`. Raises PipelineError where it is none.
+    """Returns the frozen job file, flat: `train.optimizer.lr`, and hashes of modules of the user's own.
+
+    Raises PipelineError where it is none.
 
     It is not validated: a run of another version of the program can be compared too.
     """
     try:
-        return flatten(frozen.read_tree(run))
+        own = frozen.modules(run)
+        hashes = hashes_of({name: own.read(name) or "" for name in own.all_files()})
+        return flatten(frozen.read_tree(run)) | {f"modules/{name}": digest[:12] for name, digest in hashes.items()}
     except (OSError, ValueError) as error:
         reason = " ".join(str(error).split())
         raise PipelineError(f"{run.spec}: cannot be read: {reason}; compare the others without this run") from None

@@ -32,6 +32,7 @@ from pipeline.jobfile.own_code import frame_in
 from pipeline.jobfile.spec import Spec
 from pipeline.stop import NO_ROOM, WORKER_DIED, Stop, listen
 from pipeline.training.progress import ProgressWriter
+from pipeline.training.reasons import disk_full_error, explain
 
 if TYPE_CHECKING:
     from pipeline.training.engine import Engine
@@ -144,7 +145,8 @@ class Attempt:
             self.is_disk_full = True
             return "interrupted", explain(full)
         if isinstance(error, OwnCodeError):
-            self.echo("".join(traceback.format_exception(error.__cause__ or error)).rstrip())
+            if error.__cause__ is not None:
+                self.echo("".join(traceback.format_exception(error.__cause__)).rstrip())
             return "invalid", str(error)
         if isinstance(error, JobError):
             return "failed", str(error)
@@ -275,27 +277,6 @@ class Attempt:
 
     def log(self, line: str) -> None:
         self.echo(f"{time.strftime('%H:%M:%S')}  {line}")
-
-
-def disk_full_error(error: BaseException | None) -> OSError | None:
-    """Returns the error of a full disk that this one is, or was raised from."""
-    while error is not None:
-        if isinstance(error, OSError) and error.errno in durable.DISK_FULL:
-            return error
-        error = error.__cause__
-    return None
-
-
-def explain(error: BaseException) -> str:
-    """Returns an unforeseen error in a line, with what usually helps."""
-    if isinstance(error, OSError) and error.errno in durable.DISK_FULL:
-        where = f"{Path(error.filename).parent}: " if error.filename else ""  # a temporary's name would say nothing
-        return f"the disk is full: {where}{error.strerror}; it goes on once there is room"
-    text = f"{type(error).__name__}: {error}".strip().splitlines()[0]
-    out_of_memory = isinstance(error, MemoryError) or "out of memory" in text or "can't allocate memory" in text
-    if out_of_memory:
-        return f"out of memory; a smaller data.batch_size or data.image_size helps ({text})"
-    return f"{text} (the log has the traceback)"
 
 
 if __name__ == "__main__":

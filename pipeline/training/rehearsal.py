@@ -55,11 +55,11 @@ class Trial(NamedTuple):
 
 def require(spec: Spec, images: Images) -> None:
     """Raises OwnCodeError with the first that is wrong."""
-    for _, message in rehearse(spec, images):
-        raise OwnCodeError(message)
+    for _, error in rehearse(spec, images):
+        raise error
 
 
-def rehearse(spec: Spec, images: Images | None) -> Iterator[tuple[str, str]]:
+def rehearse(spec: Spec, images: Images | None) -> Iterator[tuple[str, OwnCodeError]]:
     """Yields what is wrong with code of the user's own, after the section that names it; nothing where all is well.
 
     images: None where it is not known yet what they are like; what depends on it is only imported.
@@ -73,7 +73,7 @@ def rehearse(spec: Spec, images: Images | None) -> Iterator[tuple[str, str]]:
                     with torch.random.fork_rng(devices=[]):
                         check(Trial(spec, section, section.entry.own, images))
             except OwnCodeError as error:
-                yield at, str(error)
+                yield at, error
 
 
 def _check_model(trial: Trial) -> None:
@@ -195,7 +195,7 @@ def main() -> int:
     with own_modules.using(modules):
         spec = Spec.model_validate_json(json.dumps(request["spec"]))
     with answer:
-        json.dump(list(rehearse(spec, known_images(spec))), answer)
+        json.dump([(at, str(error)) for at, error in rehearse(spec, known_images(spec))], answer)
     return 0
 
 

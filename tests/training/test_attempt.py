@@ -27,9 +27,10 @@ from pipeline.jobfile import frozen
 from pipeline.jobfile.spec import Spec
 from pipeline.stop import ASKED, NO_ROOM, WORKER_DIED, Stop
 from pipeline.training import attempt, checkpoint, cpu_precision
-from pipeline.training.attempt import Attempt, explain
+from pipeline.training.attempt import Attempt
 from pipeline.training.device import Setting
 from pipeline.training.progress import write_progress
+from pipeline.training.reasons import explain
 
 
 def make_spec(data: dict[str, Any] | None = None, **train: Any) -> Spec:

@@ -1,0 +1,51 @@
+"""The command `new`: a model of one's own to begin with, and a job file that trains it."""
+
+from __future__ import annotations
+
+import keyword
+import re
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from pipeline.cli.arguments import message, print_lines
+from pipeline.errors import UsageError
+from pipeline.home.paths import Home
+
+TEMPLATES = Path(__file__).parent
+
+
+def new(
+    context: typer.Context,
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Of the module, as wide_net.", show_default=False)],
+    jobs: Annotated[Path, typer.Option(metavar="DIR", help="Folder of job files.")] = Path("jobs"),
+) -> None:
+    """Write a model of your own, to change, and a job file that trains it at once on the digits."""
+    from pipeline.jobfile.own_files import NOT_TO_BE_HIDDEN
+
+    home: Home = context.obj
+    if not re.fullmatch(r"[a-z][a-z0-9_]{0,60}", name) or keyword.iskeyword(name):
+        like = re.sub(r"(?<=[a-z0-9])(?=[A-Z])|[^A-Za-z0-9]+", "_", name).strip("_").lower() or "wide_net"
+        raise UsageError(f"{name!r} cannot be a module's name; write it as {like if like[0].isalpha() else 'wide_net'}")
+    if name in NOT_TO_BE_HIDDEN:
+        raise UsageError(f"{name} is a module that others import; call yours something else")
+    class_name = "".join(part.capitalize() for part in name.split("_"))
+    files = {home.modules / f"{name}.py": "new_model.template", jobs / f"{name}.yaml": "new_job.template"}
+    for path in files:
+        if path.exists():
+            raise UsageError(f"{path}: there is such a file already; give another name, or remove it")
+    for path, template in files.items():
+        text = (TEMPLATES / template).read_text().replace("MODULE", name).replace("CLASS", class_name)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with path.open("x") as file:
+                file.write(text)
+        except OSError as error:
+            raise UsageError(f"{path}: cannot be written: {error.strerror}") from None
+    print_lines([str(_shown(path)) for path in files])
+    message(f"train it with `make submit JOB={name}`, or pipeline submit {_shown(jobs / name)}.yaml")
+
+
+def _shown(path: Path) -> Path:
+    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
