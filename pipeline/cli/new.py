@@ -26,8 +26,7 @@ def new(
 
     home: Home = context.obj
     if not re.fullmatch(r"[a-z][a-z0-9_]{0,60}", name) or keyword.iskeyword(name):
-        like = re.sub(r"(?<=[a-z0-9])(?=[A-Z])|[^A-Za-z0-9]+", "_", name).strip("_").lower() or "wide_net"
-        raise UsageError(f"{name!r} cannot be a module's name; write it as {like if like[0].isalpha() else 'wide_net'}")
+        raise UsageError(f"{name!r} cannot be a module's name; write it as {_like(name)}")
     if name in NOT_TO_BE_HIDDEN:
         raise UsageError(f"{name} is a module that others import; call yours something else")
     class_name = "".join(part.capitalize() for part in name.split("_"))
@@ -45,6 +44,14 @@ def new(
             raise UsageError(f"{path}: cannot be written: {error.strerror}") from None
     print_lines([str(_shown(path)) for path in files])
     message(f"train it with `make submit JOB={name}`, or pipeline submit {_shown(jobs / name)}.yaml")
+
+
+def _like(name: str) -> str:
+    """The nearest name that a module can have."""
+    like = re.sub(r"(?<=[a-z0-9])(?=[A-Z])|[^A-Za-z0-9]+", "_", name).strip("_").lower()[:50]
+    if not like:
+        return "wide_net"
+    return like if like[0].isalpha() and not keyword.iskeyword(like) else f"my_{like}"
 
 
 def _shown(path: Path) -> Path:

@@ -101,7 +101,8 @@ class OwnFiles:
         try:
             return ast.parse(text, file)
         except SyntaxError as error:
-            raise OwnCodeError(f"{self.label}/{file}:{error.lineno}: {error.msg}") from None
+            line = f":{error.lineno}" if error.lineno else ""
+            raise OwnCodeError(f"{self.label}/{file}{line}: {error.msg}") from None
         except (ValueError, RecursionError, MemoryError) as error:
             raise OwnCodeError(f"{self.label}/{file}: it is no Python: {error}") from None
 
@@ -124,6 +125,14 @@ class OwnFiles:
             if isinstance(node, ast.ImportFrom) and (source := self.as_file(_module_of(node, file))):
                 found |= {alias.asname or alias.name: (source, alias.name) for alias in node.names}
         return found
+
+    def imported_module(self, file: str, name: str) -> str | None:
+        """The file that a name of a file stands for by an `import` of it."""
+        for node in self.tree(file).body:
+            for alias in node.names if isinstance(node, ast.Import) else ():
+                if (alias.asname or alias.name) == name:
+                    return self.as_file(alias.name)
+        return None
 
     def as_file(self, module: str) -> str | None:
         path = module.replace(".", "/")

@@ -158,10 +158,15 @@ class Modules(OwnFiles):
         return file, None
 
     def _base(self, file: str, base: ast.expr) -> tuple[str, ast.ClassDef] | None:
-        if not isinstance(base, ast.Name):
-            return None
+        """The class that a base is here: by its name, or as `module.Class`."""
+        attribute = base.id if isinstance(base, ast.Name) else base.attr if isinstance(base, ast.Attribute) else ""
+        source: str | None = file
+        if isinstance(base, ast.Attribute):
+            source = self.imported_module(file, base.value.id) if isinstance(base.value, ast.Name) else None
         with contextlib.suppress(OwnCodeError):
-            where, node = self.find(file, base.id)
+            if source is None:
+                return None
+            where, node = self.find(source, attribute)
             return (where, node) if isinstance(node, ast.ClassDef) else None
         return None
 

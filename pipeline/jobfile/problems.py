@@ -18,6 +18,7 @@ from pipeline.jobfile.messages import given
 from pipeline.jobfile.origins import Origins
 from pipeline.jobfile.sections import NamedSection
 from pipeline.jobfile.spec import (
+    DATA,
     NAMED_SECTIONS,
     Data,
     Keys,
@@ -88,7 +89,7 @@ def _right_facts(wrong: _Wrong, plain: Any) -> Facts:
     dataset, resized = value(None, "data", "name"), value(None, "data", "image_size")
     is_known = resized is not None or (dataset is not None and wrong.is_right(("data", "image_size")))
     return Facts(
-        *(size_of_images(dataset, resized) if is_known else (None, "")),
+        *(size_of_images(DATA.entry(dataset), str(dataset), resized) if is_known else (None, "")),
         batch_size=value(Data.model_fields["batch_size"].default, "data", "batch_size"),
         epochs=value(Train.model_fields["epochs"].default, "train", "epochs"),
         label_smoothing=value(Train.model_fields["label_smoothing"].default, "train", "label_smoothing"),

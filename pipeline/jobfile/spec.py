@@ -13,7 +13,7 @@ from typing import Annotated, Literal
 from pydantic_core import InitErrorDetails, PydanticCustomError, ValidationError
 
 from pipeline.jobfile import catalog
-from pipeline.jobfile.entries import Dataset, Facts, FieldConflict
+from pipeline.jobfile.entries import Dataset, Entry, Facts, FieldConflict
 from pipeline.jobfile.fields import Bounds, Duration, Size, TextFormat, field
 from pipeline.jobfile.sections import ChosenByName, NamedSection, Section
 
@@ -155,7 +155,7 @@ class Spec(Section):
     @property
     def image_size(self) -> int | None:
         """Pixels a side; None where it is known only when the images are read."""
-        return self.data.image_size or size_of_dataset(self.data.name)
+        return size_of_images(self.data.entry, self.data.name, self.data.image_size)[0]
 
     def named_sections(self) -> Iterator[tuple[str, NamedSection]]:
         """Each, after where it is in the file."""
@@ -176,7 +176,7 @@ class Spec(Section):
         return files
 
     def check(self) -> None:
-        size = size_of_images(self.data.name, self.data.image_size)
+        size = size_of_images(self.data.entry, self.data.name, self.data.image_size)
         facts = Facts(
             *size,
             batch_size=self.data.batch_size,
@@ -187,18 +187,12 @@ class Spec(Section):
             raise ValidationError.from_exception_data("Spec", [conflict_error(conflict) for conflict in conflicts])
 
 
-def size_of_images(dataset: str, resized: int | None) -> tuple[int | None, str]:
+def size_of_images(dataset: Entry | None, name: str, resized: int | None) -> tuple[int | None, str]:
     """Pixels a side, if they are known before the images are read, and where they are from, in words."""
     if resized is not None:
         return resized, f"data.image_size is {resized}"
-    size = size_of_dataset(dataset)
-    return size, f"{dataset} has {size}"
-
-
-def size_of_dataset(name: str) -> int | None:
-    """Pixels a side of its images; None where it is known only when they are read."""
-    entry = DATA.section_class(name).entry
-    return entry.size if isinstance(entry, Dataset) else None
+    size = dataset.size if isinstance(dataset, Dataset) else None
+    return size, f"{name} has {size}"
 
 
 def find_conflicts(sections: Iterable[tuple[str, NamedSection]], facts: Facts) -> list[FieldConflict]:

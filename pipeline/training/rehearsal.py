@@ -113,7 +113,7 @@ def _check_loss(trial: Trial) -> None:
     if not value.requires_grad:
         _fail(own, "gives a loss that no gradient comes from")
     if not value.isfinite():
-        _fail(own, f"gives {float(value)} for logits of usual size")
+        _fail(own, f"gives {value.item()} for logits of usual size")
     with own.telling_where("in the backward pass: "):
         value.backward()  # type: ignore[no-untyped-call]
 
