@@ -103,11 +103,13 @@ class Compose:
     project: str = field(default_factory=lambda: f"pipeline-test-{secrets.token_hex(3)}")
     port: int = field(default_factory=free_port)
     data: Path | None = None
+    modules: Path | None = None
 
     @property
     def env(self) -> dict[str, str]:
         more = {"COMPOSE_PROJECT_NAME": self.project, "TENSORBOARD_PORT": str(self.port), "MODE": "docker", "GPU": "no"}
-        return environment(**more, **({} if self.data is None else {"PIPELINE_DATA": str(self.data)}))
+        mine = {"PIPELINE_DATA": self.data, "PIPELINE_MODULES": self.modules}
+        return environment(**more, **{name: str(path) for name, path in mine.items() if path is not None})
 
     @property
     def url(self) -> str:

@@ -209,7 +209,9 @@ def test_the_command_line_has_no_network_and_starts_on_demand_only() -> None:
 
 def test_job_files_and_ones_own_data_are_there() -> None:
     binds = {v["target"]: Path(v["source"]) for v in of("cli")["volumes"] if v["type"] == "bind"}
-    assert binds == {"/srv/jobs": ROOT / "jobs", "/srv/data": ROOT / "var" / "datasets"}
+    folders = {"/srv/jobs": "jobs", "/srv/modules": "modules", "/srv/data": "var/datasets"}
+    assert binds == {target: ROOT / folder for target, folder in folders.items()}
+    assert of("cli")["environment"]["PIPELINE_MODULES"] == "/srv/modules"
     worker = {v["target"]: v["source"] for v in of("worker", PIPELINE_DATA="/my/images")["volumes"]}
     assert (worker["/srv/jobs"], worker["/srv/data"]) == (str(ROOT / "jobs"), "/my/images")
 

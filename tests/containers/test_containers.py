@@ -6,6 +6,7 @@ import csv
 import json
 import os
 import re
+import secrets
 import shlex
 import signal
 import subprocess
@@ -298,6 +299,37 @@ def test_ones_own_images_are_found_where_they_would_be_without_containers(compos
     compose("up", "--detach", "worker")
     compose.wait_for_the_end(job_id)
     assert compose.status()[job_id]["why"].startswith("trained 2 epochs")
+
+
+def test_a_model_of_ones_own_runs_as_it_was_when_it_was_submitted(compose: Compose, tmp_path: Path) -> None:
+    """`make new`, a check without torch, two jobs, and a file that is gone before the worker is there."""
+    name = f"test_{secrets.token_hex(3)}"
+    compose.modules = tmp_path / "modules"
+    compose.modules.mkdir()
+    for path in (tmp_path, tmp_path.parent, tmp_path.parent.parent, compose.modules):
+        path.chmod(0o755)  # the containers' user is not this one
+    job, model = ROOT / "jobs" / f"{name}.yaml", compose.modules / f"{name}.py"
+    try:
+        assert compose.make("new", f"MODEL={name}").splitlines() == [f"modules/{name}.py", f"jobs/{name}.yaml"]
+        assert compose.cli("validate", f"jobs/{name}.yaml") == f"jobs/{name}.yaml: ok"
+        right = compose.submit(name, *SHORT, "model.width=8")
+        model.write_text(
+            model.read_text().replace("nn.Linear(4 * 2 * width, num_classes)", "nn.Linear(4 * 2 * width, 7)")
+        )
+        wrong = compose.submit(name, *SHORT)
+        model.write_text(model.read_text().replace("class Test", "class Other"))
+        assert f"modules/{name}.py defines no class or function" in compose.cli(
+            "validate", f"jobs/{name}.yaml", fails=True
+        )
+        model.unlink()
+        compose("up", "--detach", "worker")
+        for job_id in (right, wrong):
+            compose.wait_for_the_end(job_id)
+    finally:
+        job.unlink(missing_ok=True)
+    ended = compose.status()
+    assert (ended[right]["state"], ended[wrong]["state"]) == ("done", "failed")
+    assert re.match(rf"modules/{name}.py:\d+: \w+ gives \(2, 7\) for 2 images of 10 classes", ended[wrong]["why"])
 
 
 def test_compiled_models_run_with_a_read_only_root(compose: Compose) -> None:
