@@ -85,8 +85,9 @@ def describe(progress: Progress) -> str:
         parts.append(f"{100 * progress.step / progress.steps:.0f} %")
     if tags.TRAIN_LOSS in progress.metrics:
         parts.append(f"loss {progress.metrics[tags.TRAIN_LOSS]:.4g}")
-    if tags.TEST_ACCURACY in progress.metrics:
-        parts.append(f"test accuracy {100 * progress.metrics[tags.TEST_ACCURACY]:.4g} %")
+    for name, tag in (("val", tags.VAL_ACCURACY), ("test", tags.TEST_ACCURACY)):
+        if tag in progress.metrics:
+            parts.append(f"{name} accuracy {100 * progress.metrics[tag]:.4g} %")
     if progress.images_per_second:
         parts.append(f"{progress.images_per_second:,.0f} images/s")
     if progress.time_left_s:

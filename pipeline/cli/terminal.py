@@ -81,7 +81,7 @@ def console(*, width: int | None = None) -> Console:
 
 
 def _row(job: JobView) -> tuple[str, ...]:
-    accuracy = job.metrics.get(tags.TEST_ACCURACY)
+    accuracy = job.metrics.get(tags.TEST_ACCURACY, job.metrics.get(tags.VAL_ACCURACY))
     state = job.outcome or "failed" if job.state == "failed" else job.state
     epoch = f"{job.epoch}/{job.epochs}" if job.epochs else ""
     return job.id, state, epoch, "" if accuracy is None else f"{100 * accuracy:.2f} %", " ".join(job.why.split())
@@ -93,10 +93,15 @@ def _facts(job: JobView) -> list[tuple[str, str]]:
     rows = [("job", job.id), ("state", job.state), ("outcome", job.outcome or "none yet"), ("why", job.why)]
     train_loss = tags.EPOCH_LOSS if tags.EPOCH_LOSS in metrics else tags.TRAIN_LOSS
     train_accuracy = tags.EPOCH_ACCURACY if tags.EPOCH_ACCURACY in metrics else tags.TRAIN_ACCURACY
-    accuracies = {"test accuracy": tags.TEST_ACCURACY, "best test accuracy": tags.BEST_ACCURACY}
-    accuracies["train accuracy"] = train_accuracy
-    rows += [(label, f"{100 * metrics[tag]:.2f} %") for label, tag in accuracies.items() if tag in metrics]
-    losses = {"test loss": tags.TEST_LOSS, "train loss": train_loss}
+    accuracies = {
+        "test accuracy": (tags.TEST_ACCURACY, ", of the best epoch by val" if tags.VAL_BEST in metrics else ""),
+        "best test accuracy": (tags.BEST_ACCURACY, ", chosen on the test set"),
+        "val accuracy": (tags.VAL_ACCURACY, ""),
+        "best val accuracy": (tags.VAL_BEST, ""),
+        "train accuracy": (train_accuracy, ""),
+    }
+    rows += [(label, f"{100 * metrics[tag]:.2f} %{of}") for label, (tag, of) in accuracies.items() if tag in metrics]
+    losses = {"test loss": tags.TEST_LOSS, "val loss": tags.VAL_LOSS, "train loss": train_loss}
     rows += [(label, f"{metrics[tag]:.4f}") for label, tag in losses.items() if tag in metrics]
     rows += [("epoch", f"{job.epoch} of {job.epochs}"), ("step", str(job.step)), ("attempt", str(job.attempt))]
     times = {"submitted": job.submitted_at, "started": job.started_at, "finished": job.finished_at}

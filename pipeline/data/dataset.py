@@ -17,76 +17,32 @@ import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
-import torch.nn.functional as F
 
+from pipeline.data import splitting
 from pipeline.data.cache import Cache, Log
-from pipeline.data.normalization import Normalization
+from pipeline.data.normalization import Normalization, moments
+from pipeline.data.resizing import resize
+from pipeline.data.splits import FileSplit, Split
 from pipeline.errors import DataError
 
-_SAMPLE = 2_000  # images of a FileSplit that mean and std are taken from
-_CHUNK = 4_096  # images of 32 pixels that are converted to float at a time
-
-
-@dataclass(frozen=True)
-class Split:
-    """A split in memory. images: uint8 (N, H, W, C), contiguous. labels: int64 (N,)."""
-
-    images: torch.Tensor
-    labels: torch.Tensor
-
-    def __len__(self) -> int:
-        return len(self.labels)
-
-    @property
-    def image_size(self) -> int:
-        return self.images.shape[1]
-
-    @property
-    def channels(self) -> int:
-        return self.images.shape[3]
-
-    def read(self, indices: Sequence[int]) -> torch.Tensor:
-        """uint8 (B, H, W, C)."""
-        return self.images[torch.as_tensor(indices, dtype=torch.int64)]
-
-
-@dataclass(frozen=True)
-class FileSplit:
-    """A split whose images stay on disk, being too large for memory. labels: int64 (N,)."""
-
-    files: tuple[Path, ...]
-    labels: torch.Tensor
-    image_size: int
-
-    def __len__(self) -> int:
-        return len(self.files)
-
-    @property
-    def channels(self) -> int:
-        return 3
-
-    def read(self, indices: Sequence[int]) -> torch.Tensor:
-        """uint8 (B, image_size, image_size, 3). Raises DataError if a file has gone or is damaged since the start."""
-        from pipeline.data.image_file import read_image
-
-        batch = torch.empty(len(indices), self.image_size, self.image_size, 3, dtype=torch.uint8)
-        pixels = batch.numpy()
-        for row, index in enumerate(indices):
-            pixels[row] = read_image(self.files[int(index)], self.image_size)
-        return batch
+SAMPLE = 2_000  # images of a FileSplit that mean and std are taken from
 
 
 @dataclass(frozen=True)
 class Contents:
-    """What a reader decodes. `notes`: what a user should be told, one sentence each."""
+    """What a reader decodes. `notes`: what a user should be told, one sentence each.
+
+    val: to choose the best epoch by; None where there is none. One of val and test there must be.
+    """
 
     train: Split | FileSplit
-    test: Split | FileSplit
+    test: Split | FileSplit | None
     classes: tuple[str, ...]
     notes: tuple[str, ...] = ()
+    val: Split | FileSplit | None = None
 
 
 @dataclass(frozen=True)
@@ -110,12 +66,30 @@ class Dataset:
     """
 
     train: Split | FileSplit
-    test: Split | FileSplit
+    test: Split | FileSplit | None
     classes: tuple[str, ...]
     fingerprint: str
     mean: tuple[float, ...]
     std: tuple[float, ...]
     notes: tuple[str, ...]
+    val: Split | FileSplit | None = None
+
+    @property
+    def held_out_name(self) -> Literal["val", "test"]:
+        """The split that every epoch is judged by, and the best one chosen: `val` where there is one."""
+        return "test" if self.val is None else "val"
+
+    @property
+    def held_out(self) -> Split | FileSplit:
+        """The images of that split."""
+        split = self.test if self.val is None else self.val
+        assert split is not None
+        return split
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """How many images each split has, of those that there are."""
+        return {name: len(split) for name, split in _splits(self).items() if split is not None}
 
     @property
     def normalization(self) -> Normalization:
@@ -130,20 +104,27 @@ def load(
     image_size: int | None,
     datasets: Path,
     log: Log,
+    val: float | None = None,
 ) -> Dataset:
     """The dataset `name` as its reader finds it, its images resized to `image_size`, or as they are if that is None.
 
+    val: the share of the training images that are held out, to choose the best epoch by.
     Leaves the decoded images in `datasets/.cache`, so that the next job starts at once. Any number of processes may
     ask for the same dataset at once: one downloads and decodes, the others wait. Raises DataError.
     """
     found = reader(datasets, image_size=image_size, log=log, **options)
     if found.state is None:
-        return _made(name, found, image_size)
-    cache = Cache(datasets, name, {"image_size": image_size, **options}, log=log)
+        return _made(name, found, image_size, val)
+    held_out = {} if val is None else {"val": val}
+    cache = Cache(datasets, name, {"image_size": image_size, **held_out, **options}, log=log)
     if dataset := _restore(cache, found.state()):
         return dataset
     with cache.locked():
-        return _restore(cache, found.state()) or _make(name, found, found.state, cache, image_size)
+        if dataset := _restore(cache, found.state()):
+            return dataset
+        dataset = _made(name, found, image_size, val)
+        _keep(dataset, cache, state=found.state())
+        return dataset
 
 
 def digest(files: Iterable[tuple[str | Path, os.stat_result]]) -> str:
@@ -152,23 +133,39 @@ def digest(files: Iterable[tuple[str | Path, os.stat_result]]) -> str:
     return hashlib.sha256(b"".join(lines)).hexdigest()
 
 
-def _made(name: str, found: Found, image_size: int | None) -> Dataset:
+def _made(name: str, found: Found, image_size: int | None, val: float | None) -> Dataset:
     contents = found.decode()
-    return _measure(
-        dataclasses.replace(
-            contents,
-            train=_prepared(name, contents.train, contents.classes, image_size),
-            test=_prepared(name, contents.test, contents.classes, image_size),
-        )
-    )
+    if val is not None:
+        contents = _with_val(name, contents, val)
+    ready: dict[str, Any] = {
+        key: prepared(name, split, contents.classes, image_size)
+        for key, split in _splits(contents).items()
+        if split is not None
+    }
+    return _measure(dataclasses.replace(contents, **ready))
 
 
-def _make(name: str, found: Found, state: Callable[[], str], cache: Cache, image_size: int | None) -> Dataset:
-    dataset = _made(name, found, image_size)
-    kept = {**vars(dataset), "train": _pack(dataset.train), "test": _pack(dataset.test), "seal": _seal(dataset)}
-    if cache.write(kept, state=state()):
+def _with_val(name: str, contents: Contents, share: float) -> Contents:
+    """Holds out a share of the training images, to choose the best epoch by. Raises DataError."""
+    train = contents.train
+    if contents.val is not None or not isinstance(train, Split):
+        raise DataError(f"{name}: data.val cannot hold out images of it, which has its own or reads them from disk")
+    numbers = splitting.places(splitting.digests_of_images(train.images.contiguous()), seed=0)
+    sides = splitting.sides(numbers, train.labels, contents.classes, val=share, test=0.0)
+    parts = [
+        Split(train.images[sides == side], train.labels[sides == side]) for side in (splitting.TRAIN, splitting.VAL)
+    ]
+    return dataclasses.replace(contents, train=parts[0], val=parts[1])
+
+
+def _keep(dataset: Dataset, cache: Cache, *, state: str) -> None:
+    packed = {name: None if split is None else _pack(split) for name, split in _splits(dataset).items()}
+    if cache.write({**vars(dataset), **packed, "seal": _seal(dataset)}, state=state):
         cache.note_as_right(cache.look())
-    return dataset
+
+
+def _splits(dataset: Contents | Dataset) -> dict[str, Split | FileSplit | None]:
+    return {"train": dataset.train, "val": dataset.val, "test": dataset.test}
 
 
 def _restore(cache: Cache, state: str) -> Dataset | None:
@@ -179,11 +176,12 @@ def _restore(cache: Cache, state: str) -> Dataset | None:
         return None
     try:
         seal = kept.pop("seal")
-        dataset = Dataset(**{**kept, "train": _unpack(kept["train"]), "test": _unpack(kept["test"])})
+        splits = {name: kept[name] and _unpack(kept[name]) for name in ("train", "val", "test")}
+        dataset = Dataset(**{**kept, **splits})
         if seal == _seal(dataset):
             if cache.is_known_as_right(look):
                 return dataset
-            if dataset.fingerprint == _fingerprint(dataset.train, dataset.test, dataset.classes):
+            if dataset.fingerprint == _fingerprint(dataset):
                 cache.note_as_right(look)
                 return dataset
     except (LookupError, TypeError, ValueError, AttributeError, OSError):  # OSError: a file of a FileSplit has gone
@@ -211,7 +209,7 @@ def _unpack(kept: dict[str, Any]) -> Split | FileSplit:
     return FileSplit(**{**kept, "files": tuple(map(Path, kept["files"].split("\0")))})
 
 
-def _prepared(name: str, split: Split | FileSplit, classes: Sequence[str], image_size: int | None) -> Split | FileSplit:
+def prepared(name: str, split: Split | FileSplit, classes: Sequence[str], image_size: int | None) -> Split | FileSplit:
     """The split as the engine relies on it: of square images in the size asked for, each with a label."""
     if not len(split) or not 0 <= int(split.labels.min()) <= int(split.labels.max()) < len(classes):
         raise DataError(f"{name}: a split has no images, or labels beyond its {len(classes)} classes")
@@ -221,22 +219,11 @@ def _prepared(name: str, split: Split | FileSplit, classes: Sequence[str], image
     if len(images) != len(split):
         raise DataError(f"{name}: a split has {len(images):,} images but {len(split):,} labels")
     if image_size is not None and images.shape[1:3] != (image_size, image_size):
-        images = _resized(images, image_size)
+        images = resize(images, image_size)
     height, width = images.shape[1:3]
     if height != width:
         raise DataError(f"{name}: images of {width} x {height} pixels are not square; set data.image_size")
     return Split(images.contiguous(), split.labels.to(torch.int64))
-
-
-def _resized(images: torch.Tensor, image_size: int) -> torch.Tensor:
-    """Bilinear, antialiased, in float, rounded. images: uint8 (N, H, W, C)."""
-    resized = torch.empty(len(images), image_size, image_size, images.shape[3], dtype=torch.uint8)
-    chunk = max(1, _CHUNK * 32**2 // max(image_size, images.shape[1]) ** 2)
-    for start in range(0, len(images), chunk):
-        pixels = images[start : start + chunk].permute(0, 3, 1, 2).float()
-        pixels = F.interpolate(pixels, size=(image_size, image_size), mode="bilinear", antialias=True)
-        resized[start : start + chunk] = pixels.round_().clamp_(0, 255).permute(0, 2, 3, 1)
-    return resized
 
 
 def _measure(contents: Contents) -> Dataset:
@@ -244,32 +231,21 @@ def _measure(contents: Contents) -> Dataset:
     images = train.images if isinstance(train, Split) else train.read(_sample(len(train)))
     if len(images) < len(train):
         notes = (*notes, f"mean and standard deviation are of {len(images):,} of the {len(train):,} training images")
-    mean, std = _moments(images)
-    fingerprint = _fingerprint(train, contents.test, contents.classes)
-    return Dataset(train, contents.test, contents.classes, fingerprint, mean, std, notes)
+    mean, std = moments(images)
+    fingerprint = _fingerprint(contents)
+    return Dataset(train, contents.test, contents.classes, fingerprint, mean, std, notes, contents.val)
 
 
 def _sample(count: int) -> list[int]:
     """Up to 2,000 of `count` indices, evenly spread, as images lie sorted by class."""
-    return torch.linspace(0, count - 1, min(count, _SAMPLE), dtype=torch.float64).round().long().tolist()
+    return torch.linspace(0, count - 1, min(count, SAMPLE), dtype=torch.float64).round().long().tolist()
 
 
-def _moments(images: torch.Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Exact mean and standard deviation per channel, in [0, 1]; at least one grey level, so that dividing is safe."""
-    levels = torch.arange(256, dtype=torch.float64) / 255
-    means, stds = [], []
-    for channel in range(images.shape[3]):
-        counts = torch.bincount(images[..., channel].flatten(), minlength=256).double()
-        share = counts / counts.sum()
-        mean = (share * levels).sum()
-        means.append(mean.item())
-        stds.append(max((share * (levels - mean) ** 2).sum().sqrt().item(), 1 / 255))
-    return tuple(means), tuple(stds)
-
-
-def _fingerprint(train: Split | FileSplit, test: Split | FileSplit, classes: Sequence[str]) -> str:
-    total = hashlib.sha256(repr(tuple(classes)).encode("utf-8", "surrogatepass"))
-    for split in (train, test):
+def _fingerprint(dataset: Contents | Dataset) -> str:
+    total = hashlib.sha256(repr(tuple(dataset.classes)).encode("utf-8", "surrogatepass"))
+    for split in (dataset.train, dataset.test, dataset.val):
+        if split is None:
+            continue
         if isinstance(split, Split):
             total.update(repr(tuple(split.images.shape)).encode())
             total.update(split.images.numpy().data)

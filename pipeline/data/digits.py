@@ -15,7 +15,8 @@ import torch
 from numpy.typing import NDArray
 
 from pipeline.data.cache import Log
-from pipeline.data.dataset import Contents, Found, Split
+from pipeline.data.dataset import Contents, Found
+from pipeline.data.splits import Split
 
 FILE = Path(__file__).with_name("digits.npz")
 MAX_LEVEL = 16

@@ -20,7 +20,8 @@ from typing import Any
 import torch
 
 from pipeline.data.cache import Log
-from pipeline.data.dataset import Contents, Found, Split, digest
+from pipeline.data.dataset import Contents, Found, digest
+from pipeline.data.splits import Split
 from pipeline.errors import DataError
 from pipeline.home.paths import find_data
 

@@ -1,4 +1,4 @@
-"""What lies in a folder of images, `train/<class>/*` and `test/<class>/*`, before any of it is decoded.
+"""What lies in a folder of images, `train/<class>/*` and so on or `<class>/*`, before any of it is decoded.
 
 Hidden files and what desktops leave behind (.DS_Store, Thumbs.db) are passed over. Classes are in the order of their
 names, and so are the files of a class, so that a listing is the same on every machine.
@@ -8,16 +8,16 @@ from __future__ import annotations
 
 import difflib
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline.errors import DataError
 
-SPLITS = ("train", "test")
+SPLITS = ("train", "val", "test")
 _LITTER = {"thumbs.db", "desktop.ini", "__macosx"}
 _LISTED = 10  # names in a message
-_MEANT = {"train": ("training",), "test": ("testing", "val", "valid", "validation", "eval")}
+_MEANT = {"train": ("training",), "val": ("valid", "validation", "eval", "dev"), "test": ("testing",)}
 
 
 @dataclass(frozen=True)
@@ -31,45 +31,64 @@ class Files:
     def named(self) -> Iterable[tuple[Path, os.stat_result]]:
         return zip(self.paths, self.status, strict=True)
 
+    def chosen(self, indices: Iterable[int]) -> Files:
+        """Returns those of some indices."""
+        kept = [(self.paths[index], self.labels[index], self.status[index]) for index in indices]
+        paths, labels, status = zip(*kept, strict=True) if kept else ((), (), ())
+        return Files(paths, labels, status)
+
 
 @dataclass(frozen=True)
 class Listing:
     root: Path
     classes: tuple[str, ...]
-    train: Files
-    test: Files
+    splits: dict[str, Files]  # by their names, in the order of `SPLITS`; one of them is `train`
     notes: tuple[str, ...]
 
-    @property
-    def splits(self) -> tuple[Files, Files]:
-        return self.train, self.test
 
+def list_folder(root: Path, shares: Mapping[str, float]) -> Listing:
+    """Reads names, sizes and times only. Raises DataError, saying what was expected and what is there.
 
-def list_folder(root: Path) -> Listing:
-    """Reads names, sizes and times only. Raises DataError, saying what was expected and what is there."""
+    shares: of the images that are to be held out, by the split that they go to.
+    """
     notes: list[str] = []
-    _require_splits(root)
-    classes = {split: _folders(root / split, notes) for split in SPLITS}
-    _require_same_classes(root, classes["train"], classes["test"])
+    folders = _split_folders(root, shares)
+    classes = {split: _folders(folder, notes) for split, folder in folders.items()}
+    for split in [split for split in folders if split != "train"]:
+        _require_same_classes(root, classes["train"], classes[split], split)
+    _require_classes(folders["train"], classes["train"])
     _check_names(root, classes["train"])
-    train, test = (_files(root / split, classes["train"], notes) for split in SPLITS)
-    return Listing(root, tuple(classes["train"]), train, test, tuple(notes))
+    files = {split: _files(folder, classes["train"], notes) for split, folder in folders.items()}
+    return Listing(root, tuple(classes["train"]), files, tuple(notes))
 
 
-def _require_splits(root: Path) -> None:
+def _split_folders(root: Path, shares: Mapping[str, float]) -> dict[str, Path]:
+    """The folder of each split that there is; where none is called train and shares are given, the root is that."""
+    _require_folder(root)
+    there = sorted(entry.name for entry in _entries(root))
+    folders = {split: root / split for split in SPLITS if (root / split).is_dir()}
+    if "train" not in folders and shares and not folders:
+        return {"train": root}
+    if twice := [split for split in shares if split in folders]:
+        raise DataError(f"{root} has a folder {twice[0]!r} already; leave data.split.{twice[0]} out")
+    missing = "train" if "train" not in folders else "" if shares or len(folders) > 1 else "test"
+    if missing:
+        meant = [name for name in there if name.lower() in _MEANT[missing]]
+        is_flat = missing == "train" and not meant and sum((root / name).is_dir() for name in there) > 1
+        hint = "\nif its folders are the classes, set data.split: {val: 0.1, test: 0.1}" if is_flat else ""
+        raise DataError(
+            f"{root} has no folder '{missing}'{_suggestion(missing, meant or there)}\n"
+            f"expected: {root}/train/<class>/<images>, and {root}/val/..., {root}/test/... or both\n"
+            f"there is: {abbreviated(there) or 'nothing'}{hint}"
+        )
+    return folders
+
+
+def _require_folder(root: Path) -> None:
     if not root.is_dir():
         near = root.parent
         there = sorted(entry.name for entry in _entries(near) if _is_folder(entry)) if near.is_dir() else []
         raise DataError(f"data.path: there is no folder {root}{_suggestion(root.name, there)}")
-    there = sorted(entry.name for entry in _entries(root))
-    for split in SPLITS:
-        if not (root / split).is_dir():
-            meant = [name for name in there if name.lower() in _MEANT[split]]
-            raise DataError(
-                f"{root} has no folder '{split}'{_suggestion(split, meant or there)}\n"
-                f"expected: {root}/train/<class>/<images> and {root}/test/<class>/<images>\n"
-                f"there is: {abbreviated(there) or 'nothing'}"
-            )
 
 
 def _check_names(root: Path, classes: list[str]) -> None:
@@ -80,17 +99,23 @@ def _check_names(root: Path, classes: list[str]) -> None:
             raise DataError(f"{root}: the folder {name!a} cannot be a class: its name is not text; rename it")
 
 
-def _require_same_classes(root: Path, train: list[str], test: list[str]) -> None:
-    if not train:
-        there = sorted(entry.name for entry in _entries(root / "train"))
+def _require_classes(train: Path, classes: list[str]) -> None:
+    if not classes:
+        there = sorted(entry.name for entry in _entries(train))
         raise DataError(
-            f"{root}/train has no folders, one a class; there is: {abbreviated(there) or 'nothing'}\n"
-            f"expected: {root}/train/<class>/<images>"
+            f"{train} has no folders, one a class; there is: {abbreviated(there) or 'nothing'}\n"
+            f"expected: {train}/<class>/<images>"
         )
-    for split, missing in (("test", sorted(set(train) - set(test))), ("train", sorted(set(test) - set(train)))):
+
+
+def _require_same_classes(root: Path, train: list[str], others: list[str], name: str) -> None:
+    if not train:
+        return
+    for split, missing in ((name, sorted(set(train) - set(others))), ("train", sorted(set(others) - set(train)))):
         if missing:
             raise DataError(
-                f"the classes of {root}/train and {root}/test differ: {split} has no folder for {abbreviated(missing)}"
+                f"the classes of {root}/train and {root}/{name} differ: {split} has no folder for "
+                f"{abbreviated(missing)}"
             )
 
 

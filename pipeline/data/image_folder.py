@@ -1,4 +1,4 @@
-"""A user's own images, `train/<class>/*` and `test/<class>/*`, in any format that Pillow reads.
+"""A user's own images, `train/<class>/*`, `val/...`, `test/...` or `<class>/*`, in any format that Pillow reads.
 
 Every image is decoded once, before training, so that a damaged file is named at the start and not in the fifth hour.
 Those too many for memory are decoded again, each epoch, from disk.
@@ -6,22 +6,25 @@ Those too many for memory are decoded again, each epoch, from disk.
 
 from __future__ import annotations
 
+import dataclasses
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from pipeline.data import splitting
 from pipeline.data.cache import Log
-from pipeline.data.dataset import Contents, FileSplit, Found, Split, digest
+from pipeline.data.dataset import Contents, Found, digest
 from pipeline.data.folder_listing import SPLITS, Files, Listing, abbreviated, list_folder
 from pipeline.data.image_file import read_image
+from pipeline.data.splits import FileSplit, Split
 from pipeline.errors import DataError
 from pipeline.home.paths import find_data
 
@@ -38,21 +41,46 @@ def read(
     path: str,
     on_corrupt: Literal["fail", "skip"],
     in_memory: Literal["auto", "always", "never"],
+    split: Mapping[str, Any] | None = None,
 ) -> Found:
-    listing = list_folder(resolve(path, datasets))
-    state = digest(pair for files in listing.splits for pair in files.named())
+    shares = {name: float(split[name]) for name in ("val", "test") if split[name]} if split else {}
+    found = list_folder(resolve(path, datasets), shares)
+    state = digest(pair for files in found.splits.values() for pair in files.named())
 
     def decode() -> Contents:
+        listing = _with_shares(found, shares, seed=int(split["seed"])) if split else found
         side = image_size or _native_size(listing)
-        count = sum(len(files.paths) for files in listing.splits)
+        count = sum(len(files.paths) for files in listing.splits.values())
         streams = in_memory == "never" or (in_memory == "auto" and count * side * side * 3 > memory_bytes() // 4)
         log(f"reading {count:,} images from {listing.root}" + ("; they stay on disk" if streams else ""))
-        decoded = [_decode(files, side, resize=image_size is not None, keep=not streams) for files in listing.splits]
+        decoded = {
+            name: _decode(files, side, resize=image_size is not None, keep=not streams)
+            for name, files in listing.splits.items()
+        }
         notes = _judge(listing, decoded, skip=on_corrupt == "skip")
-        train, test = (_split(files, one, side) for files, one in zip(listing.splits, decoded, strict=True))
-        return Contents(train, test, listing.classes, (*listing.notes, *notes))
+        splits = {name: _split(listing.splits[name], one, side) for name, one in decoded.items()}
+        return Contents(
+            splits["train"], splits.get("test"), listing.classes, (*listing.notes, *notes), val=splits.get("val")
+        )
 
     return Found(decode, lambda: state)
+
+
+def _with_shares(listing: Listing, shares: Mapping[str, float], *, seed: int) -> Listing:
+    """Returns a listing with shares of its training images held out, by what is in their files. Raises DataError."""
+    train = listing.splits["train"]
+    numbers = splitting.places(splitting.digests_of_files(train.paths), seed=seed)
+    labels = torch.tensor(train.labels, dtype=torch.int64)
+    val, test = (shares.get(name, 0.0) for name in ("val", "test"))
+    sides = splitting.sides(numbers, labels, listing.classes, val=val, test=test)
+    parts = {"train": splitting.TRAIN, "val": splitting.VAL, "test": splitting.TEST}
+    held_out = {
+        name: train.chosen((sides == side).nonzero().flatten().tolist())
+        for name, side in parts.items()
+        if name == "train" or name in shares
+    }
+    splits = {**listing.splits, **held_out}
+    return dataclasses.replace(listing, splits={name: splits[name] for name in SPLITS if name in splits})
 
 
 def resolve(path: str, datasets: Path) -> Path:
@@ -109,12 +137,13 @@ def _decode(files: Files, side: int, *, resize: bool, keep: bool) -> _Decoded:
 
 def _native_size(listing: Listing) -> int:
     """The side of the first image that can be read, which all others must have."""
-    for file in listing.train.paths:
+    for file in listing.splits["train"].paths:
         with suppress(DataError):  # `_decode` meets it again and names it
             image = read_image(file, None)
             break
     else:
-        raise DataError(f"none of the {len(listing.train.paths):,} files below {listing.root}/train is an image")
+        count = len(listing.splits["train"].paths)
+        raise DataError(f"none of the {count:,} files to train on below {listing.root} is an image")
     _require_side(file, image, image.shape[0])
     return int(image.shape[0])
 
@@ -129,9 +158,9 @@ def _require_side(file: Path, image: NDArray[np.uint8], side: int) -> None:
         )
 
 
-def _judge(listing: Listing, decoded: Sequence[_Decoded], *, skip: bool) -> list[str]:
+def _judge(listing: Listing, decoded: Mapping[str, _Decoded], *, skip: bool) -> list[str]:
     """Notes on what is left out. Raises DataError unless that is allowed, and if it leaves a class without images."""
-    reasons = [reason for one in decoded for _, reason in sorted(one.unreadable.items())]
+    reasons = [reason for one in decoded.values() for _, reason in sorted(one.unreadable.items())]
     if not reasons:
         return []
     named = "\n".join(f"  {reason}" for reason in reasons[:_NAMED])
@@ -141,7 +170,8 @@ def _judge(listing: Listing, decoded: Sequence[_Decoded], *, skip: bool) -> list
             f"{len(reasons):,} files of {listing.root} cannot be read; "
             f"repair or remove them, or set data.on_corrupt to skip:\n{named}{more}"
         )
-    for split, files, one in zip(SPLITS, listing.splits, decoded, strict=True):
+    for split, one in decoded.items():
+        files = listing.splits[split]
         left = {files.labels[index] for index in one.kept(files)}
         if empty := [name for label, name in enumerate(listing.classes) if label not in left]:
             raise DataError(f"no image of {listing.root}/{split} can be read for {abbreviated(empty)}:\n{named}{more}")

@@ -14,9 +14,9 @@ import torch
 from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
-from pipeline.data.dataset import FileSplit, Split
 from pipeline.data.draws import EpochDraws, draw_order, to_device
 from pipeline.data.normalization import Normalization, PixelNormalizer
+from pipeline.data.splits import FileSplit, Split
 from pipeline.errors import DataError
 
 Batch: TypeAlias = tuple[torch.Tensor, torch.Tensor]

@@ -53,3 +53,19 @@ class PixelNormalizer:
         """Returns (N, C, H, W), channels_last. images: uint8 (N, H, W, C), contiguous, on the device."""
         rows = torch.addcmul(self.shift, images.flatten(2), self.scale).to(self.dtype)
         return rows.view(images.shape).permute(0, 3, 1, 2)
+
+
+def moments(images: torch.Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Exact mean and standard deviation per channel, in [0, 1]; at least one grey level, so that dividing is safe.
+
+    images: uint8 (N, H, W, C).
+    """
+    levels = torch.arange(256, dtype=torch.float64) / 255
+    means, stds = [], []
+    for channel in range(images.shape[3]):
+        counts = torch.bincount(images[..., channel].flatten(), minlength=256).double()
+        share = counts / counts.sum()
+        mean = (share * levels).sum()
+        means.append(mean.item())
+        stds.append(max((share * (levels - mean) ** 2).sum().sqrt().item(), 1 / 255))
+    return tuple(means), tuple(stds)

@@ -19,7 +19,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from pipeline.data.cache import Log
-from pipeline.data.dataset import Contents, Found, Split
+from pipeline.data.dataset import Contents, Found
+from pipeline.data.splits import Split
 from pipeline.errors import DataError
 
 Pixels = NDArray[np.uint8]

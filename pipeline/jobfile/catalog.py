@@ -12,7 +12,8 @@ from collections.abc import Callable
 from typing import Annotated, Any, Literal
 
 from pipeline.jobfile.entries import Dataset, Entry, Facts, Loss, Model, Rule, option
-from pipeline.jobfile.fields import Bounds
+from pipeline.jobfile.fields import Bounds, field
+from pipeline.jobfile.sections import Section
 
 
 def _vgg_min_size(section: Any) -> int:
@@ -46,6 +47,28 @@ def _ends_before_training_does(section: Any, facts: Facts) -> str | None:
     if facts.epochs is None or section.warmup_epochs <= facts.epochs:
         return None
     return f"{section.warmup_epochs:g} is longer than the whole training of {facts.epochs} epochs"
+
+
+class Shares(Section):
+    """Images that are held out, by their content: a new image moves no other."""
+
+    val: float = field(0.0, ge=0, lt=1, description="Share that is held out to choose the best epoch by.")
+    test: float = field(0.0, ge=0, lt=1, description="Share that is held out to test the best epoch with.")
+    seed: int = field(0, ge=0, lt=2**63, description="Another one holds out other images.")
+
+
+def _leaves_some_to_train_on(section: Any, _: Facts) -> str | None:
+    if section.split is None or 0 < section.split.val + section.split.test < 1:
+        return None
+    return "val and test together must be above 0 and below 1, as {val: 0.1, test: 0.1}"
+
+
+def _is_split_by_its_own_field(section: Any, _: Facts) -> str | None:
+    return (
+        None
+        if section.val is None
+        else f"image_folder has a field of its own for that; set split: {{val: {section.val:g}}}"
+    )
 
 
 MODELS: dict[str, Model] = {
@@ -84,11 +107,17 @@ DATASETS: dict[str, Dataset] = {
     "cifar100": Dataset("pipeline.data.downloads:read_cifar100", "CIFAR-100", num_classes=100, size=32),
     "image_folder": Dataset(
         "pipeline.data.image_folder:read",
-        "your own images, as `train/<class>/*` and `test/<class>/*`",
+        "your own images, as `train/<class>/*`, with `val/` and `test/` or one of them, or as `<class>/*` with `split`",
         options={
             "path": option(str, ..., "The folder; a relative path is looked up in HOME/datasets.", min_length=1),
             "on_corrupt": option(
                 Literal["fail", "skip"], "fail", "What to do with files that cannot be read; they are named either way."
+            ),
+            "split": option(
+                Shares | None,
+                None,
+                "Hold images out by shares: of the training images what there is no folder for, or of folders that are "
+                "classes.",
             ),
             "in_memory": option(
                 Literal["auto", "always", "never"],
@@ -96,6 +125,7 @@ DATASETS: dict[str, Dataset] = {
                 "All images in memory (much faster), or from disk each epoch; auto: by the machine's memory.",
             ),
         },
+        rules=(Rule("split", _leaves_some_to_train_on), Rule("split", _is_split_by_its_own_field, blames="data.val")),
     ),
 }
 

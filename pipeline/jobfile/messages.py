@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, get_args
 
 from pydantic_core import ErrorDetails
 
@@ -166,8 +166,7 @@ def _section_at(path: Keys, plain: Any) -> type[Section]:
         if choice := _choice_of(path[:depth]):
             section = choice.section_class(given(plain, (*path[:depth], "name")) or choice.default)
         elif isinstance(key, str):
-            annotation = section.model_fields[key].annotation
-            section = annotation if isinstance(annotation, type) and issubclass(annotation, Section) else section
+            section = _as_section(section.model_fields[key].annotation) or section
     return section
 
 
@@ -180,6 +179,12 @@ def _elsewhere(name: str) -> str | None:
         for key, field in section.model_fields.items():
             if choice := NAMED_SECTIONS.get((*path, key)):
                 sections.append(((*path, key), choice.section_class(None)))
-            elif isinstance(field.annotation, type) and issubclass(field.annotation, Section):
-                sections.append(((*path, key), field.annotation))
+            elif inside := _as_section(field.annotation):
+                sections.append(((*path, key), inside))
     return None
+
+
+def _as_section(annotation: Any) -> type[Section] | None:
+    """The section that a field is, or may be; None where it is none."""
+    kinds = (annotation, *get_args(annotation))
+    return next((kind for kind in kinds if isinstance(kind, type) and issubclass(kind, Section)), None)

@@ -51,6 +51,10 @@ def _named_section(path: str, noun: str, entries: Mapping[str, Entry], definitio
             section = definitions[f"{name}_section"]
             properties = {key: section["properties"][key] for key in entry.options}
             lines += ["", f"Fields of `{name}`:", "", *_rows(properties, section.get("required", []))]
+            for key, value in properties.items():
+                for part in (part["$ref"] for part in value.get("anyOf", ()) if "$ref" in part):
+                    fields = definitions[part.removeprefix("#/$defs/")]["properties"]
+                    lines += ["", f"Fields of `{key}`:", "", *_rows(fields, [])]
     return "\n".join([*lines, ""])
 
 

@@ -133,7 +133,8 @@ class NamedSection(Section):
 
     def options(self) -> dict[str, Any]:
         """What the entry declares, as keyword arguments for its code."""
-        options = {key: getattr(self, key) for key in self.entry.options}
+        values = {key: getattr(self, key) for key in self.entry.options}
+        options = {key: value.model_dump() if isinstance(value, Section) else value for key, value in values.items()}
         return options if self.entry.own is None else self.entry.own.with_lists(options)
 
 

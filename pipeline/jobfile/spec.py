@@ -35,6 +35,13 @@ class Data(NamedSection):
         max_length=16,
         description="Random changes of each training image, in this order: a name, or a name with its options.",
     )
+    val: float | None = field(
+        None,
+        gt=0,
+        lt=1,
+        description="Share of the training images that is held out to choose the best epoch by; the test set is then "
+        "looked at once, at the end. Default: the best epoch is chosen on the test set.",
+    )
     image_size: int | None = field(
         None, ge=4, le=1024, description="Resize every image once to this many pixels a side; default: as they are."
     )

@@ -16,7 +16,7 @@ import re
 import statistics
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -172,19 +172,8 @@ def _evaluated(run: RunPaths, notes: list[str]) -> EvaluationRecord | None:
 
 def headline(job: RunFacts, curves: Curves, evaluated: EvaluationRecord | None) -> list[tuple[str, str, str]]:
     """Returns the figures that people look for first: a label, the figure, and what belongs to it."""
-    metrics, rows = job.metrics, list[tuple[str, str, str]]()
-    accuracy = metrics.get(tags.TEST_ACCURACY, evaluated.accuracy if evaluated else None)
-    loss = metrics.get(tags.TEST_LOSS, evaluated.loss if evaluated else None)
-    if accuracy is not None:
-        rows.append(("Test accuracy", percent(accuracy), "latest"))
-    tested = [point for point in curves.get(tags.TEST_ACCURACY, []) if math.isfinite(point.value)]
-    if tested:
-        best = max(tested, key=lambda point: point.value)
-        rows.append(("Best test accuracy", percent(best.value), job.epoch_of(best.step).strip(" ()")))
-    elif tags.BEST_ACCURACY in metrics:
-        rows.append(("Best test accuracy", percent(metrics[tags.BEST_ACCURACY]), ""))
-    if loss is not None:
-        rows.append(("Test loss", f"{loss:.4f}", "latest"))
+    metrics = job.metrics
+    rows = [*_held_out_headline(job, curves, evaluated)]
     rows += _training_headline(metrics)
     rows.append(("Epochs", f"{job.epoch:,}", f"of {job.epochs:,}" if job.epochs else ""))
     rows.append(("Steps", f"{job.step:,}", f"of {job.steps:,}" if job.steps else ""))
@@ -192,6 +181,31 @@ def headline(job: RunFacts, curves: Curves, evaluated: EvaluationRecord | None) 
     if rates:
         rows.append(("Throughput", f"{statistics.median(rates):,.0f}", "images a second, median"))
     return rows
+
+
+def _held_out_headline(
+    job: RunFacts, curves: Curves, evaluated: EvaluationRecord | None
+) -> Iterator[tuple[str, str, str]]:
+    """Of the images that each epoch is judged by; and of the test set, where it was looked at once, at the end."""
+    metrics = job.metrics
+    name = "val" if tags.VAL_ACCURACY in metrics or curves.get(tags.VAL_ACCURACY) else "test"
+    loss_tag, accuracy_tag, best_tag = tags.HELD_OUT[name]
+    if name == "val" and tags.TEST_ACCURACY in metrics:
+        yield "Test accuracy", percent(metrics[tags.TEST_ACCURACY]), "of the best epoch by val"
+    accuracy = metrics.get(accuracy_tag, evaluated.accuracy if evaluated else None)
+    loss = metrics.get(loss_tag, evaluated.loss if evaluated else None)
+    if accuracy is not None:
+        yield f"{name.capitalize()} accuracy", percent(accuracy), "latest"
+    told = [point for point in curves.get(accuracy_tag, []) if math.isfinite(point.value)]
+    chosen = "chosen on the test set" if name == "test" else ""
+    if told:
+        best = max(told, key=lambda point: point.value)
+        where = job.epoch_of(best.step).strip(" ()")
+        yield f"Best {name} accuracy", percent(best.value), ", ".join(filter(None, (where, chosen)))
+    elif best_tag in metrics:
+        yield f"Best {name} accuracy", percent(metrics[best_tag]), chosen
+    if loss is not None:
+        yield f"{name.capitalize()} loss", f"{loss:.4f}", "latest"
 
 
 def _training_headline(metrics: Mapping[str, float]) -> list[tuple[str, str, str]]:

@@ -27,9 +27,16 @@ MARKED_POINTS = 30  # so few are marked one by one
 LOG_SCALE_FROM = 50.0  # times that the highest value is the lowest one
 
 INK, GRID = "#010203", "#010204"
-STAND_INS = {INK: "currentColor", GRID: "var(--line)", "#010205": "var(--train)", "#010206": "var(--test)"}
+STAND_INS = {
+    INK: "currentColor",
+    GRID: "var(--line)",
+    "#010205": "var(--train)",
+    "#010206": "var(--test)",
+    "#010207": "var(--val)",
+}
 STYLES: dict[str, dict[str, Any]] = {
     "train": {"color": "#010205", "linewidth": 1.2},
+    "val": {"color": "#010207", "linewidth": 1.8, "linestyle": (0, (1, 1)), "marker": "s"},
     "test": {
         "color": "#010206",
         "linewidth": 1.8,
@@ -71,7 +78,7 @@ KINDS = (
     ChartKind(
         "loss",
         "Loss",
-        ((tags.TRAIN_LOSS, "train"), (tags.TEST_LOSS, "test")),
+        ((tags.TRAIN_LOSS, "train"), (tags.VAL_LOSS, "val"), (tags.TEST_LOSS, "test")),
         {"train": tags.EPOCH_LOSS},
         best=_least,
         best_name="Lowest",
@@ -80,7 +87,7 @@ KINDS = (
     ChartKind(
         "accuracy",
         "Accuracy",
-        ((tags.TRAIN_ACCURACY, "train"), (tags.TEST_ACCURACY, "test")),
+        ((tags.TRAIN_ACCURACY, "train"), (tags.VAL_ACCURACY, "val"), (tags.TEST_ACCURACY, "test")),
         {"train": tags.EPOCH_ACCURACY},
         best=_most,
         best_name="Highest",

@@ -198,7 +198,7 @@ class Attempt:
         remove_temporaries(self.run)
         self.progress.note(f"loading {spec.data.name}")
         from pipeline.board.writer import Board, quiet_writer_thread
-        from pipeline.training import checkpoint, cpu_precision, device, manifest, rehearsal
+        from pipeline.training import checkpoint, cpu_precision, device, final_test, manifest, rehearsal
         from pipeline.training.engine import Engine, load_dataset
         from pipeline.training.logbook import Logbook
         from pipeline.training.loop import Loop
@@ -248,10 +248,11 @@ class Attempt:
             try:
                 loop.train()
                 saver.finish()
+                loop.log(final_test.judge_best(engine, self.run, self.stop, log=self.log))
                 self.log(logbook.costs(self.progress.elapsed_s))
             finally:
                 self.progress.end(engine.moment, loop.metrics)
-        return f"trained {spec.train.epochs} epochs; test accuracy {100 * loop.metrics['test/accuracy']:.2f} %"
+        return final_test.outcome(engine, loop.metrics)
 
     def take_up(self, engine: Engine, state: dict[str, Any]) -> dict[str, float]:
         """Sets the engine to where a checkpoint was saved. Returns the metrics of then. Raises CheckpointError."""
@@ -271,7 +272,8 @@ class Attempt:
         begin = f"resumed at step {engine.step} (epoch {engine.epoch + 1})" if resumed else "begins"
         return (
             f"attempt {self.number} {begin}: {spec.model.name} with {parameters:,} parameters on {spec.data.name} "
-            f"({len(dataset.train):,} + {len(dataset.test):,} images), {computes['device']} ({computes['name']}), "
+            f"({' + '.join(f'{size:,}' for size in dataset.sizes.values())} images), "
+            f"{computes['device']} ({computes['name']}), "
             f"{computes['precision']}, {engine.num_steps:,} steps in {spec.train.epochs} epochs"
         )
 

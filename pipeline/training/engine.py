@@ -17,8 +17,9 @@ from torch import nn
 
 from pipeline.data import dataset as datasets
 from pipeline.data import own_dataset
-from pipeline.data.dataset import Dataset, FileSplit, Split
+from pipeline.data.dataset import Dataset
 from pipeline.data.loader import Loader
+from pipeline.data.splits import FileSplit, Split
 from pipeline.errors import CheckpointError, DivergedError
 from pipeline.jobfile.spec import Spec
 from pipeline.training import parts
@@ -55,13 +56,15 @@ class Engine:
         self.loss, self.test_loss = self._loss(smoothing), self._loss(0)
         self.scaler = torch.amp.GradScaler(setting.device.type, enabled=setting.dtype is torch.float16)
         self.loader = self._loader(dataset.train, spec.data.batch_size, train=True)
-        self.test_loader = self._loader(
-            dataset.test, evaluation_batch(dataset.test.image_size, setting.device), train=False
-        )
+        self.held_out_loader = self.evaluation_loader(dataset.held_out)
         self.means = TrainingMeans()
         self.epoch = self.batch = self.step = 0  # finished epochs, batches of the one under way, steps in all
         self.num_images = 0  # images trained on in this attempt
         self.best_accuracy, self.best_epoch = -1.0, 0
+
+    def evaluation_loader(self, split: Split | FileSplit) -> Loader:
+        """Returns images to be judged, in their order."""
+        return self._loader(split, evaluation_batch(split.image_size, self.setting.device), train=False)
 
     def _loss(self, label_smoothing: float) -> Loss:
         loss = parts.build_loss(self.spec, num_classes=len(self.dataset.classes), label_smoothing=label_smoothing)
@@ -191,7 +194,9 @@ def load_dataset(spec: Spec, folder: Path, *, log: Callable[[str], None]) -> Dat
         reader = data.entry.load()
         if data.entry.own is not None:
             reader = functools.partial(own_dataset.read, data.entry.given, reader)
-        return datasets.load(data.name, reader, data.options(), image_size=data.image_size, datasets=folder, log=log)
+        return datasets.load(
+            data.name, reader, data.options(), image_size=data.image_size, datasets=folder, log=log, val=data.val
+        )
 
 
 def evaluation_batch(image_size: int, device: torch.device) -> int:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 
+from pipeline.data.loader import Loader
 from pipeline.stop import Stop
 from pipeline.training.engine import Engine
 from pipeline.training.features import LastFeatures
@@ -41,9 +42,12 @@ class Evaluation:
 
 
 @torch.no_grad()
-def evaluate(engine: Engine, stop: Stop, *, features_of: list[int] | None = None) -> Evaluation:
-    """Pass over the held-out set once. Raises Interrupted where it is asked to stop.
+def evaluate(
+    engine: Engine, stop: Stop, *, loader: Loader | None = None, features_of: list[int] | None = None
+) -> Evaluation:
+    """Pass over held-out images once. Raises Interrupted where it is asked to stop.
 
+    loader: of other images than those that every epoch is judged by.
     features_of: ascending indices of held-out images whose last features are kept.
     """
     engine.model.eval()
@@ -54,12 +58,12 @@ def evaluate(engine: Engine, stop: Stop, *, features_of: list[int] | None = None
         if features_of is not None:
             features = stack.enter_context(LastFeatures(engine.model, features_of))
         network = engine.network if features is None else engine.model
-        for images, labels in engine.test_loader.epoch(0):
+        for images, labels in (loader or engine.held_out_loader).epoch(0):
             with engine.setting.autocast():
                 all_logits.append(engine.logits(network, images))
             all_labels.append(labels)
             stop.check()
-    kept = None if features is None else features.result(len(engine.dataset.test))
+    kept = None if features is None else features.result(len(engine.dataset.held_out))
     return judge(torch.cat(all_logits), torch.cat(all_labels), loss=engine.test_loss, features=kept)
 
 

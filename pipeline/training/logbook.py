@@ -182,7 +182,7 @@ class Logbook:
     @cached_property
     def samples(self) -> list[int]:
         """The held-out images that the projector shows, in ascending order."""
-        return sorted(spread(self.dataset.test.labels, projector.NUM_IMAGES))
+        return sorted(spread(self.dataset.held_out.labels, projector.NUM_IMAGES))
 
     def wanted_features(self, moment: Moment) -> list[int] | None:
         """Returns the held-out images whose features the evaluation at this moment is to keep; None: of none."""

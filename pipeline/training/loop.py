@@ -116,7 +116,8 @@ class Loop:
         trained = engine.means.read_epoch(num_images=engine.loader.num_images)
         evaluation = evaluate(engine, self.stop, features_of=self.logbook.wanted_features(moment))
         if not math.isfinite(evaluation.loss):
-            raise DivergedError(f"the test loss is {evaluation.loss} after step {engine.step}: {DIVERGED_HINT}")
+            name = engine.dataset.held_out_name
+            raise DivergedError(f"the {name} loss is {evaluation.loss} after step {engine.step}: {DIVERGED_HINT}")
         is_best = evaluation.accuracy > engine.best_accuracy
         if is_best:
             engine.best_accuracy, engine.best_epoch = evaluation.accuracy, moment.epoch
@@ -130,13 +131,8 @@ class Loop:
         """trained: mean loss and accuracy of the epoch's training; None where they are not known."""
         if trained is not None:
             self.log(dict(zip((tags.EPOCH_LOSS, tags.EPOCH_ACCURACY), trained, strict=True)))
-        self.log(
-            {
-                tags.TEST_LOSS: evaluation.loss,
-                tags.TEST_ACCURACY: evaluation.accuracy,
-                tags.BEST_ACCURACY: self.engine.best_accuracy,
-            }
-        )
+        values = (evaluation.loss, evaluation.accuracy, self.engine.best_accuracy)
+        self.log(dict(zip(tags.HELD_OUT[self.engine.dataset.held_out_name], values, strict=True)))
         per_class = zip(self.engine.dataset.classes, evaluation.class_accuracy, strict=True)
         self.logbook.scalars(self.engine.step, {tags.class_accuracy(name): value for name, value in per_class})
 

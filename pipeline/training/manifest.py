@@ -46,8 +46,7 @@ def write(
         "dataset": {
             "name": spec.data.name,
             "sha256": dataset.fingerprint,
-            "train": len(dataset.train),
-            "test": len(dataset.test),
+            **dataset.sizes,
             "classes": list(dataset.classes),
             "channels": dataset.train.channels,
             "image_size": dataset.train.image_size,

@@ -20,7 +20,7 @@ class Predictions:
     """Nothing is worked out before it is asked for."""
 
     def __init__(self, dataset: Dataset, evaluation: Evaluation) -> None:
-        self.split, self.classes, self.evaluation = dataset.test, dataset.classes, evaluation
+        self.split, self.classes, self.evaluation = dataset.held_out, dataset.classes, evaluation
 
     @cached_property
     def probabilities(self) -> torch.Tensor:

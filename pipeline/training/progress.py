@@ -69,9 +69,11 @@ class ProgressWriter:
             rate = f"  {self.latest.images_per_second:,.0f} images/s"
         if moment.epoch < moment.epochs:
             left = f"  {in_words(self.latest.time_left_s or 0)} left"
+        name = "val" if "val/loss" in metrics else "test"
+        accuracy = 100 * metrics[f"{name}/accuracy"]
         return (
             f"epoch {moment.epoch:{len(str(moment.epochs))}}/{moment.epochs}  {trained}"
-            f"test loss {metrics['test/loss']:.4f}  test accuracy {100 * metrics['test/accuracy']:5.2f} %{rate}{left}"
+            f"{name} loss {metrics[f'{name}/loss']:.4f}  {name} accuracy {accuracy:5.2f} %{rate}{left}"
         )
 
     def _update(self, moment: Moment, metrics: dict[str, float]) -> None:

@@ -37,7 +37,8 @@ from pipeline.board import hparams, tags
 from pipeline.board.curves import NUM_THRESHOLDS
 from pipeline.board.projector import NUM_IMAGES, Samples, add_embeddings
 from pipeline.board.writer import Board as Writer
-from pipeline.data.dataset import Dataset, Split
+from pipeline.data.dataset import Dataset
+from pipeline.data.splits import Split
 from pipeline.home.records import Result
 
 OF_EPOCHS = {tags.EPOCH_LOSS, tags.EPOCH_ACCURACY, tags.TEST_LOSS, tags.TEST_ACCURACY, tags.BEST_ACCURACY}

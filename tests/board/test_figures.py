@@ -25,7 +25,8 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from pipeline.board import figures, images, tags
 from pipeline.board.figures import Prediction
 from pipeline.board.writer import Board
-from pipeline.data.dataset import Dataset, Split
+from pipeline.data.dataset import Dataset
+from pipeline.data.splits import Split
 
 Pixels = NDArray[np.uint8]
 HOSTILE = [

@@ -26,8 +26,9 @@ from torch import nn
 
 from pipeline.board import images, projector
 from pipeline.board.writer import Board
-from pipeline.data.dataset import Dataset, FileSplit, Split
+from pipeline.data.dataset import Dataset
 from pipeline.data.loader import Loader
+from pipeline.data.splits import FileSplit, Split
 from pipeline.stop import Stop
 from pipeline.training.engine import Engine, load_dataset
 from pipeline.training.evaluation import evaluate
@@ -248,7 +249,7 @@ def test_images_that_stay_on_disk_are_shown_like_any_others(tmp_path: Path) -> N
     dataset = load_dataset(spec, tmp_path, log=str)
     assert isinstance(dataset.test, FileSplit)
     engine = engine_of(spec, dataset)
-    engine.loader, engine.test_loader = (in_this_process(engine, split) for split in (dataset.train, dataset.test))
+    engine.loader, engine.held_out_loader = (in_this_process(engine, split) for split in (dataset.train, dataset.test))
     train_engine(engine, tmp_path / "run")
     pixels = numbers(tmp_path / "run" / "projector" / "pixels.tsv")
     expected = images.shrunk(dataset.test.read(range(24)), 32).flatten(1) / 255

@@ -18,8 +18,9 @@ import torch
 from PIL import Image
 
 from pipeline.data import dataset, downloads
-from pipeline.data.dataset import Dataset, FileSplit, Split
+from pipeline.data.dataset import Dataset
 from pipeline.data.image_folder import resolve
+from pipeline.data.splits import FileSplit, Split
 from pipeline.errors import DataError
 from pipeline.home.paths import find_data
 from pipeline.jobfile import catalog

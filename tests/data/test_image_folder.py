@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,14 +14,23 @@ import torch
 from PIL import Image
 
 from pipeline.data import dataset, image_folder
-from pipeline.data.dataset import Dataset, FileSplit, Split
+from pipeline.data.dataset import Dataset
+from pipeline.data.splits import FileSplit, Split
 from pipeline.errors import DataError
 
 RED, BLUE = (250, 0, 0), (0, 0, 250)
 
 
-def load(root: Path, image_size: int | None = None, *, on_corrupt: str = "fail", in_memory: str = "auto") -> Dataset:
+def load(
+    root: Path,
+    image_size: int | None = None,
+    *,
+    on_corrupt: str = "fail",
+    in_memory: str = "auto",
+    split: dict[str, float] | None = None,
+) -> Dataset:
     options = {"path": str(root), "on_corrupt": on_corrupt, "in_memory": in_memory}
+    options |= {} if split is None else {"split": {"val": 0.0, "test": 0.0, "seed": 0, **split}}
     datasets = root.parent / "datasets"
     return dataset.load(
         "image_folder", image_folder.read, options, image_size=image_size, datasets=datasets, log=[].append
@@ -158,13 +168,67 @@ def test_a_missing_folder_is_named_with_the_nearest_one(pets: Path) -> None:
         load(pets.with_name("my 'pet'"))
 
 
-@pytest.mark.parametrize(("wrong", "right"), [("trian", "train"), ("val", "test"), ("Training", "train")])
+@pytest.mark.parametrize(("wrong", "right"), [("trian", "train"), ("testing", "test"), ("Training", "train")])
 def test_a_folder_without_both_splits_is_told_what_is_expected(pets: Path, wrong: str, right: str) -> None:
     (pets / right).rename(pets / wrong)
     with pytest.raises(DataError, match=rf"no folder '{right}'; did you mean '{wrong}'") as caught:
         load(pets)
     assert f"expected: {pets}/train/<class>/<images>" in str(caught.value)
     assert "there is: " in str(caught.value)
+
+
+def test_a_folder_may_have_val_beside_test_or_in_its_place(pets: Path) -> None:
+    shutil.copytree(pets / "test", pets / "val")
+    both = load(pets)
+    assert both.sizes == {"train": 4, "val": 2, "test": 2}
+    assert (both.held_out_name, both.held_out) == ("val", both.val)
+    shutil.rmtree(pets / "test")
+    alone = load(pets)
+    assert alone.sizes == {"train": 4, "val": 2}
+    assert alone.test is None
+    assert len({both.fingerprint, alone.fingerprint}) == 2
+
+
+@pytest.fixture
+def flat(tmp_path: Path) -> Path:
+    """Thirty red cats and thirty blue dogs, each another one, in folders that are the classes."""
+    root = tmp_path / "flat"
+    for number in range(30):
+        save(root / "cat" / f"{number}.png", plain((100 + number, 0, 0)))
+        save(root / "dog" / f"{number}.png", plain((0, 0, 100 + number)))
+    return root
+
+
+def colours(split: Split | FileSplit | None) -> set[tuple[int, ...]]:
+    assert split is not None
+    return {tuple(image[0, 0].tolist()) for image in split.read(range(len(split)))}
+
+
+@pytest.mark.parametrize("in_memory", ["always", "never"])
+def test_folders_that_are_classes_are_split_by_shares_and_a_new_image_moves_no_other(
+    flat: Path, in_memory: str
+) -> None:
+    before = load(flat, split={"val": 0.2, "test": 0.2}, in_memory=in_memory)
+    assert sum(before.sizes.values()) == 60
+    assert min(before.sizes["val"], before.sizes["test"]) > 4
+    save(flat / "cat" / "a new one.png", plain((7, 0, 0)))
+    after = load(flat, split={"val": 0.2, "test": 0.2}, in_memory=in_memory)
+    for name in ("train", "val", "test"):
+        assert colours(getattr(after, name)) - {(7, 0, 0)} == colours(getattr(before, name))
+    other = load(flat, split={"val": 0.2, "test": 0.2, "seed": 1}, in_memory=in_memory)
+    assert colours(other.val) != colours(before.val)
+
+
+def test_shares_take_from_the_training_images_what_there_is_no_folder_for(pets: Path) -> None:
+    loaded = load(pets, split={"val": 0.3})
+    assert loaded.sizes == {"train": 2, "val": 2, "test": 2}
+    with pytest.raises(DataError, match=r"has a folder 'test' already; leave data\.split\.test out"):
+        load(pets, split={"test": 0.3})
+
+
+def test_folders_that_are_classes_without_shares_are_told_how(flat: Path) -> None:
+    with pytest.raises(DataError, match=r"if its folders are the classes, set data\.split: \{val: 0\.1, test: 0\.1\}"):
+        load(flat)
 
 
 def test_an_empty_folder_is_told_so(tmp_path: Path) -> None:

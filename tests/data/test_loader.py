@@ -12,9 +12,9 @@ from PIL import Image
 
 from pipeline.data import loader as loader_module
 from pipeline.data.augment import crop, cutout, flip
-from pipeline.data.dataset import FileSplit, Split
 from pipeline.data.loader import Loader
 from pipeline.data.normalization import Normalization
+from pipeline.data.splits import FileSplit, Split
 from pipeline.errors import DataError
 
 MEAN, STD = (0.5, 0.4, 0.3), (0.2, 0.25, 0.3)

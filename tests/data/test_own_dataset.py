@@ -13,7 +13,8 @@ from PIL import Image
 
 from pipeline.data import dataset as datasets
 from pipeline.data import own_dataset
-from pipeline.data.dataset import Dataset, Split
+from pipeline.data.dataset import Dataset
+from pipeline.data.splits import Split
 from pipeline.errors import DataError
 
 GREY = np.arange(64, dtype=np.uint8).reshape(8, 8)

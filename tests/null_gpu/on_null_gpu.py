@@ -21,8 +21,9 @@ from quick import EVERYTHING_SHOWN
 from pipeline.board import histograms
 from pipeline.board.writer import Board
 from pipeline.data import loader as loaders
-from pipeline.data.dataset import Dataset, FileSplit, Split
+from pipeline.data.dataset import Dataset
 from pipeline.data.normalization import Normalization
+from pipeline.data.splits import FileSplit, Split
 from pipeline.errors import DeviceError, DivergedError
 from pipeline.home.paths import RunPaths
 from pipeline.jobfile import catalog

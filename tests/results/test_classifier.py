@@ -16,7 +16,8 @@ import torch
 from PIL import Image
 from quick import quick_spec
 
-from pipeline.data.dataset import Dataset, Split
+from pipeline.data.dataset import Dataset
+from pipeline.data.splits import Split
 from pipeline.errors import CheckpointError, DataError, PipelineError
 from pipeline.home.paths import Home, RunPaths
 from pipeline.home.records import Result

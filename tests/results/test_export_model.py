@@ -17,7 +17,8 @@ from PIL import Image
 from quick import quick_spec
 from torch import nn
 
-from pipeline.data.dataset import Dataset, Split
+from pipeline.data.dataset import Dataset
+from pipeline.data.splits import Split
 from pipeline.errors import PipelineError, UsageError
 from pipeline.home.paths import Home, RunPaths
 from pipeline.jobfile import catalog, frozen

@@ -22,12 +22,12 @@ from pipeline.training.parts import build_model
 
 def test_evaluation_batches_shrink_as_the_images_grow(digits: Dataset) -> None:
     engine = engine_of(make_spec(), digits)
-    assert engine.test_loader.batch_size == 500
+    assert engine.held_out_loader.batch_size == 500
     large = dataclasses.replace(
         digits.test, images=torch.zeros(4, 224, 224, 1, dtype=torch.uint8), labels=torch.zeros(4)
     )
     dataset = dataclasses.replace(digits, test=large)
-    assert engine_of(make_spec(), dataset).test_loader.batch_size == 10
+    assert engine_of(make_spec(), dataset).held_out_loader.batch_size == 10
 
 
 def test_a_checkpoint_of_another_model_is_refused(digits: Dataset) -> None:

@@ -33,7 +33,8 @@ from torch import nn
 
 from pipeline.board import tags
 from pipeline.board.writer import Board, quiet_writer_thread
-from pipeline.data.dataset import Dataset, Split
+from pipeline.data.dataset import Dataset
+from pipeline.data.splits import Split
 from pipeline.errors import Interrupted
 from pipeline.home.evaluation_record import EvaluationRecord
 from pipeline.home.paths import RunPaths

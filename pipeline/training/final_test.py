@@ -1,0 +1,43 @@
+"""The end of a training: a look at the test set, where the best epoch was chosen by other images; and the outcome."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from pipeline.board import tags
+from pipeline.errors import CheckpointError
+from pipeline.home.paths import RunPaths
+from pipeline.stop import Stop
+from pipeline.training import checkpoint
+from pipeline.training.engine import Engine
+from pipeline.training.evaluation import evaluate
+
+
+def judge_best(engine: Engine, run: RunPaths, stop: Stop, *, log: Callable[[str], None]) -> dict[str, float]:
+    """Judges the best epoch's weights by the test set, and leaves the engine with them.
+
+    Returns loss and accuracy by their tags; nothing where every epoch was judged by the test set, or there is none.
+    Raises CheckpointError where the best weights have gone.
+    """
+    test = engine.dataset.test
+    if engine.dataset.val is None or test is None:
+        return {}
+    state = checkpoint.load(run.best)
+    if state is None:
+        raise CheckpointError(f"{run.best} has gone, so that the best epoch cannot be tested; retry trains on for it")
+    engine.model.load_state_dict(state["model"])
+    found = evaluate(engine, stop, loader=engine.evaluation_loader(test))
+    of = f"epoch {engine.best_epoch}, the best by val"
+    log(f"test, with the weights of {of}: loss {found.loss:.4f}  accuracy {100 * found.accuracy:.2f} %")
+    return {tags.TEST_LOSS: found.loss, tags.TEST_ACCURACY: found.accuracy}
+
+
+def outcome(engine: Engine, metrics: Mapping[str, float]) -> str:
+    """Says what a training has come to."""
+    trained = f"trained {engine.spec.train.epochs} epochs"
+    if engine.dataset.val is None:
+        return f"{trained}; test accuracy {100 * metrics[tags.TEST_ACCURACY]:.2f} %"
+    best = f"epoch {engine.best_epoch} was best, with val accuracy {100 * metrics[tags.VAL_BEST]:.2f} %"
+    if tags.TEST_ACCURACY not in metrics:
+        return f"{trained}; {best}"
+    return f"{trained}; test accuracy {100 * metrics[tags.TEST_ACCURACY]:.2f} %: {best}"
