@@ -64,6 +64,20 @@ def draw_order(seed: int, epoch: int, num_images: int) -> torch.Tensor:
     return torch.randperm(num_images, generator=generator_of(seed, epoch))
 
 
+def draw_balanced_order(seed: int, epoch: int, labels: torch.Tensor) -> torch.Tensor:
+    """Returns as many images as there are, with replacement: a class at random, then an image of it at random.
+
+    labels: int64 (N,), on the CPU, as is what is returned.
+    """
+    generator, num = generator_of(seed, epoch), len(labels)
+    of_class = labels.argsort(stable=True)  # a run of each class
+    counts = torch.bincount(labels)
+    starts, present = counts.cumsum(0) - counts, counts.nonzero().flatten()
+    chosen = present[torch.randint(len(present), (num,), generator=generator)]
+    places = (torch.rand(num, generator=generator, dtype=torch.float64) * counts[chosen]).long()
+    return of_class[starts[chosen] + places]
+
+
 def generator_of(*key: int) -> torch.Generator:
     """Returns a generator for this key alone. Hashed, as the CPU's looks at 32 bits of a seed only."""
     digest = hashlib.sha256(repr(key).encode()).digest()

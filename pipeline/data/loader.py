@@ -14,7 +14,7 @@ import torch
 from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
-from pipeline.data.draws import EpochDraws, draw_order, to_device
+from pipeline.data.draws import EpochDraws, draw_balanced_order, draw_order, to_device
 from pipeline.data.normalization import Normalization, PixelNormalizer
 from pipeline.data.splits import FileSplit, Split
 from pipeline.errors import DataError
@@ -38,6 +38,7 @@ class Loader:
     """Gives a split's batches, the last and smaller one included, but not one of a single image to train on.
 
     augment: functions as in `augment.py`, their options already bound, applied in this order.
+    balanced: an epoch has as many images, but drawn from all classes alike, some more than once.
     dtype: of the images that are given. num_readers: processes that read a FileSplit ahead, at most; 0: this one reads.
     """
 
@@ -52,10 +53,11 @@ class Loader:
         augment: Sequence[Callable[..., torch.Tensor]],
         seed: int,
         shuffle: bool,
+        balanced: bool = False,
         num_readers: int = 2,
     ) -> None:
         self.batch_size, self.device = batch_size, device
-        self.augment, self.seed, self.shuffle = tuple(augment), seed, shuffle
+        self.augment, self.seed, self.shuffle, self.balanced = tuple(augment), seed, shuffle, balanced
         self.num_images = len(split)
         if shuffle and batch_size > 1 and self.num_images > 1 and self.num_images % batch_size == 1:
             self.num_images -= 1  # batch norm has no variance of one image; it is another one each epoch
@@ -97,6 +99,8 @@ class Loader:
     def _order(self, epoch: int) -> torch.Tensor:
         if not self.shuffle:
             return torch.arange(self.num_images)
+        if self.balanced:
+            return draw_balanced_order(self.seed, epoch, self._split.labels)[: self.num_images]
         return draw_order(self.seed, epoch, len(self._labels))[: self.num_images]
 
     def _draws(self, epoch: int) -> list[EpochDraws]:

@@ -145,12 +145,26 @@ AUGMENTATIONS: dict[str, Entry] = {
     ),
 }
 
+_CLASS_WEIGHTS = option(
+    Literal["none", "balanced"] | tuple[Annotated[float, Bounds(ge=0, le=1e6)], ...],
+    "none",
+    "Of the classes in the training loss; balanced: the rarer, the heavier; or a number for each, in their order.",
+)
+
 LOSSES: dict[str, Loss] = {
-    "cross_entropy": Loss("pipeline.training.losses:cross_entropy", "cross-entropy", is_smooth=True),
+    "cross_entropy": Loss(
+        "pipeline.training.losses:cross_entropy",
+        "cross-entropy",
+        options={"class_weights": _CLASS_WEIGHTS},
+        is_smooth=True,
+    ),
     "focal": Loss(
         "pipeline.training.losses:focal",
         "what is easy counts less (Lin et al., 2017)",
-        options={"gamma": option(float, 2.0, "How much less; 0 is cross-entropy.", ge=0, le=10)},
+        options={
+            "gamma": option(float, 2.0, "How much less; 0 is cross-entropy.", ge=0, le=10),
+            "class_weights": _CLASS_WEIGHTS,
+        },
     ),
 }
 

@@ -42,6 +42,14 @@ class Data(NamedSection):
         description="Share of the training images that is held out to choose the best epoch by; the test set is then "
         "looked at once, at the end. Default: the best epoch is chosen on the test set.",
     )
+    sampler: Literal["shuffle", "balanced"] = field(
+        "shuffle",
+        description="Each image once an epoch; balanced: as many, drawn at random from all classes alike.",
+    )
+    readers: Annotated[int, Bounds(ge=0, le=64)] | Literal["auto"] = field(
+        "auto",
+        description="Processes that decode images which stream from disk, 0.3 GB each; auto: by the processors.",
+    )
     image_size: int | None = field(
         None, ge=4, le=1024, description="Resize every image once to this many pixels a side; default: as they are."
     )
@@ -83,6 +91,18 @@ class Train(Section):
     loss: Annotated[NamedSection, LOSS] = field({}, description="What is made small.")
     label_smoothing: float = field(
         0.0, ge=0, lt=1, description="Probability spread over the other classes in the loss."
+    )
+    mixup: float = field(
+        0.0,
+        ge=0,
+        le=10,
+        description="Alpha of mixup: images and labels are mixed in pairs, by Beta(alpha, alpha).",
+    )
+    cutmix: float = field(
+        0.0,
+        ge=0,
+        le=10,
+        description="Alpha of CutMix: a part of each image is another's; with mixup, either of them.",
     )
     clip_grad_norm: float | None = field(None, gt=0, description="Scale gradients down to this norm; default: never.")
     accumulate: int = field(1, ge=1, le=4096, description="Batches whose gradients are averaged for one step.")

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 
 from pipeline.data import dataset as datasets
 from pipeline.data import own_dataset
@@ -24,7 +23,6 @@ from pipeline.errors import CheckpointError, DivergedError
 from pipeline.jobfile.spec import Spec
 from pipeline.training import parts
 from pipeline.training.device import Setting
-from pipeline.training.losses import Loss
 from pipeline.training.metrics import DIVERGED_HINT, TrainingMeans
 from pipeline.training.moment import Moment
 
@@ -52,8 +50,8 @@ class Engine:
         self.model.to(setting.device).to(memory_format=setting.memory_format)
         self.network: Network = torch.compile(self.model) if setting.compile else self.model
         self.optimizer = parts.build_optimizer(spec, self.model.parameters(), fused=setting.fused)
-        smoothing = spec.train.label_smoothing
-        self.loss, self.test_loss = self._loss(smoothing), self._loss(0)
+        counts = torch.bincount(dataset.train.labels, minlength=len(dataset.classes)).to(setting.device)
+        self.loss, self.test_loss = (parts.build_loss(spec, counts, training=training) for training in (True, False))
         self.scaler = torch.amp.GradScaler(setting.device.type, enabled=setting.dtype is torch.float16)
         self.loader = self._loader(dataset.train, spec.data.batch_size, train=True)
         self.held_out_loader = self.evaluation_loader(dataset.held_out)
@@ -66,10 +64,6 @@ class Engine:
         """Returns images to be judged, in their order."""
         return self._loader(split, evaluation_batch(split.image_size, self.setting.device), train=False)
 
-    def _loss(self, label_smoothing: float) -> Loss:
-        loss = parts.build_loss(self.spec, num_classes=len(self.dataset.classes), label_smoothing=label_smoothing)
-        return loss.to(self.setting.device) if isinstance(loss, nn.Module) else loss
-
     def _loader(self, split: Split | FileSplit, batch_size: int, *, train: bool) -> Loader:
         augmentations = [parts.build_augmentation(section) for section in (self.spec.data.augment if train else ())]
         return Loader(
@@ -81,8 +75,14 @@ class Engine:
             augment=augmentations,
             seed=self.spec.train.seed,
             shuffle=train,
-            num_readers=min(MOST_READERS["train" if train else "test"], torch.get_num_threads()),
+            balanced=train and self.spec.data.sampler == "balanced",
+            num_readers=self._num_readers(train=train),
         )
+
+    def _num_readers(self, *, train: bool) -> int:
+        asked = self.spec.data.readers
+        most = MOST_READERS["train" if train else "test"]
+        return min(most, torch.get_num_threads()) if asked == "auto" else int(asked)
 
     def tune(self, num_images: int | None = None) -> None:
         """Say which batch comes: of so many images to train on, or one to evaluate.

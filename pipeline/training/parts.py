@@ -19,7 +19,7 @@ from pipeline.errors import DataError
 from pipeline.jobfile.entries import Entry
 from pipeline.jobfile.sections import NamedSection
 from pipeline.jobfile.spec import Spec
-from pipeline.training.losses import Loss
+from pipeline.training.losses import Loss, balanced_weights
 
 Schedule = Callable[[int], float]
 Augmentation = Callable[..., torch.Tensor]
@@ -42,14 +42,31 @@ def build_model(spec: Spec, *, num_classes: int, channels: int, image_size: int)
     return model
 
 
-def build_loss(spec: Spec, *, num_classes: int, label_smoothing: float) -> Loss:
-    """Returns the loss of a batch, as in `losses.py`. Raises OwnCodeError."""
+def build_loss(spec: Spec, counts: torch.Tensor, *, training: bool) -> Loss:
+    """Returns the loss of a batch, as in `losses.py`. Raises DataError, or OwnCodeError.
+
+    counts: int64 (classes,), of the training images, where the loss is computed.
+    training: else of held-out images, whose labels are not smoothed, and whose classes have no weights.
+    """
     section = spec.train.loss
-    given = section.entry.given(num_classes=num_classes, label_smoothing=label_smoothing)
-    if section.entry.own is None:
-        given = {"label_smoothing": label_smoothing} if getattr(section.entry, "is_smooth", False) else {}
-    loss: Loss = _built(section, given)
-    return loss
+    smoothing = spec.train.label_smoothing if training else 0.0
+    if section.entry.own is not None:
+        own: Loss = _built(section, section.entry.given(num_classes=len(counts), label_smoothing=smoothing))
+        return own.to(counts.device) if isinstance(own, nn.Module) else own
+    options = section.options()
+    options["class_weights"] = _class_weights(options["class_weights"], counts) if training else None
+    if getattr(section.entry, "is_smooth", False):
+        options["label_smoothing"] = smoothing
+    return functools.partial(section.entry.load(), **options)
+
+
+def _class_weights(asked: str | tuple[float, ...], counts: torch.Tensor) -> torch.Tensor | None:
+    """Raises DataError where there is not one for each class."""
+    if isinstance(asked, str):
+        return balanced_weights(counts) if asked == "balanced" else None
+    if len(asked) != len(counts):
+        raise DataError(f"train.loss.class_weights has {len(asked)} numbers, and there are {len(counts)} classes")
+    return torch.tensor(asked, device=counts.device)
 
 
 def build_optimizer(spec: Spec, parameters: Iterable[nn.Parameter], *, fused: bool) -> torch.optim.Optimizer:

@@ -101,7 +101,7 @@ def _check_model(trial: Trial) -> None:
 
 def _check_loss(trial: Trial) -> None:
     spec, _, own, images = trial
-    loss = parts.build_loss(spec, num_classes=images.num_classes, label_smoothing=spec.train.label_smoothing)
+    loss = parts.build_loss(spec, torch.ones(images.num_classes, dtype=torch.int64), training=True)
     if isinstance(loss, nn.Module) and any(True for _ in loss.parameters()):
         _fail(own, "has parameters of its own, which nothing would train")
     logits = torch.randn(4, images.num_classes, requires_grad=True)

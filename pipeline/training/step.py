@@ -14,6 +14,7 @@ from torch import nn
 
 from pipeline.data.loader import Batch
 from pipeline.training.engine import Engine
+from pipeline.training.mixing import Mixer, mixed_loss
 
 
 class Step(Protocol):
@@ -34,24 +35,27 @@ class EagerStep:
 
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
+        train = engine.spec.train
+        self.mixer = Mixer(mixup=train.mixup, cutmix=train.cutmix, seed=train.seed)
         self._norm_before_clipping: torch.Tensor | None = None  # of the latest step
 
     def __call__(self, batches: Iterable[Batch], *, num_batches: int, lr: float) -> int:
         self.engine.optimizer.zero_grad()  # here, so that an epoch ends with gradients to look at
         num_images = 0
-        for images, labels in batches:
-            self._add_gradient(images, labels, share=1 / num_batches)
+        for number, (images, labels) in enumerate(batches):
+            self._add_gradient(images, labels, share=1 / num_batches, batch=self.engine.batch + number)
             num_images += len(labels)
         self._change_weights(lr)
         return num_images
 
-    def _add_gradient(self, images: torch.Tensor, labels: torch.Tensor, *, share: float) -> None:
-        """images: (N, C, H, W), normalized. labels: int64 (N,). share: of this batch in its step."""
+    def _add_gradient(self, images: torch.Tensor, labels: torch.Tensor, *, share: float, batch: int) -> None:
+        """images: (N, C, H, W), normalized. labels: int64 (N,). share: of this batch in its step. batch: its number."""
         engine = self.engine
+        images, own = self.mixer.mix(images, epoch=engine.epoch, batch=batch)
         engine.tune(len(labels))
         with engine.setting.autocast():
             logits = engine.logits(engine.network, images)
-            loss = engine.loss(logits, labels)
+            loss = mixed_loss(engine.loss, logits, labels, own)
         engine.scaler.scale(loss if share == 1 else loss * share).backward()  # type: ignore[no-untyped-call]
         engine.means.add(loss, logits, labels, step=engine.step + 1)
 

@@ -10,6 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
+from pipeline.data import draws
 from pipeline.data import loader as loader_module
 from pipeline.data.augment import crop, cutout, flip
 from pipeline.data.loader import Loader
@@ -192,3 +193,15 @@ def test_a_file_that_has_gone_is_named_in_one_line(files: FileSplit, num_readers
     files.files[7].unlink()
     with pytest.raises(DataError, match=r"\A.*7\.png.*\Z"):
         list(make(files, num_readers=num_readers).epoch(0))
+
+
+def test_a_balanced_epoch_has_as_many_images_from_all_classes_alike() -> None:
+    labels = torch.tensor([0] * 9_000 + [1] * 900 + [3] * 100)  # and none of class 2
+    order = draws.draw_balanced_order(0, 1, labels)
+    assert order.shape == labels.shape
+    counts = torch.bincount(labels[order], minlength=4).tolist()
+    assert counts[2] == 0
+    assert all(abs(count - 10_000 / 3) < 200 for count in (counts[0], counts[1], counts[3]))
+    assert len(order[labels[order] == 3].unique()) == 100, "each image of the rare class is seen"
+    assert torch.equal(order, draws.draw_balanced_order(0, 1, labels))
+    assert not torch.equal(order, draws.draw_balanced_order(0, 2, labels))

@@ -56,7 +56,7 @@ def load(code: Callable[..., Any], tmp_path: Path, *, image_size: int | None = N
         (torch.from_numpy(COLOURED).permute(2, 0, 1) / 255, COLOURED),
         (COLOURED.astype(np.float32) / 255, COLOURED),
     ],
-    ids=str,
+    ids=[f"kind {number}" for number in range(11)],
 )
 def test_images_of_every_kind(image: Any, expected: Any, tmp_path: Path) -> None:
     dataset = load(lambda root, train: Items(image), tmp_path)  # noqa: ARG005
