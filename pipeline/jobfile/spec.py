@@ -55,7 +55,23 @@ class Data(NamedSection):
     )
 
 
-MODEL = ChosenByName("model", catalog.MODELS)
+class ModelSection(NamedSection):
+    init: str | None = field(
+        None,
+        min_length=1,
+        max_length=1000,
+        description="Weights to begin with: the id of a run, whose best ones are taken, or a file of weights, .pt or "
+        ".safetensors. What does not fit is left as it is, and told.",
+    )
+    freeze_epochs: int = field(
+        0, ge=0, le=100_000, description="Epochs at the beginning in which the last layer alone is trained."
+    )
+    backbone_lr: float = field(
+        1.0, gt=0, le=100, description="Factor of the learning rate of all layers but the last one."
+    )
+
+
+MODEL = ChosenByName("model", catalog.MODELS, ModelSection)
 DATA = ChosenByName("dataset", catalog.DATASETS, Data)
 OPTIMIZER = ChosenByName("optimizer", catalog.OPTIMIZERS, default="sgd")
 LOSS = ChosenByName("loss", catalog.LOSSES, default="cross_entropy")
@@ -173,7 +189,7 @@ class Spec(Section):
 
     name: Name = field(description="Letters, digits, - and _; the start of the job's id.")
     description: str = field("", max_length=10_000, description="For people.")
-    model: Annotated[NamedSection, MODEL] = field(description="The network.")
+    model: Annotated[ModelSection, MODEL] = field(description="The network.")
     data: Annotated[Data, DATA] = field(description="The images.")
     train: Train = field({}, description="How it is trained.")
     log: Log = field({}, description="What TensorBoard gets.")

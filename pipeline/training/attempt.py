@@ -198,7 +198,15 @@ class Attempt:
         remove_temporaries(self.run)
         self.progress.note(f"loading {spec.data.name}")
         from pipeline.board.writer import Board, quiet_writer_thread
-        from pipeline.training import checkpoint, cpu_precision, device, final_test, manifest, rehearsal
+        from pipeline.training import (
+            checkpoint,
+            cpu_precision,
+            device,
+            final_test,
+            manifest,
+            rehearsal,
+            starting_weights,
+        )
         from pipeline.training.engine import Engine, load_dataset
         from pipeline.training.logbook import Logbook
         from pipeline.training.loop import Loop
@@ -218,8 +226,14 @@ class Attempt:
         datasets = self.home.datasets
         setting = cpu_precision.settle(setting, spec, dataset, datasets=datasets, stop=self.stop, before=before)
         engine = Engine(spec, dataset, setting)
-        metrics = {} if state is None else self.take_up(engine, state)
-        provenance = manifest.write(self.run, spec, dataset, setting, job_id=self.id, attempt=self.number)
+        metrics, begun_with = {}, None
+        if state is not None:
+            metrics = self.take_up(engine, state)
+        elif spec.model.init is not None:
+            begun_with = starting_weights.take(engine.model, spec.model.init, self.home, log=self.log)
+        provenance = manifest.write(
+            self.run, spec, dataset, setting, job_id=self.id, attempt=self.number, begun_with=begun_with
+        )
         self.log(self.opening(engine, resumed=state is not None))
         self.progress.begin(engine.moment, metrics, num_steps=engine.num_steps)
         first_point = engine.first_point

@@ -21,7 +21,7 @@ from pipeline.data.loader import Loader
 from pipeline.data.splits import FileSplit, Split
 from pipeline.errors import CheckpointError, DivergedError
 from pipeline.jobfile.spec import Spec
-from pipeline.training import parts
+from pipeline.training import backbone, parts
 from pipeline.training.device import Setting
 from pipeline.training.metrics import DIVERGED_HINT, TrainingMeans
 from pipeline.training.moment import Moment
@@ -49,7 +49,9 @@ class Engine:
         )
         self.model.to(setting.device).to(memory_format=setting.memory_format)
         self.network: Network = torch.compile(self.model) if setting.compile else self.model
-        self.optimizer = parts.build_optimizer(spec, self.model.parameters(), fused=setting.fused)
+        self.optimizer = parts.build_optimizer(
+            spec, backbone.groups(self.model, scale=spec.model.backbone_lr), fused=setting.fused
+        )
         counts = torch.bincount(dataset.train.labels, minlength=len(dataset.classes)).to(setting.device)
         self.loss, self.test_loss = (parts.build_loss(spec, counts, training=training) for training in (True, False))
         self.scaler = torch.amp.GradScaler(setting.device.type, enabled=setting.dtype is torch.float16)
@@ -83,6 +85,12 @@ class Engine:
         asked = self.spec.data.readers
         most = MOST_READERS["train" if train else "test"]
         return min(most, torch.get_num_threads()) if asked == "auto" else int(asked)
+
+    def begin_training(self) -> None:
+        """To be called before the steps of an epoch."""
+        self.model.train()
+        if freeze_epochs := self.spec.model.freeze_epochs:
+            backbone.freeze(self.model, frozen=self.epoch < freeze_epochs)
 
     def tune(self, num_images: int | None = None) -> None:
         """Say which batch comes: of so many images to train on, or one to evaluate.

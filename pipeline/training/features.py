@@ -11,6 +11,12 @@ from torch import nn
 from pipeline.data.draws import to_device
 
 
+def last_layer(model: nn.Module) -> nn.Module | None:
+    """Returns the last linear layer or convolution, by which a network tells classes apart; None where it has none."""
+    layers = [module for module in model.modules() if isinstance(module, (nn.Linear, nn.Conv2d))]
+    return layers[-1] if layers else None
+
+
 class LastFeatures:
     """While it is entered, keeps what the last layer is given, of some images of a pass over a split.
 
@@ -18,8 +24,7 @@ class LastFeatures:
     """
 
     def __init__(self, model: nn.Module, indices: list[int]) -> None:
-        layers = [module for module in model.modules() if isinstance(module, (nn.Linear, nn.Conv2d))]
-        self.layer = layers[-1] if layers else None
+        self.layer = last_layer(model)
         self.indices = torch.tensor(indices)
         self.kept: list[torch.Tensor] = []
         self.num_seen = 0

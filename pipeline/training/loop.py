@@ -148,7 +148,7 @@ class Loop:
 
 def take_steps(engine: Engine, step: Step) -> Iterator[int]:
     """Take the steps that are left of the epoch under way; gives the number of steps taken so far after each."""
-    engine.model.train()
+    engine.begin_training()
     batches = engine.loader.epoch(engine.epoch, first=engine.batch)
     while not engine.is_epoch_trained:
         num_batches = min(engine.spec.train.accumulate, engine.loader.num_batches - engine.batch)

@@ -34,14 +34,27 @@ def spec_hash(spec: Spec) -> str:
 
 
 def write(
-    run: RunPaths, spec: Spec, dataset: Dataset, setting: Setting, *, job_id: str, attempt: int
+    run: RunPaths,
+    spec: Spec,
+    dataset: Dataset,
+    setting: Setting,
+    *,
+    job_id: str,
+    attempt: int,
+    begun_with: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """Add this attempt to the run's manifest, and return all of it."""
+    """Add this attempt to the run's manifest, and return all of it.
+
+    begun_with: where its first weights are from, if this attempt has begun with such of another network.
+    """
+    before = durable.read_json(run.manifest) or {}
+    begun_with = begun_with or before.get("begun_with")
     entry = {"attempt": attempt, "started_at": now(), **environment(), "computes": setting.describe()}
     manifest = {
         "id": job_id,
         "spec_sha256": spec_hash(spec),
         **({"modules": own_files.hashes(files)} if (files := spec.own_files()) else {}),  # SHA-256 by file
+        **({"begun_with": begun_with} if begun_with else {}),
         "seed": spec.train.seed,
         "dataset": {
             "name": spec.data.name,
@@ -53,7 +66,7 @@ def write(
             "mean": dataset.mean,  # per channel, of pixels in [0, 1], as is the deviation
             "std": dataset.std,
         },
-        "attempts": [*(durable.read_json(run.manifest) or {}).get("attempts", []), entry],
+        "attempts": [*before.get("attempts", []), entry],
     }
     durable.replace_json(run.manifest, manifest, indent=2)
     return manifest

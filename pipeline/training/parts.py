@@ -69,8 +69,8 @@ def _class_weights(asked: str | tuple[float, ...], counts: torch.Tensor) -> torc
     return torch.tensor(asked, device=counts.device)
 
 
-def build_optimizer(spec: Spec, parameters: Iterable[nn.Parameter], *, fused: bool) -> torch.optim.Optimizer:
-    """Raises OwnCodeError."""
+def build_optimizer(spec: Spec, parameters: Iterable[Any], *, fused: bool) -> torch.optim.Optimizer:
+    """parameters: those of the network, or groups of them. Raises OwnCodeError."""
     section = spec.train.optimizer
     with telling_where(section.entry):
         optimizer: torch.optim.Optimizer = section.entry.load()(

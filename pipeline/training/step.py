@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from pipeline.data.loader import Batch
+from pipeline.training import backbone
 from pipeline.training.engine import Engine
 from pipeline.training.mixing import Mixer, mixed_loss
 
@@ -62,7 +63,7 @@ class EagerStep:
     def _change_weights(self, lr: float) -> None:
         optimizer, scaler, clip = self.engine.optimizer, self.engine.scaler, self.engine.spec.train.clip_grad_norm
         for group in optimizer.param_groups:
-            group["lr"] = lr
+            group["lr"] = lr * group.get(backbone.LR_SCALE, 1.0)
         if clip is not None or scaler.is_enabled():
             scaler.unscale_(optimizer)  # so that what is left to look at are the gradients themselves
         if clip is not None:

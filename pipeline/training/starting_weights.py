@@ -1,0 +1,92 @@
+"""Weights that a network begins with, out of another run or of a file: what fits is taken, the rest is told."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from pipeline.errors import CheckpointError, DataError
+from pipeline.home.paths import Home
+from pipeline.training import checkpoint
+
+NAMED = 5  # tensors in a line of the log
+
+
+def take(model: nn.Module, init: str, home: Home, *, log: Callable[[str], None]) -> dict[str, Any]:
+    """Copies weights into a network, by name and shape. Returns provenance: the file, and its SHA-256.
+
+    init: the id of a run, or the beginning of one, or a file. Raises DataError where there is none, or nothing fits.
+    """
+    file = _find(init, home)
+    weights, own = _read(file), model.state_dict()
+    fitting = {name for name, value in weights.items() if name in own and own[name].shape == value.shape}
+    if not fitting:
+        raise DataError(f"model.init: nothing in {file} fits this model: {_differences(weights, own)}")
+    with torch.no_grad():
+        for name in fitting:
+            own[name].copy_(weights[name])
+    log(f"begins with {len(fitting)} of {len(own)} tensors of {file}")
+    if len(fitting) < len(own):
+        log(f"as it was made: {_differences(weights, own)}")
+    return {"file": str(file), "sha256": hashlib.sha256(file.read_bytes()).hexdigest(), "tensors": len(fitting)}
+
+
+def _find(init: str, home: Home) -> Path:
+    path = Path(init).expanduser()
+    if path.is_absolute():
+        if not path.is_file():
+            raise DataError(f"model.init: there is no file {path}")
+        return path
+    names = sorted(run.name for run in home.runs.iterdir() if run.name.startswith(init)) if home.runs.is_dir() else []
+    if init in names:
+        names = [init]
+    if len(names) != 1:
+        why = f"{len(names)} runs' ids begin so; give more of it" if names else "no run's id begins so"
+        raise DataError(f"model.init: {init}: {why}; a file is given with its whole path")
+    run = home.run(names[0])
+    for file in (run.best, run.last):
+        if file.is_file():
+            return file
+    raise DataError(f"model.init: {names[0]} has no checkpoint")
+
+
+def _read(file: Path) -> Mapping[str, torch.Tensor]:
+    """Returns tensors by their names, from a checkpoint of ours or a state dict of anybody's."""
+    try:
+        if file.suffix == ".safetensors":
+            from safetensors.torch import load_file
+
+            return load_file(file)
+        if file.parent.name == "checkpoints":
+            state: Any = checkpoint.load(file)
+        else:
+            state = torch.load(file, map_location="cpu", weights_only=True)
+    except ImportError:
+        raise DataError("model.init: .safetensors needs a package: pip install safetensors") from None
+    except CheckpointError:
+        raise
+    except Exception as error:  # what torch and safetensors raise of a file that is none of theirs
+        raise DataError(f"model.init: {file} cannot be read: {type(error).__name__}: {error}") from error
+    for key in ("model", "state_dict"):
+        state = state[key] if isinstance(state, dict) and isinstance(state.get(key), dict) else state
+    tensors = {name: value for name, value in state.items() if isinstance(value, torch.Tensor)} if state else {}
+    if not tensors:
+        raise DataError(f"model.init: {file} holds no weights")
+    return tensors
+
+
+def _differences(weights: Mapping[str, torch.Tensor], own: Mapping[str, torch.Tensor]) -> str:
+    """Says which tensors of the network were not there, or of another shape."""
+    told = []
+    for name, value in own.items():
+        if name not in weights:
+            told.append(f"{name} (not there)")
+        elif weights[name].shape != value.shape:
+            told.append(f"{name} {tuple(value.shape)} (there {tuple(weights[name].shape)})")
+    more = f" and {len(told) - NAMED} more" if len(told) > NAMED else ""
+    return ", ".join(told[:NAMED]) + more
