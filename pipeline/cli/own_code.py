@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import json
+import os
+import signal
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 from pipeline.errors import Problem
@@ -13,6 +17,8 @@ from pipeline.home.paths import Home, RunPaths
 from pipeline.jobfile import reading
 from pipeline.jobfile.origins import Origins
 from pipeline.jobfile.spec import Spec
+
+LIMIT_S = 600.0  # that code may take to be tried
 
 
 def folder_for(file: Path, home: Home) -> Path:
@@ -33,11 +39,31 @@ def rehearse(spec: Spec, origins: Origins) -> list[Problem]:
     request = {"spec": spec.model_dump(mode="json"), "files": spec.own_files()}
     where = {"label": own.sources.label, "root": str(own.sources.root)}
     command = [sys.executable, "-P", "-m", "pipeline.training.rehearsal"]
-    done = subprocess.run(command, input=json.dumps(request | where), stdout=subprocess.PIPE, text=True, check=False)
+    answer, status = _answer(command, json.dumps(request | where))
     try:
-        answers = [(str(at), str(message)) for at, message in json.loads(done.stdout)]
+        answers = [(str(at), str(message)) for at, message in json.loads(answer)]
     except (ValueError, TypeError):
         at = next(iter(sections))
-        what = f"the process that tried it ended with exit code {done.returncode}"
+        what = f"the process that tried it ended with exit code {status}"
+        if status is None:
+            what = f"the process that tried it took longer than {LIMIT_S:g} s"
         return [reading.problem_with(at, sections[at], what, origins)]
     return [reading.problem_with(at, sections[at], message, origins) for at, message in answers]
+
+
+def _answer(command: list[str], request: str) -> tuple[str, int | None]:
+    """What a process prints, and its exit code, None where it took too long; what it has started is killed."""
+    with tempfile.TemporaryFile("w+") as answer, tempfile.TemporaryFile("w+") as question:
+        question.write(request)
+        question.seek(0)  # files, and no pipes: a child that it leaves behind would hold their ends open
+        process = subprocess.Popen(command, stdin=question, stdout=answer, start_new_session=True)
+        try:
+            status: int | None = process.wait(timeout=LIMIT_S)
+        except subprocess.TimeoutExpired:
+            status = None
+        finally:
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+        answer.seek(0)
+        return answer.read(), status

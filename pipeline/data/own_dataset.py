@@ -23,6 +23,7 @@ from pipeline.data.dataset import Contents, Found
 from pipeline.data.splits import Split
 from pipeline.errors import DataError
 
+MAX_CLASSES = 65_536
 Pixels = NDArray[np.uint8]
 
 
@@ -40,6 +41,9 @@ def read(
     def decode() -> Contents:
         splits = [code(**given(root=datasets, train=train), **options) for train in (True, False)]
         train, test = (_split(split, image_size) for split in splits)
+        shapes = [tuple(split.images.shape[1:]) for split in (train, test)]
+        if shapes[0] != shapes[1]:
+            raise DataError(f"its images to train on are {shapes[0]}, and the others {shapes[1]}; set data.image_size")
         log(f"read {len(train):,} + {len(test):,} images with {code.__name__}")
         return Contents(train, test, _classes(splits[0], train, test))
 
@@ -68,9 +72,17 @@ def _split(items: Any, image_size: int | None) -> Split:
                 "set data.image_size, or make them alike"
             )
         images[number] = torch.from_numpy(pixels)
-        labels[number] = int(item[1])
+        labels[number] = _label(item[1], number)
     assert images is not None
     return Split(images, labels)
+
+
+def _label(label: Any, number: int) -> int:
+    value = label.item() if isinstance(label, (torch.Tensor, np.generic)) else label
+    if not isinstance(value, (int, float)) or value != int(value) or not 0 <= value < MAX_CLASSES:
+        allowed = f"it must be a whole number from 0 to {MAX_CLASSES - 1}"
+        raise DataError(f"the label of item {number} is {label!r}; {allowed}")
+    return int(value)
 
 
 def _pixels(image: Any, what: str) -> Pixels:

@@ -17,7 +17,7 @@ from pathlib import Path
 from types import CodeType, ModuleType
 from typing import Any, Protocol
 
-from pipeline.errors import OwnCodeError, PipelineError
+from pipeline.errors import OwnCodeError
 
 
 class Sources(Protocol):
@@ -81,9 +81,9 @@ class OwnCode:
         """Turns whatever the code raises into an OwnCodeError that says where. doing: what it was called for."""
         try:
             yield
-        except (PipelineError, KeyboardInterrupt, GeneratorExit):
+        except (OwnCodeError, GeneratorExit):
             raise
-        except BaseException as error:  # whatever somebody's code may raise, SystemExit too
+        except BaseException as error:  # whatever somebody's code may raise, SystemExit and our own errors too
             where = frame_in(error, self.sources) or f"{self.where}:"
             raise OwnCodeError(f"{where} {doing}{in_a_line(error)}") from error
 
@@ -104,7 +104,10 @@ def in_a_line(error: BaseException) -> str:
     """Returns the kind of an error and the first line of what it says."""
     if isinstance(error, SyntaxError):
         return error.msg
-    said = str(error).strip().splitlines()
+    try:
+        said = str(error).strip().splitlines()
+    except Exception:  # noqa: BLE001 - of somebody's class
+        said = []
     return f"{type(error).__name__}: {said[0]}" if said else type(error).__name__
 
 
@@ -167,7 +170,7 @@ class _Finder(MetaPathFinder, InspectLoader):
         file, text = self._file(fullname), self.get_source(fullname)
         if file is None or text is None:
             return None
-        code: CodeType = compile(text, str(self.sources.root / file), "exec", dont_inherit=True)
+        code: CodeType = compile(text.removeprefix("\ufeff"), str(self.sources.root / file), "exec", dont_inherit=True)
         return code
 
 

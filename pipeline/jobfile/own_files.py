@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import contextlib
 import hashlib
+import os
 import re
 import sys
 from collections.abc import Iterator, Mapping
@@ -13,10 +14,12 @@ from typing import NoReturn, Self
 
 from pipeline.errors import OwnCodeError
 from pipeline.home import durable
+from pipeline.jobfile.own_values import Names
 from pipeline.wording import nearest
 
 FILE = re.compile(r"(?:[A-Za-z_]\w*/){0,8}[A-Za-z_]\w*\.py", re.ASCII)
 MAX_FILE_BYTES = 256 * 1024
+BOM = "\ufeff"  # with which some editors begin a file
 MAX_DEPTH = 10  # of names that are imported from where they are imported
 NOT_TO_BE_HIDDEN = frozenset(sys.stdlib_module_names) | {
     *("pipeline", "torch", "torchvision", "tensorboard", "numpy", "PIL", "pydantic", "pydantic_core", "yaml", "typer"),
@@ -58,7 +61,8 @@ class OwnFiles:
 
     def _read(self, file: str) -> str | None:
         try:
-            return durable.read_small(self.root / file, limit=MAX_FILE_BYTES).decode()
+            real = os.path.realpath(self.root / file)  # somebody's link, to another checkout, say
+            return durable.read_small(real, limit=MAX_FILE_BYTES).decode()
         except (FileNotFoundError, NotADirectoryError):
             return None
         except (OSError, ValueError) as error:
@@ -99,7 +103,7 @@ class OwnFiles:
         if top in NOT_TO_BE_HIDDEN:
             raise OwnCodeError(f"{self.label}/{file}: {top} is a module that others import; call yours something else")
         try:
-            return ast.parse(text, file)
+            return ast.parse(text.removeprefix(BOM), file)
         except SyntaxError as error:
             line = f":{error.lineno}" if error.lineno else ""
             raise OwnCodeError(f"{self.label}/{file}{line}: {error.msg}") from None
@@ -124,7 +128,14 @@ class OwnFiles:
         for node in self.tree(file).body:
             if isinstance(node, ast.ImportFrom) and (source := self.as_file(_module_of(node, file))):
                 found |= {alias.asname or alias.name: (source, alias.name) for alias in node.names}
+                if any(alias.name == "*" for alias in node.names) and source != file:
+                    found |= {name: (source, name) for name in self._defined(source)}
         return found
+
+    def _defined(self, file: str) -> list[str]:
+        """The names that a file defines at its top."""
+        body = self.tree(file).body
+        return [*self._values_in(file), *(node.name for node in body if isinstance(node, Definition))]
 
     def imported_module(self, file: str, name: str) -> str | None:
         """The file that a name of a file stands for by an `import` of it."""
@@ -151,8 +162,17 @@ class OwnFiles:
                 left += [f for module in {*modules, *packages} if (f := self.as_file(module))]
         return dict(sorted(found.items()))
 
-    def names_in(self, file: str) -> dict[str, ast.expr]:
-        """What the names of a file stand for that it gives values or types at its top."""
+    def names_in(self, file: str) -> Names:
+        """What the names of a file stand for that it gives values or types at its top, or imports from others here."""
+        imported = {}
+        for name, (source, there) in self._imported(file).items():
+            with contextlib.suppress(OwnCodeError):
+                values = self._values_in(source)
+                if there in values:
+                    imported[name] = values[there]
+        return Names({**imported, **self._values_in(file)})
+
+    def _values_in(self, file: str) -> dict[str, ast.expr]:
         found: dict[str, ast.expr] = {}
         for node in self.tree(file).body:
             if isinstance(node, ast.Assign):

@@ -20,9 +20,12 @@ from pipeline.errors import OwnCodeError
 from pipeline.jobfile.entries import Dataset, Entry, Loss, Model
 from pipeline.jobfile.own_code import OwnCode
 from pipeline.jobfile.own_files import Definition, OwnFiles
-from pipeline.jobfile.own_signatures import NotPlainError, Signature, last_name, read_signature, value_of
+from pipeline.jobfile.own_signatures import Signature, read_signature
+from pipeline.jobfile.own_values import NotPlainError, last_name, value_of
 
 PATTERN = r"^[A-Za-z_][A-Za-z0-9_.]*:[A-Za-z_][A-Za-z0-9_]*$"  # for editors
+UNREADABLE = (ValueError, TypeError, LookupError, ArithmeticError, AttributeError, RecursionError, MemoryError)
+MAX_BASES = 100  # of a class, that are looked at for its signature
 NAME = re.compile(r"(?P<module>[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*):(?P<attribute>[A-Za-z_]\w*)", re.ASCII)
 
 
@@ -80,6 +83,8 @@ class Modules(OwnFiles):
         defined_in, node = self.find(file, match["attribute"])
         try:
             signature = self._signature(KINDS[kind], defined_in, node, taken)
+        except UNREADABLE as error:
+            self.fail(defined_in, node, f"its signature cannot be read: {type(error).__name__}: {error}")
         except OwnCodeError:
             looks = [other for other in KINDS if other != kind and self._looks_like(other, defined_in, node)]
             if looks and not self._looks_like(kind, defined_in, node):
@@ -104,10 +109,13 @@ class Modules(OwnFiles):
         told = self._told(file, node)
         if told and kind not in told:
             self.fail(file, node, f"{node.name} is {KINDS[next(iter(told))].noun}, and not {KINDS[kind].noun}")
-        summary = (ast.get_docstring(node) or "").strip().partition("\n")[0] or f"of {self.label}/{file}"
+        first_line = (ast.get_docstring(node) or "").strip().partition("\n")[0]
+        summary = first_line.encode("utf-8", "replace").decode() or f"of {self.label}/{file}"
         facts: dict[str, Any] = {key: value for key, value in told.get(kind, {}).items() if key in KINDS[kind].facts}
         if kind == "loss":
             facts["is_smooth"] = "label_smoothing" in signature.parameters
+        if kind == "dataset" and not (signature.takes_any or "train" in signature.parameters):
+            self.fail(file, node, f"{node.name} takes no train, by which it would tell images to train on from others")
         if kind == "optimizer" and "lr" not in signature.options:
             self.fail(file, node, f"{node.name} has no option lr: the learning rate at the schedule's peak")
         return KINDS[kind].entry(name, summary, signature.options, own=own, **facts)
@@ -119,16 +127,20 @@ class Modules(OwnFiles):
             kind = last_name(decorator)
             if kind in KINDS:
                 keywords = decorator.keywords if isinstance(decorator, ast.Call) else []
-                with self._plain_values(file, decorator):
-                    found[kind] = {str(k.arg): value_of(k.value, self.names_in(file)) for k in keywords}
+                found[kind] = {str(k.arg): self._fact(kind, k, file, decorator) for k in keywords}
         return found
 
-    @contextlib.contextmanager
-    def _plain_values(self, file: str, node: ast.AST) -> Iterator[None]:
+    def _fact(self, kind: str, keyword: ast.keyword, file: str, decorator: ast.AST) -> int:
+        known = KINDS[kind].facts
+        if keyword.arg not in known:
+            self.fail(file, decorator, f"@{kind} takes no {keyword.arg} (known: {', '.join(known) or 'nothing'})")
         try:
-            yield
+            value = value_of(keyword.value, self.names_in(file))
         except NotPlainError:
-            self.fail(file, node, "what a decorator is given must be plain numbers")
+            value = None
+        if type(value) is not int or value < 1:
+            self.fail(file, decorator, f"what @{kind} is given must be plain whole numbers, 1 or more")
+        return value
 
     def _signature(self, kind: Kind, file: str, node: Definition, taken: frozenset[str]) -> Signature:
         is_class = isinstance(node, ast.ClassDef)
@@ -144,15 +156,19 @@ class Modules(OwnFiles):
             fail=functools.partial(self.fail, where),
         )
 
-    def _init_of(self, file: str, node: ast.ClassDef, depth: int = 0) -> tuple[str, ast.FunctionDef | None]:
+    def _init_of(
+        self, file: str, node: ast.ClassDef, seen: set[int] | None = None
+    ) -> tuple[str, ast.FunctionDef | None]:
         """The `__init__` of a class, or of the first of its bases here that has one."""
+        seen = set() if seen is None else seen
+        seen.add(id(node))
         for member in node.body:
             if isinstance(member, ast.FunctionDef) and member.name == "__init__":
                 return file, member
-        for base in node.bases if depth < 10 else ():
+        for base in node.bases:
             found = self._base(file, base)
-            if found is not None:
-                where, init = self._init_of(*found, depth + 1)
+            if found is not None and id(found[1]) not in seen and len(seen) < MAX_BASES:
+                where, init = self._init_of(*found, seen)
                 if init is not None:
                     return where, init
         return file, None

@@ -9,34 +9,22 @@ from __future__ import annotations
 
 import ast
 import json
-import operator
 import types
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal, NamedTuple, NoReturn, Union
+from typing import Annotated, Any, Literal, NamedTuple, NoReturn, Union, get_args, get_origin
 
 from pydantic_core import SchemaError, SchemaValidator, ValidationError
 
 from pipeline.jobfile.entries import Options
 from pipeline.jobfile.fields import Bounds, Field, schema_of
+from pipeline.jobfile.own_values import MAX_DEPTH, PLAIN, Names, NotPlainError, last_name, number_of, value_of
 
 Fail = Callable[[ast.AST, str], NoReturn]
 
-PLAIN: Mapping[str, type] = {"bool": bool, "int": int, "float": float, "str": str}
 SEQUENCES = ("list", "List", "Sequence", "Iterable")
+MAX_HINT = 300  # characters of a type hint that is text
 BOUNDS = ("gt", "ge", "lt", "le", "min_length", "max_length")
-OPERATORS: Mapping[type[ast.operator], Callable[[Any, Any], Any]] = {
-    ast.Add: operator.add,
-    ast.Sub: operator.sub,
-    ast.Mult: operator.mul,
-    ast.Div: operator.truediv,
-    ast.FloorDiv: operator.floordiv,
-}
-MAX_DEPTH = 20  # of names that stand for names
-
-
-class NotPlainError(Exception):
-    """What is written is not a value, or not the type of one, that a job file can give."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +48,7 @@ def read_signature(
     by_position: int,
     given: frozenset[str],
     taken: frozenset[str],
-    names: Mapping[str, ast.expr],
+    names: Names,
     fail: Fail,
 ) -> Signature:
     """by_position: how many parameters the program passes so. given: those it passes by name, if they are there.
@@ -79,7 +67,7 @@ def read_signature(
             continue
         if number < len(arguments.posonlyargs):
             fail(parameter, f"'{name}' can be passed by position only, and options are passed by name")
-        if name in taken:
+        if name in taken or name.startswith("__"):
             fail(parameter, f"an option cannot be called '{name}', which is taken; rename it")
         hint, value = option
         options[name] = (hint.kind, Field(value, hint.description, dict(hint.bounds)))
@@ -96,9 +84,7 @@ def _parameters(arguments: ast.arguments) -> Iterator[tuple[ast.arg, ast.expr | 
     yield from zip(arguments.kwonlyargs, arguments.kw_defaults, strict=True)
 
 
-def _option(
-    parameter: ast.arg, default: ast.expr | None, names: Mapping[str, ast.expr], fail: Fail
-) -> tuple[Hint, Any] | None:
+def _option(parameter: ast.arg, default: ast.expr | None, names: Names, fail: Fail) -> tuple[Hint, Any] | None:
     """The parameter as an option, with its default; None where it is none, and keeps its default."""
     name = parameter.arg
     if default is None and parameter.annotation is None:
@@ -115,16 +101,16 @@ def _option(
             )
         return None
     except ValueError as error:
-        fail(parameter, f"'{name}': {error}")
+        fail(parameter, f"'{name}' {error}")
     if value is None:
         hint = hint._replace(kind=Union[hint.kind, None])  # noqa: UP007 - a Literal takes no |
     if value is not ...:
         value = _as_the_hint_says(value, hint)
     try:
-        validator = SchemaValidator(schema_of(hint.kind, **hint.bounds), {"strict": True})
+        validator = SchemaValidator(schema_of(hint.kind, **hint.bounds), {"strict": True, "allow_inf_nan": False})
         if value is not ...:
             validator.validate_json(json.dumps(value))
-    except (SchemaError, TypeError):
+    except (SchemaError, TypeError, AttributeError, OverflowError):
         fail(parameter, f"'{name}' has bounds that do not fit its type")
     except ValidationError as error:
         said = error.errors(include_input=False)[0]["msg"].removeprefix("Input ")
@@ -150,36 +136,7 @@ def _hint_of(value: Any) -> Hint:
     return Hint(type(value), {})
 
 
-def value_of(node: ast.expr, names: Mapping[str, ast.expr], depth: int = 0) -> Any:
-    """A number, text, None, or a list or tuple of these, as it is written. Raises NotPlainError for anything else."""
-    if depth > MAX_DEPTH:
-        raise NotPlainError
-    if isinstance(node, ast.Constant) and (node.value is None or type(node.value) in PLAIN.values()):
-        return node.value
-    if isinstance(node, ast.Name) and node.id in names:
-        return value_of(names[node.id], names, depth + 1)
-    if isinstance(node, ast.UnaryOp) and isinstance(node.op, (ast.USub, ast.UAdd)):
-        number = _number(node.operand, names, depth)
-        return -number if isinstance(node.op, ast.USub) else number
-    if isinstance(node, ast.BinOp) and type(node.op) in OPERATORS:
-        try:
-            return OPERATORS[type(node.op)](_number(node.left, names, depth), _number(node.right, names, depth))
-        except ArithmeticError:
-            raise NotPlainError from None
-    if isinstance(node, (ast.List, ast.Tuple)):
-        items = [value_of(item, names, depth + 1) for item in node.elts]
-        return items if isinstance(node, ast.List) else tuple(items)
-    raise NotPlainError
-
-
-def _number(node: ast.expr, names: Mapping[str, ast.expr], depth: int) -> int | float:
-    value = value_of(node, names, depth + 1)
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise NotPlainError
-    return value
-
-
-def read_hint(node: ast.expr, names: Mapping[str, ast.expr], depth: int = 0) -> Hint:
+def read_hint(node: ast.expr, names: Names, depth: int = 0) -> Hint:
     """What a type hint allows. Raises NotPlainError where a job file cannot give it, ValueError where it is wrong."""
     if depth > MAX_DEPTH:
         raise NotPlainError
@@ -188,9 +145,11 @@ def read_hint(node: ast.expr, names: Mapping[str, ast.expr], depth: int = 0) -> 
             return Hint(types.NoneType, {})
         if not isinstance(node.value, str):
             raise NotPlainError
+        if len(node.value) > MAX_HINT:
+            raise NotPlainError
         try:
             return read_hint(ast.parse(node.value, mode="eval").body, names, depth + 1)
-        except SyntaxError:
+        except (SyntaxError, RecursionError, MemoryError):
             raise NotPlainError from None
     if isinstance(node, ast.Name) and node.id not in PLAIN and node.id in names:
         return read_hint(names[node.id], names, depth + 1)
@@ -205,7 +164,7 @@ def read_hint(node: ast.expr, names: Mapping[str, ast.expr], depth: int = 0) -> 
     raise NotPlainError
 
 
-def _hint_at(node: ast.expr, names: Mapping[str, ast.expr]) -> Hint:
+def _hint_at(node: ast.expr, names: Names) -> Hint:
     """Of a parameter, which may be anything but None alone."""
     hint = read_hint(node, names)
     if hint.kind is types.NoneType:
@@ -213,9 +172,11 @@ def _hint_at(node: ast.expr, names: Mapping[str, ast.expr]) -> Hint:
     return hint
 
 
-def _subscripted(node: ast.Subscript, names: Mapping[str, ast.expr], depth: int) -> Hint:
+def _subscripted(node: ast.Subscript, names: Names, depth: int) -> Hint:
     outer = last_name(node.value)
     inner = node.slice.elts if isinstance(node.slice, ast.Tuple) else [node.slice]
+    if not inner:
+        raise NotPlainError
     if outer == "Literal":
         values = tuple(value_of(item, names, depth + 1) for item in inner)
         if not all(type(value) in (bool, int, str) for value in values):
@@ -228,16 +189,16 @@ def _subscripted(node: ast.Subscript, names: Mapping[str, ast.expr], depth: int)
     if outer in SEQUENCES:
         return Hint(_sequence_of(_item(inner[0], names, depth)), {}, is_list=True)
     if outer in ("tuple", "Tuple"):
-        kinds = [
-            ... if isinstance(item, ast.Constant) and item.value is ... else _item(item, names, depth) for item in inner
-        ]
-        return Hint(tuple.__class_getitem__(tuple(kinds)), {})
+        is_run = len(inner) == 2 and isinstance(inner[1], ast.Constant) and inner[1].value is ...
+        if is_run:
+            return Hint(_sequence_of(_item(inner[0], names, depth)), {})
+        return Hint(tuple.__class_getitem__(tuple(_item(item, names, depth) for item in inner)), {})
     if outer == "Annotated":
         return _annotated(inner, names, depth)
     raise NotPlainError
 
 
-def _annotated(inner: list[ast.expr], names: Mapping[str, ast.expr], depth: int) -> Hint:
+def _annotated(inner: list[ast.expr], names: Names, depth: int) -> Hint:
     hint = read_hint(inner[0], names, depth + 1)
     bounds, description = dict(hint.bounds), hint.description
     for node in inner[1:]:
@@ -245,18 +206,25 @@ def _annotated(inner: list[ast.expr], names: Mapping[str, ast.expr], depth: int)
             continue
         outer = last_name(node.func)
         if outer in ("Ge", "Gt", "Le", "Lt") and node.args:  # of annotated_types
-            bounds[outer.lower()] = value_of(node.args[0], names)
+            bounds[outer.lower()] = number_of(node.args[0], names, 0)
         for keyword in node.keywords if outer == "Field" else ():
             if keyword.arg == "description":
                 description = str(value_of(keyword.value, names))
             elif keyword.arg in BOUNDS:
-                bounds[keyword.arg] = value_of(keyword.value, names)
+                bounds[keyword.arg] = number_of(keyword.value, names, 0)
             else:
-                raise ValueError(f"Field({keyword.arg}=...) is not known here; known: {', '.join(BOUNDS)}, description")
+                known = ", ".join((*BOUNDS, "description"))
+                raise ValueError(f"is bounded by Field({keyword.arg}=...), which is not known here (known: {known})")
+    if bounds and get_origin(hint.kind) in (Union, types.UnionType) and len(_real_members(hint.kind)) > 1:
+        raise ValueError("has bounds that do not fit its type")
     return Hint(hint.kind, bounds, description, hint.is_list)
 
 
-def _union(members: list[ast.expr], names: Mapping[str, ast.expr], depth: int) -> Hint:
+def _real_members(kind: Any) -> list[Any]:
+    return [member for member in get_args(kind) if member is not types.NoneType]
+
+
+def _union(members: list[ast.expr], names: Names, depth: int) -> Hint:
     """Of one kind and None, with its bounds; of several kinds, each with its own."""
     hints = [read_hint(member, names, depth + 1) for member in members]
     real = [hint for hint in hints if hint.kind is not types.NoneType]
@@ -269,8 +237,12 @@ def _union(members: list[ast.expr], names: Mapping[str, ast.expr], depth: int) -
     return Hint(kind, {}, is_list=any(hint.is_list for hint in hints))
 
 
-def _item(node: ast.expr, names: Mapping[str, ast.expr], depth: int) -> Any:
-    return _bounded(read_hint(node, names, depth + 1))
+def _item(node: ast.expr, names: Names, depth: int) -> Any:
+    """Of a list or tuple. Raises NotPlainError for None, which no list of a job file holds."""
+    hint = read_hint(node, names, depth + 1)
+    if hint.kind is types.NoneType:
+        raise NotPlainError
+    return _bounded(hint)
 
 
 def _sequence_of(kind: Any) -> Any:
@@ -279,10 +251,3 @@ def _sequence_of(kind: Any) -> Any:
 
 def _bounded(hint: Hint) -> Any:
     return Annotated[hint.kind, Bounds(**hint.bounds)] if hint.bounds else hint.kind
-
-
-def last_name(node: ast.expr) -> str:
-    """`Module` of `torch.nn.Module`; nothing where it is no name."""
-    if isinstance(node, ast.Call):
-        return last_name(node.func)
-    return node.attr if isinstance(node, ast.Attribute) else node.id if isinstance(node, ast.Name) else ""

@@ -13,13 +13,14 @@ from pydantic_core import ValidationError
 
 from pipeline import wording
 from pipeline.errors import OwnCodeError, Problem, SpecError, UsageError
+from pipeline.home import durable
 from pipeline.jobfile import yamltree
 from pipeline.jobfile.origins import Origins
 from pipeline.jobfile.own_modules import NONE, Modules, using
 from pipeline.jobfile.sections import NamedSection
 from pipeline.jobfile.spec import Spec, split
 
-MAX_OWN_CHARACTERS = 400_000  # of the modules that are frozen with a job; a ticket is a small file
+MAX_OWN_BYTES = 640_000  # of the modules that are frozen with a job; a ticket has 1 MiB
 
 
 def load(path: Path, overrides: Sequence[str] = (), *, modules: Modules = NONE) -> Spec:
@@ -84,16 +85,17 @@ def _validate(origins: Origins, refused: list[Problem]) -> Spec:
 
 def _problems_with_own_code(spec: Spec, origins: Origins) -> Iterator[Problem]:
     """What keeps code of the user's own from being frozen with the job."""
-    total = 0
+    files: dict[str, str] = {}
     for at, section in spec.named_sections():
         if section.entry.own is not None:
             try:
-                total += sum(map(len, section.entry.own.files().values()))
+                files |= section.entry.own.files()
             except OwnCodeError as error:
                 yield problem_with(at, section, str(error), origins)
             else:
-                if total > MAX_OWN_CHARACTERS:
-                    what = f"it imports files of {total:,} characters; a job has at most {MAX_OWN_CHARACTERS:,}"
+                size = len(durable.to_json(files))
+                if size > MAX_OWN_BYTES:
+                    what = f"with all that it imports it has {size:,} bytes; a job has at most {MAX_OWN_BYTES:,}"
                     yield problem_with(at, section, what, origins)
 
 

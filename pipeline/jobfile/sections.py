@@ -176,7 +176,7 @@ class ChosenByName:
         return None
 
     def _own_entry(self, name: str) -> Entry:
-        fields = {*self.base.model_fields, *(name for name in dir(NamedSection) if not name.startswith("_"))}
+        fields = {"entry", *self.base.model_fields, *(name for name in dir(NamedSection) if not name.startswith("_"))}
         return own_modules.current().entry(self.kind, name, taken=frozenset(fields))
 
     def why_not(self, name: str) -> str:

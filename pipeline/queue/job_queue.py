@@ -76,8 +76,9 @@ class Queue:
         try:
             for spec in specs:
                 ticket = Ticket.new(spec)
+                content = ticket.to_json()
                 ids.append(ticket.id)  # first: an error below may come when the ticket is there already
-                durable.create(self.paths.ticket("pending", ticket.id), ticket.to_json(), by_way_of=self.paths.tmp)
+                durable.create(self.paths.ticket("pending", ticket.id), content, by_way_of=self.paths.tmp)
             durable.fsync_folder(self.paths.state("pending"))
         except BaseException as error:
             self._withdraw(ids)

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipeline.errors import Problem, SpecError, UsageError
+from pipeline.errors import OwnCodeError, Problem, QueueError, SpecError, UsageError
 from pipeline.home import durable
 from pipeline.home.ids import ID, by_age, new_id
 from pipeline.home.paths import STATES, QueuePaths
@@ -25,7 +25,8 @@ from pipeline.home.records import now
 if TYPE_CHECKING:
     from pipeline.jobfile.spec import Spec
 
-MODULE = re.compile(r"(?:[A-Za-z_][A-Za-z0-9_]*/)*[A-Za-z_][A-Za-z0-9_]*\.py")
+MODULE = re.compile(r"(?:[A-Za-z_][A-Za-z0-9_]*/){0,8}[A-Za-z_][A-Za-z0-9_]*\.py")
+MAX_MODULE_NAME = 200  # characters, of the whole path
 TICKET = re.compile(ID.pattern + r"\.json")
 MAX_TICKET_BYTES = 1024 * 1024
 MAX_QUARANTINED_NAME = 150  # characters of a foreign file's name that are kept
@@ -50,7 +51,11 @@ class Ticket:
         return cls(new_id(spec.name), spec.name, spec.resources.priority, now(), frozen, spec.own_files())
 
     def to_json(self) -> bytes:
-        return durable.to_json({name: value for name, value in vars(self).items() if name != "modules" or value})
+        """Raises QueueError where it would be too large to be read again."""
+        content = durable.to_json({name: value for name, value in vars(self).items() if name != "modules" or value})
+        if len(content) > MAX_TICKET_BYTES:
+            raise QueueError(f"{self.name}: it is too large for a ticket, with {len(content):,} bytes")
+        return content
 
     @classmethod
     def parse(cls, data: bytes, job_id: str) -> Ticket:
@@ -66,7 +71,7 @@ class Ticket:
         given = tuple(type(value) for value in list(vars(ticket).values())[1:])
         if given != (str, int, str, dict, dict) or not all(type(text) is str for text in ticket.modules.values()):
             raise ValueError("a field of it is of the wrong kind")
-        if not all(map(MODULE.fullmatch, ticket.modules)):
+        if not all(MODULE.fullmatch(name) and len(name) <= MAX_MODULE_NAME for name in ticket.modules):
             raise ValueError("a module has a name that none can have")
         return ticket
 
@@ -79,10 +84,16 @@ class Ticket:
 
         try:
             with own_modules.using(own_modules.Modules.frozen(self.modules)):
-                return Spec.model_validate_json(json.dumps(self.spec))
+                spec = Spec.model_validate_json(json.dumps(self.spec))
+            spec.own_files()
         except ValidationError as error:
-            why = f"this version of the program does not take its spec: {error.errors(include_input=False)[0]['msg']}"
-            raise SpecError([Problem(self.id, 0, "", why)]) from None
+            said = error.errors(include_input=False)[0]["msg"]
+        except Exception as error:  # noqa: BLE001 - whatever the user's own files make of a reader: it is this job's alone
+            said = f"{error}" if isinstance(error, OwnCodeError) else f"{type(error).__name__}: {error}"
+        else:
+            return spec
+        why = f"this version of the program does not take its spec: {said}"
+        raise SpecError([Problem(self.id, 0, "", why)])
 
 
 @dataclass(frozen=True)

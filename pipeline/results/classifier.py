@@ -5,8 +5,10 @@ Whatever the job trained with, this computes on the CPU, in float32. Nothing is 
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import math
+import sys
 import textwrap
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
@@ -89,7 +91,8 @@ class Classifier:
     @torch.no_grad()
     def logits(self, images: torch.Tensor) -> torch.Tensor:
         """Returns float32 (N, classes). images: float32 (N, C, H, W) in [0, 1]."""
-        logits: torch.Tensor = self.model(images)
+        with contextlib.redirect_stdout(sys.stderr):  # as above
+            logits: torch.Tensor = self.model(images)
         return logits
 
     def classify(self, files: Iterable[Path], *, top: int) -> Iterator[tuple[Path, list[Guess] | DataError]]:
@@ -128,9 +131,10 @@ def load(run: RunPaths, which: Which = "best") -> Classifier:
     """Raises PipelineError where there is nothing trained, or not all that is needed to use it."""
     state = _state(run, which)
     spec, expected = _spec(run), _model_input(run)
-    network = build_model(
-        spec, num_classes=len(expected.classes), channels=expected.channels, image_size=expected.image_size
-    )
+    with contextlib.redirect_stdout(sys.stderr):  # whatever code of the user's own prints
+        network = build_model(
+            spec, num_classes=len(expected.classes), channels=expected.channels, image_size=expected.image_size
+        )
     try:
         network.load_state_dict(state["model"])
     except (RuntimeError, LookupError, TypeError, AttributeError) as error:

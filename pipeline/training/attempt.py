@@ -16,7 +16,6 @@ import os
 import signal
 import sys
 import time
-import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -32,7 +31,7 @@ from pipeline.jobfile.own_code import frame_in
 from pipeline.jobfile.spec import Spec
 from pipeline.stop import NO_ROOM, WORKER_DIED, Stop, listen
 from pipeline.training.progress import ProgressWriter
-from pipeline.training.reasons import disk_full_error, explain
+from pipeline.training.reasons import as_text, disk_full_error, explain
 
 if TYPE_CHECKING:
     from pipeline.training.engine import Engine
@@ -134,6 +133,8 @@ class Attempt:
         try:
             ending: Ending = ("succeeded", self.train())
         except Interrupted as request:
+            if not self.stop.why:  # nobody has asked: the job's own code raises it
+                return self.record(*self.ending_of(RuntimeError(f"Interrupted: {request}")))
             ending = ("lost" if str(request) == WORKER_DIED else "interrupted", f"{request}; {self.what_is_saved()}")
         except BaseException as error:  # noqa: BLE001 - the job's boundary: whatever it was, it is recorded
             ending = self.ending_of(error)
@@ -141,20 +142,20 @@ class Attempt:
 
     def ending_of(self, error: BaseException) -> Ending:
         """Returns how the attempt ends by an error; where nobody can have foreseen it, the log gets the traceback."""
+        if isinstance(error, OwnCodeError):
+            if error.__cause__ is not None:
+                self.echo(as_text(error.__cause__))
+            return "invalid", str(error)
         if full := disk_full_error(error):
             self.is_disk_full = True
             return "interrupted", explain(full)
-        if isinstance(error, OwnCodeError):
-            if error.__cause__ is not None:
-                self.echo("".join(traceback.format_exception(error.__cause__)).rstrip())
-            return "invalid", str(error)
         if isinstance(error, JobError):
             return "failed", str(error)
         if not self.run.spec.exists():
             return "lost", "its run folder was removed while it ran"
         if what := self.misplaced(error):
             return "failed", what
-        self.echo("".join(traceback.format_exception(error)).rstrip())
+        self.echo(as_text(error))
         where = frame_in(error, frozen.modules(self.run))  # in code of the user's own
         return "failed", f"{where} {explain(error)}".lstrip()
 

@@ -12,9 +12,12 @@ from pipeline.training.features import last_layer
 LR_SCALE = "lr_scale"  # of a group of parameters: the factor of the schedule's learning rate
 
 
-def groups(model: nn.Module, *, scale: float) -> Iterable[Any]:
-    """Returns what an optimizer is given: the parameters, in two groups where the backbone's rate is another one."""
-    if scale == 1:
+def groups(model: nn.Module, *, scale: float, are_parted: bool) -> Iterable[Any]:
+    """Returns what an optimizer is given: the parameters, in two groups where the backbone is trained otherwise.
+
+    are_parted: in any case. A fused optimizer takes no group of which a part has been trained before.
+    """
+    if scale == 1 and not are_parted:
         return model.parameters()
     head = {id(parameter) for parameter in _head(model)}
     parts = [[p for p in model.parameters() if (id(p) in head) == is_head] for is_head in (False, True)]

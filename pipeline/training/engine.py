@@ -49,9 +49,8 @@ class Engine:
         )
         self.model.to(setting.device).to(memory_format=setting.memory_format)
         self.network: Network = torch.compile(self.model) if setting.compile else self.model
-        self.optimizer = parts.build_optimizer(
-            spec, backbone.groups(self.model, scale=spec.model.backbone_lr), fused=setting.fused
-        )
+        groups = backbone.groups(self.model, scale=spec.model.backbone_lr, are_parted=spec.model.freeze_epochs > 0)
+        self.optimizer = parts.build_optimizer(spec, groups, fused=setting.fused)
         counts = torch.bincount(dataset.train.labels, minlength=len(dataset.classes)).to(setting.device)
         self.loss, self.test_loss = (parts.build_loss(spec, counts, training=training) for training in (True, False))
         self.scaler = torch.amp.GradScaler(setting.device.type, enabled=setting.dtype is torch.float16)
@@ -198,7 +197,7 @@ def load_dataset(spec: Spec, folder: Path, *, log: Callable[[str], None]) -> Dat
     Raises DataError, or OwnCodeError where the user's own code reads it.
     """
     data = spec.data
-    with parts.telling_where(data.entry):
+    with parts.telling_where(data.entry, "as a dataset: "):
         reader = data.entry.load()
         if data.entry.own is not None:
             reader = functools.partial(own_dataset.read, data.entry.given, reader)

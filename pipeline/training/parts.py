@@ -39,7 +39,17 @@ def build_model(spec: Spec, *, num_classes: int, channels: int, image_size: int)
             if section.entry.own is not None:
                 raise
             raise DataError(f"model {section.name!r} cannot take {image_size}-pixel images: {error}") from None
+        if section.entry.own is not None and isinstance(model, nn.Module):
+            _make_lazy_parameters(model, torch.zeros(2, channels, image_size, image_size))
     return model
+
+
+def _make_lazy_parameters(model: nn.Module, images: torch.Tensor) -> None:
+    """Has `nn.LazyLinear` and the like see images once, by which they get their shape."""
+    if any(isinstance(parameter, nn.parameter.UninitializedParameter) for parameter in model.parameters()):
+        with torch.no_grad():
+            model.eval()(images)
+        model.train()
 
 
 def build_loss(spec: Spec, counts: torch.Tensor, *, training: bool) -> Loss:
@@ -74,7 +84,7 @@ def build_optimizer(spec: Spec, parameters: Iterable[Any], *, fused: bool) -> to
     section = spec.train.optimizer
     with telling_where(section.entry):
         optimizer: torch.optim.Optimizer = section.entry.load()(
-            parameters, **section.entry.given(fused=fused), **section.options()
+            list(parameters), **section.entry.given(fused=fused), **section.options()
         )
     return optimizer
 
@@ -92,7 +102,8 @@ def build_augmentation(section: NamedSection) -> Augmentation:
     if section.entry.own is None:
         return augmentation
     called = augmentation.forward if isinstance(augmentation, nn.Module) else augmentation
-    parameters = inspect.signature(called).parameters.values()
+    with telling_where(section.entry):
+        parameters = inspect.signature(called).parameters.values()
     takes_any = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters)
     names = {parameter.name for parameter in parameters}
 

@@ -8,6 +8,8 @@ same in its own process, once it knows its dataset.
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 import math
 import os
@@ -68,10 +70,11 @@ def rehearse(spec: Spec, images: Images | None) -> Iterator[tuple[str, OwnCodeEr
         if section.entry.own is not None:
             check = CHECKS.get(at.rstrip(".0123456789"))  # data.augment.0
             try:
-                section.entry.load()
-                if check is not None and images is not None:
-                    with torch.random.fork_rng(devices=[]):
-                        check(Trial(spec, section, section.entry.own, images))
+                with section.entry.own.telling_where():
+                    section.entry.load()
+                    if check is not None and images is not None:
+                        with torch.random.fork_rng(devices=[]):
+                            check(Trial(spec, section, section.entry.own, images))
             except OwnCodeError as error:
                 yield at, error
 
@@ -97,6 +100,16 @@ def _check_model(trial: Trial) -> None:
             loss = F.cross_entropy(logits.float(), torch.arange(num) % images.num_classes)
             with own.telling_where("in the backward pass: "):
                 loss.backward()  # type: ignore[no-untyped-call]
+    _check_state(model.state_dict(), own)
+
+
+def _check_state(state: object, own: OwnCode) -> None:
+    """A checkpoint holds tensors and plain values only; of anything else, no job could go on."""
+    content = io.BytesIO()
+    with own.telling_where("its state cannot be kept in a checkpoint: "):
+        torch.save(state, content)
+        content.seek(0)
+        torch.load(content, weights_only=True)
 
 
 def _check_loss(trial: Trial) -> None:
@@ -127,6 +140,7 @@ def _check_optimizer(trial: Trial) -> None:
         _fail(own, f"gives {_kind(optimizer)}; an optimizer is a torch.optim.Optimizer")
     with own.telling_where("in a step: "):
         optimizer.step()
+    _check_state(optimizer.state_dict(), own)
     if any("lr" not in group for group in optimizer.param_groups):
         _fail(own, "keeps no 'lr' in its parameter groups, by which the schedule sets the learning rate")
 
@@ -187,17 +201,19 @@ def _kind(value: object) -> str:
     return "None" if value is None else f"a {type(value).__name__}"
 
 
-def main() -> int:
+def main() -> None:
     answer = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # whatever the code prints is no answer
     request = json.load(sys.stdin)
     modules = own_modules.Modules(request["label"], Path(request["root"]), files=request["files"])
     with own_modules.using(modules):
         spec = Spec.model_validate_json(json.dumps(request["spec"]))
-    with answer:
-        json.dump([(at, str(error)) for at, error in rehearse(spec, known_images(spec))], answer)
-    return 0
+    found = [(at, str(error)) for at, error in rehearse(spec, known_images(spec))]
+    with contextlib.suppress(OSError, ValueError), answer:  # the code may have closed it
+        json.dump(found, answer)
+    sys.stderr.flush()
+    os._exit(0)  # whatever threads the code has left
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

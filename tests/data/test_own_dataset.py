@@ -81,12 +81,27 @@ def test_images_of_every_kind(image: Any, expected: Any, tmp_path: Path) -> None
             r"image 1 is \(4, 4, 1\), and those before it are \(8, 8, 1\); set data.image",
         ),
         (Items(GREY[:4]), "are not square; set data.image_size"),
-        (Items(GREY, label=-1), "labels beyond its"),
+        (Items(GREY, label=-1), "the label of item 0 is -1; it must be a whole number from 0 to 65535"),
+        (Items(GREY, label=10**9), "the label of item 0 is 1000000000"),
+        (Items(GREY, label=1.7), r"the label of item 0 is 1\.7"),
+        (Items(GREY, label="cat"), "the label of item 0 is 'cat'"),
     ],
 )
 def test_what_is_no_image_with_its_label_is_told(items: Any, said: str, tmp_path: Path) -> None:
     with pytest.raises(DataError, match=said):
         load(lambda root, train: items, tmp_path)  # noqa: ARG005
+
+
+def test_labels_may_be_of_any_kind_of_whole_number(tmp_path: Path) -> None:
+    for label in (1, 1.0, True, np.int64(1), torch.tensor(1)):
+        items = [(GREY, label), (GREY, 0)]
+        assert load(lambda root, train, items=items: items, tmp_path).train.labels.tolist() == [1, 0]  # noqa: ARG005
+
+
+def test_both_splits_must_be_alike(tmp_path: Path) -> None:
+    small = np.zeros((9, 9), np.uint8)
+    with pytest.raises(DataError, match=r"its images to train on are \(8, 8, 1\), and the others \(9, 9, 1\)"):
+        load(lambda root, train: Items(GREY if train else small), tmp_path)  # noqa: ARG005
 
 
 def test_images_of_several_sizes_are_resized(tmp_path: Path) -> None:

@@ -129,8 +129,13 @@ def test_validate_calls_the_code_and_says_where_it_fails(pipeline: Pipeline, hom
         (MODEL.replace("num_classes),", "8),"), "modules/my_models.py:9: SmallNet gives (2, 8) for 2 images of 10"),
         (f"import nowhere\n{MODEL}", "modules/my_models.py:1: ModuleNotFoundError: No module named 'nowhere'"),
         (f"exit()\n{MODEL}", "modules/my_models.py:1: SystemExit"),
+        (f"raise OSError(28, 'full')\n{MODEL}", "modules/my_models.py:1: OSError: [Errno 28] full"),
+        (
+            f"from pipeline.errors import Interrupted\nraise Interrupted('x')\n{MODEL}",
+            "modules/my_models.py:2: Interrupted: x",
+        ),
     ],
-    ids=["shape", "import", "exit"],
+    ids=["shape", "import", "exit", "full disk", "interrupted"],
 )
 def test_what_is_found_only_when_a_job_starts_ends_it_as_invalid(
     pipeline: Pipeline, home: Home, own_job: Path, code: str, why: str
@@ -154,6 +159,61 @@ def test_an_error_in_the_midst_of_training_names_the_users_line(pipeline: Pipeli
     assert end.outcome == "failed"
     assert end.why.startswith("modules/my_models.py:")
     assert "in SmallNet.forward: ValueError: too late (the log has the traceback)" in end.why
+
+
+@pytest.mark.parametrize("raised", ["Interrupted('x')", "Odd()"])
+def test_no_error_of_the_users_keeps_a_job_going_round(
+    pipeline: Pipeline, home: Home, own_job: Path, raised: str
+) -> None:
+    head = "from pipeline.errors import Interrupted\nclass Odd(Exception):\n    def __str__(self): raise ValueError\n"
+    late = f"        if self.training and len(images) > 2:\n            raise {raised}\n        return self"
+    write_modules(home.modules, {"my_models.py": head + MODEL.replace("        return self", late)})
+    (job_id,) = submitted(pipeline, own_job)
+    drain(pipeline)
+    assert (end_of(home, job_id).outcome, end_of(home, job_id).attempt) == ("failed", 1)
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "import threading, time\nthreading.Thread(target=lambda: time.sleep(1e5)).start()\n",
+        "import os, time\nif os.fork() == 0:\n    time.sleep(1e5)\n",
+        "import os\nos.closerange(3, 64)\n",
+    ],
+    ids=["a thread", "a child", "closed files"],
+)
+def test_code_that_leaves_something_behind_holds_nobody_up(
+    pipeline: Pipeline, home: Home, own_job: Path, code: str
+) -> None:
+    write_modules(home.modules, {"my_models.py": f"{code}{MODEL}"})
+    done = pipeline("validate", own_job, timeout=100)
+    assert done.returncode == (2 if "closerange" in code else 0)
+
+
+def test_a_hostile_ticket_ends_its_job_and_no_worker(pipeline: Pipeline, home: Home, own_job: Path) -> None:
+    """One that no `submit` of this version would make: a file that is imported has an error."""
+    bad, good = submitted(pipeline, own_job, own_job)
+    path = Queue(home).paths.ticket("pending", bad)
+    ticket = json.loads(path.read_text())
+    ticket["modules"]["my_layers.py"] = "def ("
+    path.write_text(json.dumps(ticket))
+    drain(pipeline)
+    assert end_of(home, bad).outcome == "invalid"
+    assert "modules/my_layers.py:1" in end_of(home, bad).why
+    assert end_of(home, good).outcome == "succeeded"
+
+
+def test_what_a_model_prints_is_in_no_answer(pipeline: Pipeline, home: Home, own_job: Path, tmp_path: Path) -> None:
+    loud = MODEL.replace("        super()", "        print('made')\n        super()").replace(
+        "        return self", "        print('called')\n        return self"
+    )
+    write_modules(home.modules, {"my_models.py": loud})
+    (job_id,) = submitted(pipeline, own_job)
+    drain(pipeline)
+    Image.new("L", (8, 8), 90).save(tmp_path / "grey.png")
+    done = pipeline("predict", job_id, tmp_path / "grey.png", "--json")
+    assert len(json.loads(done.stdout)) == 1
+    assert "made" in done.stderr
 
 
 def test_without_torch_the_same_is_found_by_reading(own_job: Path, home: Home, start: Start, tmp_path: Path) -> None:

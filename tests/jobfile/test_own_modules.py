@@ -107,7 +107,7 @@ def test_the_options_are_those_of_the_signature_with_their_defaults(write: Write
         (
             "{name: my:Net, widht: 1}",
             "model.widht: 'my:Net' has no such field; did you mean 'width'? "
-            "(known: deep, kind, name, name_of_it, rate, sizes, width)",
+            "(known: backbone_lr, deep, freeze_epochs, init, kind, name, name_of_it, rate, sizes, width)",
         ),
         ("{name: my:Net, hook: 1}", "model.hook: 'my:Net' has no such field"),
         (
@@ -134,10 +134,16 @@ def test_a_mistake_is_told_as_with_an_entry_of_the_catalog(write: Write, tmp_pat
         ("width: Annotated[int, Field(ge=1)] = 0", "the default of 'width' is not what its hint allows: it should be"),
         (
             "width: Annotated[int, Field(multiple_of=2)] = 2",
-            "'width': Field(multiple_of=...) is not known here; known: ",
+            "'width' is bounded by Field(multiple_of=...), which is not known here (known: ",
         ),
         ("width: Annotated[str, Field(ge=1)] = 'a'", "'width' has bounds that do not fit its type"),
         ("schema: int = 3", "an option cannot be called 'schema', which is taken; rename it"),
+        ("width: Annotated[int | str, Field(ge=1)] = 0", "'width' has bounds that do not fit its type"),
+        ("entry: int = 3", "an option cannot be called 'entry', which is taken; rename it"),
+        ("__slots__: int = 3", "an option cannot be called '__slots__', which is taken; rename it"),
+        ("width: list[None]", "'width' is of a type that a job file cannot give"),
+        ("width: Optional[()]", "'width' is of a type that a job file cannot give"),
+        ("width: tuple[...]", "'width' is of a type that a job file cannot give"),
         ("width: int = 3, /", "'width' can be passed by position only, and options are passed by name"),
     ],
 )
@@ -214,7 +220,7 @@ def test_a_signature_is_found_wherever_it_stands(write: Write, tmp_path: Path, t
         ),
         (
             "from pipeline.modules import model\n@model(min_size=input())\nclass Net: pass\n",
-            "modules/my.py:2: what a decorator is given must be plain numbers",
+            "modules/my.py:2: what @model is given must be plain whole numbers, 1 or more",
         ),
     ],
 )
@@ -224,6 +230,86 @@ def test_files_that_cannot_be_read(write: Write, tmp_path: Path, text: str, said
         assert f"'my:Net' is not a model: {said}" in problem(modules, "{name: my:Net, width: 3}", tmp_path)
     else:
         assert read(modules, "{name: my:Net}", tmp_path).model.options() == {}
+
+
+@pytest.mark.parametrize(
+    "default",
+    [
+        *("float = 1e999", "float = 1e999 - 1e999", "int = 0x" + "f" * 400, "float = 0x" + "f" * 400, "int = 9**9**9"),
+        *("list[None] = None", "Optional[()] = None", "Union[()] = None", "List[()] = None", "Annotated[()] = None"),
+        *("tuple[...] = None", "tuple[int, None] = None", "'" + "-" * 9_000 + "1' = 3", "A9 = 3", "int = A9", "U9 = 3"),
+        *("int = B9", "str = '\\ud800'", "Annotated[int, Field(ge=None)] = 3"),
+    ],
+)
+def test_what_no_job_file_could_give_is_no_option_and_harms_nobody(write: Write, tmp_path: Path, default: str) -> None:
+    """Among it what would take a reader hours: ten names, each twelve times the one before it."""
+    names = ["A0 = 1", "U0 = int", "B0 = 0x" + "f" * 15]
+    for number in range(1, 10):
+        names += [
+            f"A{number} = [{', '.join([f'A{number - 1}'] * 12)}]",
+            f"U{number} = Union[{', '.join([f'U{number - 1}'] * 12)}]",
+            f"B{number} = B{number - 1} * B{number - 1}",
+        ]
+    text = "\n".join([*names, "class Net:", f"    def __init__(self, x: {default}, good: int = 3):", "        pass"])
+    modules = write(my=text)
+    assert read(modules, "{name: my:Net}", tmp_path).model.options() == {"good": 3}
+    with own_modules.using(modules):
+        assert "my:Net" not in json.dumps(json_schema.json_schema()) or reference.markdown()
+
+
+def test_a_class_of_very_many_bases_is_read_at_once(write: Write, tmp_path: Path) -> None:
+    lines = ["class C0: pass"]
+    lines += [f"class C{n}({', '.join([f'C{n - 1}'] * 12)}): pass" for n in range(1, 12)]
+    assert read(write(my="\n".join(lines)), "{name: my:C11}", tmp_path).model.options() == {}
+
+
+def test_one_bad_file_spoils_no_message_about_another(write: Write, tmp_path: Path) -> None:
+    modules = write(bad="def f(num_classes, x: list[None]): pass\n", worse="def (", my=NET)
+    assert "'Nett' is not a model; did you mean" in problem(modules, "{name: Nett}", tmp_path)
+
+
+def test_a_dataset_must_be_told_which_images_are_to_train_on(write: Write, tmp_path: Path) -> None:
+    modules = write(my="class Data:\n    def __init__(self, root, split: str = 'train'): pass\n")
+    path = tmp_path / "job.yaml"
+    path.write_text("name: own\nmodel: {name: net}\ndata: {name: my:Data}\n")
+    with pytest.raises(SpecError, match="Data takes no train, by which it would tell images to train on from others"):
+        reading.load(path, modules=modules)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("@model(minsize=8)", "@model takes no minsize (known: min_size, min_batch)"),
+        ('@model(min_size="8")', "what @model is given must be plain whole numbers, 1 or more"),
+        ("@model(min_size=0)", "what @model is given must be plain whole numbers, 1 or more"),
+    ],
+)
+def test_a_wrong_decorator_is_told(write: Write, tmp_path: Path, text: str, said: str) -> None:
+    modules = write(my=f"from pipeline.modules import model\n{text}\nclass Net: pass\n")
+    assert said in problem(modules, "{name: my:Net}", tmp_path)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "from cfg import W\nclass Net:\n    def __init__(self, x: int = W): pass\n",
+        "from cfg import *\nclass Net(Base): pass\n",
+        "class Net:\n    def __init__(self, x: int = 2**3): pass\n",
+        "\ufeffclass Net:\n    def __init__(self, x: int = 8): pass\n",
+    ],
+)
+def test_what_people_write_too(write: Write, tmp_path: Path, text: str) -> None:
+    modules = write(my=text, cfg="W = 8\nclass Base:\n    def __init__(self, x: int = 8): pass\n")
+    section = read(modules, "{name: my:Net}", tmp_path).model
+    assert section.options() == {"x": 8}
+    assert own(section).load().__name__ == "Net"
+
+
+def test_a_link_to_a_file_is_followed(write: Write, tmp_path: Path) -> None:
+    modules = write(other="")
+    (tmp_path / "elsewhere.py").write_text(NET)
+    (tmp_path / "modules" / "my.py").symlink_to(tmp_path / "elsewhere.py")
+    assert read(modules, "{name: my:Net}", tmp_path).own_files() == {"my.py": NET}
 
 
 def test_a_file_that_would_hide_a_module_of_others_is_refused(write: Write, tmp_path: Path) -> None:
@@ -306,9 +392,14 @@ def test_a_wrong_file_that_is_imported_is_told(write: Write, tmp_path: Path) -> 
 
 
 def test_files_that_are_too_much_for_a_ticket_are_refused(write: Write, tmp_path: Path) -> None:
+    """By what they take in the ticket; a file that two sections name counts once."""
     lines = "# a comment that is long, to no end\n" * 6000
-    modules = write(my=f"import a\nclass Net: pass\n{lines}", a=lines)
-    assert "a job has at most 400,000" in problem(modules, "{name: my:Net}", tmp_path)
+    loss = "def loss(logits, labels): pass\n"
+    modules = write(my=f"import a\n{loss}class Net: pass\n{lines}", a=lines, wide="# " + "\u6f22" * 80_000, chinese="")
+    use = "train: {loss: {name: my:loss}}\n"
+    assert read(modules, "{name: my:Net}", tmp_path, use).own_files().keys() == {"my.py", "a.py"}
+    modules = write(my=f"import a, wide\n{loss}class Net: pass\n{lines}")
+    assert "a job has at most 640,000" in problem(modules, "{name: my:Net}", tmp_path)
 
 
 def test_each_job_has_the_code_that_it_was_read_with(tmp_path: Path) -> None:

@@ -11,9 +11,10 @@ from typing import Any
 import pytest
 import torch
 from own_code import FILES, job, spec_with
+from torch import nn
 
 from pipeline.errors import OwnCodeError
-from pipeline.training import rehearsal
+from pipeline.training import parts, rehearsal
 from pipeline.training.rehearsal import Images
 
 DIGITS = Images(num_classes=10, channels=1, image_size=8)
@@ -150,6 +151,70 @@ def test_other_code_that_is_wrong_is_told_too(tmp_path: Path, at: str, code: str
     assert where.startswith(at)
     assert message.startswith("modules/mine.py:")
     assert said in message
+
+
+@pytest.mark.parametrize(
+    ("code", "sections", "said"),
+    [
+        (
+            "class code(nn.Module):\n    def __init__(self, num_classes):\n        super().__init__()\n"
+            "        self.fc = nn.Linear(64, num_classes)\n    def forward(self, x): return self.fc(x.flatten(1))\n"
+            "    def train(self, mode=True): raise ValueError('no')\n",
+            {"model": {"name": "mine:code"}},
+            "in code.train: ValueError: no",
+        ),
+        (
+            "class code(nn.Linear):\n    def __init__(self, num_classes): super().__init__(8, num_classes)\n"
+            "    def forward(self, x): return super().forward(x[:, 0, 0])\n"
+            "    def get_extra_state(self): return object()\n    def set_extra_state(self, state): pass\n",
+            {"model": {"name": "mine:code"}},
+            "its state cannot be kept in a checkpoint",
+        ),
+        (
+            "import numpy as np\nclass code(torch.optim.SGD):\n    def __init__(self, params, lr: float = 0.1):\n"
+            "        super().__init__(params, lr=lr)\n        self.param_groups[0]['x'] = np.float64(3)\n",
+            {"train": {"optimizer": {"name": "mine:code"}}},
+            "its state cannot be kept in a checkpoint",
+        ),
+        ("class code: pass\n", {"data": {"augment": ["mine:code"]}}, "TypeError: "),
+        (
+            "raise KeyboardInterrupt\ndef code(step): pass\n",
+            {"train": {"schedule": {"name": "mine:code"}}},
+            "Interrupt",
+        ),
+        (
+            "class Odd(Exception):\n    def __str__(self): raise ValueError\ndef code(step): raise Odd\n",
+            {"train": {"schedule": {"name": "mine:code"}}},
+            "at step 0 of 100: Odd",
+        ),
+    ],
+)
+def test_whatever_it_raises_and_whenever_is_told(
+    tmp_path: Path, code: str, sections: dict[str, Any], said: str
+) -> None:
+    ((_, message),) = errors(tmp_path, {**FILES, "mine.py": HEAD + code}, **sections)
+    assert message.startswith("modules/mine.py:")
+    assert said in message
+
+
+def test_layers_that_get_their_shape_from_the_first_images_work(tmp_path: Path) -> None:
+    code = "def Net(num_classes): return nn.Sequential(nn.Flatten(), nn.LazyLinear(num_classes))\n"
+    spec = spec_with(tmp_path, {"mine.py": HEAD + code}, model={"name": "mine:Net"})
+    model = parts.build_model(spec, num_classes=3, channels=1, image_size=8)
+    assert model.training
+    assert [tuple(parameter.shape) for parameter in model.parameters()] == [(3, 64), (3,)]
+
+
+def test_an_optimizer_may_look_at_its_parameters_twice(tmp_path: Path) -> None:
+    code = (
+        "def Twice(parameters, lr: float = 0.1):\n"
+        "    decay, others = ([p for p in parameters if (p.ndim > 1) == is_wide] for is_wide in (True, False))\n"
+        "    return torch.optim.SGD([{'params': decay}, {'params': others}], lr=lr)\n"
+    )
+    spec = spec_with(tmp_path, {**FILES, "mine.py": HEAD + code}, train={"optimizer": {"name": "mine:Twice"}})
+    model = nn.Linear(3, 3)
+    optimizer = parts.build_optimizer(spec, model.parameters(), fused=False)
+    assert [len(group["params"]) for group in optimizer.param_groups] == [1, 1]
 
 
 def test_all_that_is_wrong_is_told(tmp_path: Path) -> None:

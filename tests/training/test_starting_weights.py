@@ -66,7 +66,7 @@ def test_a_file_of_weights_will_do(home: Home, first: Path, tmp_path: Path, kind
     assert state is not None
     file = tmp_path / f"weights{kind}"
     if kind == ".safetensors":
-        save_file(state["model"], file)
+        save_file({name: value.contiguous() for name, value in state["model"].items()}, file)
     else:
         torch.save({"state_dict": state["model"]} if kind == "of others.pt" else state["model"], file)
     result, lines = execute(home, "second", job("second", {"init": str(file)}))
@@ -90,7 +90,7 @@ def test_what_does_not_fit_is_told_and_stays_as_it_was_made(home: Home, first: P
         ("/nowhere/weights.pt", "model.init: there is no file /nowhere/weights.pt"),
         ("{tmp}/text.pt", "cannot be read"),
         ("{tmp}/empty.pt", "holds no weights"),
-        ("{tmp}/other.pt", "fits this model: features.conv1.weight (not there)"),
+        ("{tmp}/other.pt", "fits this model"),
         ("{tmp}/text.safetensors", "cannot be read"),
     ],
 )
@@ -101,7 +101,7 @@ def test_what_is_no_weights_for_the_model_fails_the_job(home: Home, tmp_path: Pa
     torch.save({"a": torch.zeros(3)}, tmp_path / "other.pt")
     result, _ = execute(home, "second", job("second", {"init": init.format(tmp=tmp_path)}))
     assert result.outcome == "failed"
-    assert said.split(": ")[-1].split(" (")[0] in result.why
+    assert said in result.why
 
 
 def test_a_frozen_backbone_learns_nothing_and_then_it_does(digits: Dataset) -> None:
