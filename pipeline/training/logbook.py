@@ -199,8 +199,8 @@ class Logbook:
                 histograms.add_parameters(self.board, model, step=step)
         if self.is_due("pr_curves", moment):
             with self.optional("pr_curves"):
-                probabilities, labels = predictions.probabilities, evaluation.labels
-                curves.add_pr_curves(self.board, self.dataset.classes, probabilities, labels, step=step)
+                logits, labels = evaluation.logits, evaluation.labels
+                curves.add_pr_curves(self.board, self.dataset.classes, logits, labels, step=step)
         if self.is_due("figures", moment):
             with self.optional("figures"):
                 self._add_figures(predictions, step=step)
