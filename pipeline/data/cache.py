@@ -26,7 +26,7 @@ import torch
 
 from pipeline.home import durable
 
-FORMAT = 1
+FORMAT = 2
 """Counts up when what a cache file holds, or how images are decoded, changes; older files are made again."""
 
 Log = Callable[[str], None]

@@ -32,10 +32,14 @@ _CHUNK = 4_096  # images of 32 pixels that are converted to float at a time
 
 @dataclass(frozen=True)
 class Split:
-    """A split in memory. images: uint8 (N, H, W, C), contiguous. labels: int64 (N,)."""
+    """A split in memory. images: uint8 (N, H, W, C), contiguous. labels: int64 (N,).
+
+    files: what `file_of` returns of each image; None where images are no files.
+    """
 
     images: torch.Tensor
     labels: torch.Tensor
+    files: tuple[str, ...] | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -51,6 +55,10 @@ class Split:
     def read(self, indices: Sequence[int]) -> torch.Tensor:
         """uint8 (B, H, W, C)."""
         return self.images[torch.as_tensor(indices, dtype=torch.int64)]
+
+    def file_of(self, index: int) -> str | None:
+        """Returns the file of an image as its folder of images names it, `test/cat/7.png`; None where it has none."""
+        return None if self.files is None else self.files[index]
 
 
 @dataclass(frozen=True)
@@ -77,6 +85,15 @@ class FileSplit:
         for row, index in enumerate(indices):
             pixels[row] = read_image(self.files[int(index)], self.image_size)
         return batch
+
+    def file_of(self, index: int) -> str:
+        """Returns the file of an image as its folder of images names it: `test/cat/7.png`."""
+        return within_folder(self.files[index])
+
+
+def within_folder(file: Path) -> str:
+    """Returns split, class and name of a file in a folder of images: `test/cat/7.png`."""
+    return "/".join(file.parts[-3:])
 
 
 @dataclass(frozen=True)
@@ -194,21 +211,21 @@ def _restore(cache: Cache, state: str) -> Dataset | None:
 
 def _seal(dataset: Dataset) -> str:
     """A digest of all that the fingerprint does not cover."""
-    text = repr((dataset.fingerprint, dataset.mean, dataset.std, dataset.notes))
+    files = [split.files for split in (dataset.train, dataset.test) if isinstance(split, Split)]
+    text = repr((dataset.fingerprint, dataset.mean, dataset.std, dataset.notes, files))
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def _pack(split: Split | FileSplit) -> dict[str, Any]:
     """As `torch.load(weights_only=True)` can give it back; a million paths as one string, which loads at once."""
-    if isinstance(split, Split):
-        return vars(split)
-    return {**vars(split), "files": "\0".join(map(str, split.files))}
+    return {**vars(split), "files": None if split.files is None else "\0".join(map(str, split.files))}
 
 
 def _unpack(kept: dict[str, Any]) -> Split | FileSplit:
-    if "files" not in kept:
-        return Split(**kept)
-    return FileSplit(**{**kept, "files": tuple(map(Path, kept["files"].split("\0")))})
+    files = None if kept["files"] is None else tuple(kept["files"].split("\0"))
+    if "images" in kept:
+        return Split(**{**kept, "files": files})
+    return FileSplit(**{**kept, "files": tuple(map(Path, files or ()))})
 
 
 def _prepared(name: str, split: Split | FileSplit, classes: Sequence[str], image_size: int | None) -> Split | FileSplit:
@@ -225,7 +242,7 @@ def _prepared(name: str, split: Split | FileSplit, classes: Sequence[str], image
     height, width = images.shape[1:3]
     if height != width:
         raise DataError(f"{name}: images of {width} x {height} pixels are not square; set data.image_size")
-    return Split(images.contiguous(), split.labels.to(torch.int64))
+    return Split(images.contiguous(), split.labels.to(torch.int64), split.files)
 
 
 def _resized(images: torch.Tensor, image_size: int) -> torch.Tensor:

@@ -19,7 +19,7 @@ import torch
 from numpy.typing import NDArray
 
 from pipeline.data.cache import Log
-from pipeline.data.dataset import Contents, FileSplit, Found, Split, digest
+from pipeline.data.dataset import Contents, FileSplit, Found, Split, digest, within_folder
 from pipeline.data.folder_listing import SPLITS, Files, Listing, abbreviated, list_folder
 from pipeline.data.image_file import read_image
 from pipeline.errors import DataError
@@ -151,6 +151,8 @@ def _judge(listing: Listing, decoded: Sequence[_Decoded], *, skip: bool) -> list
 def _split(files: Files, decoded: _Decoded, side: int) -> Split | FileSplit:
     kept = decoded.kept(files)
     labels = torch.tensor([files.labels[index] for index in kept], dtype=torch.int64)
+    paths = tuple(files.paths[index] for index in kept)
     if decoded.images is None:
-        return FileSplit(tuple(files.paths[index] for index in kept), labels, side)
-    return Split(decoded.images[kept] if decoded.unreadable else decoded.images, labels)
+        return FileSplit(paths, labels, side)
+    images = decoded.images[kept] if decoded.unreadable else decoded.images
+    return Split(images, labels, tuple(map(within_folder, paths)))

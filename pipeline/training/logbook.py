@@ -239,7 +239,7 @@ class Logbook:
         columns = COLUMNS if len(chosen) <= MANY else 10
         figures.add_predictions(self.board, tags.PREDICTIONS, predictions.of_images(chosen), columns=columns, step=step)
         if predictions.mistakes:
-            shown = predictions.of_images(predictions.mistakes)
+            shown = predictions.of_images(predictions.mistakes, with_files=True)
             figures.add_predictions(self.board, tags.MISTAKES, shown, columns=COLUMNS, step=step)
         pixels = figures.draw_confusion(evaluation.confusion, classes)
         self.board.writer.add_image(tags.CONFUSION, pixels, step, dataformats="HWC")
