@@ -22,7 +22,7 @@ def add_layout(board: Board) -> None:
     layout = {
         "train and test": {
             "loss": chart(tags.EPOCH_LOSS, tags.TEST_LOSS),  # a point an epoch both
-            "accuracy": chart(tags.EPOCH_ACCURACY, tags.TEST_ACCURACY),
+            "accuracy": chart(tags.EPOCH_ACCURACY, tags.TEST_ACCURACY, tags.TOP5_ACCURACY),
         },
         "classes": {"test accuracy of each class": ["Multiline", [f"^{re.escape(tags.class_accuracy(''))}.*"]]},
         "training": {

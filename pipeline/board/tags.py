@@ -14,6 +14,7 @@ DEVICE_MEMORY = "train/device_memory_mib"  # the most so far on a GPU; the proce
 TRAINING = (TRAIN_LOSS, TRAIN_ACCURACY, LEARNING_RATE, IMAGES_PER_SECOND, GRADIENT_NORM, DEVICE_MEMORY)
 TEST_LOSS = "test/loss"
 TEST_ACCURACY = "test/accuracy"
+TOP5_ACCURACY = "test/top5_accuracy"  # the true class is among the five likeliest; only of more than ten classes
 BEST_ACCURACY = "test/best_accuracy"  # so far
 
 FIRST_BATCH = "visual/first_batch_as_trained_on"

@@ -94,7 +94,7 @@ def _facts(job: JobView) -> list[tuple[str, str]]:
     train_loss = tags.EPOCH_LOSS if tags.EPOCH_LOSS in metrics else tags.TRAIN_LOSS
     train_accuracy = tags.EPOCH_ACCURACY if tags.EPOCH_ACCURACY in metrics else tags.TRAIN_ACCURACY
     accuracies = {"test accuracy": tags.TEST_ACCURACY, "best test accuracy": tags.BEST_ACCURACY}
-    accuracies["train accuracy"] = train_accuracy
+    accuracies |= {"test top-5 accuracy": tags.TOP5_ACCURACY, "train accuracy": train_accuracy}
     rows += [(label, f"{100 * metrics[tag]:.2f} %") for label, tag in accuracies.items() if tag in metrics]
     losses = {"test loss": tags.TEST_LOSS, "train loss": train_loss}
     rows += [(label, f"{metrics[tag]:.4f}") for label, tag in losses.items() if tag in metrics]

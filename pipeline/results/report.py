@@ -183,6 +183,8 @@ def headline(job: RunFacts, curves: Curves, evaluated: EvaluationRecord | None) 
         rows.append(("Best test accuracy", percent(best.value), job.epoch_of(best.step).strip(" ()")))
     elif tags.BEST_ACCURACY in metrics:
         rows.append(("Best test accuracy", percent(metrics[tags.BEST_ACCURACY]), ""))
+    if tags.TOP5_ACCURACY in metrics:
+        rows.append(("Test top-5 accuracy", percent(metrics[tags.TOP5_ACCURACY]), "latest"))
     if loss is not None:
         rows.append(("Test loss", f"{loss:.4f}", "latest"))
     rows += _training_headline(metrics)

@@ -130,13 +130,14 @@ class Loop:
         """trained: mean loss and accuracy of the epoch's training; None where they are not known."""
         if trained is not None:
             self.log(dict(zip((tags.EPOCH_LOSS, tags.EPOCH_ACCURACY), trained, strict=True)))
-        self.log(
-            {
-                tags.TEST_LOSS: evaluation.loss,
-                tags.TEST_ACCURACY: evaluation.accuracy,
-                tags.BEST_ACCURACY: self.engine.best_accuracy,
-            }
-        )
+        tested = {
+            tags.TEST_LOSS: evaluation.loss,
+            tags.TEST_ACCURACY: evaluation.accuracy,
+            tags.BEST_ACCURACY: self.engine.best_accuracy,
+        }
+        if evaluation.top5_accuracy is not None:
+            tested[tags.TOP5_ACCURACY] = evaluation.top5_accuracy
+        self.log(tested)
         per_class = zip(self.engine.dataset.classes, evaluation.class_accuracy, strict=True)
         self.logbook.scalars(self.engine.step, {tags.class_accuracy(name): value for name, value in per_class})
 
