@@ -6,9 +6,9 @@ All images of a figure are one image with texts over it: three times as fast as 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -24,9 +24,11 @@ RIGHT, WRONG = "#1a7f37", "#c62828"
 PAGE = 100  # images that a figure holds
 MAX_NUMBERED = 25  # classes, up to which the confusion matrix has its numbers written in
 CELL_WIDTH, CELL_HEIGHT = 112, 140  # pixels; the upper part is for two lines of text
+FILE_HEIGHT = 12  # pixels below an image for the name of its file, where there are any
 IMAGE = 96  # pixels a side at most
 DPI = 100
 LONGEST = 12  # characters of a name
+LONGEST_FILE = 18  # characters of a file's name
 
 
 @dataclass(frozen=True)
@@ -37,6 +39,7 @@ class Prediction:
     label: str
     predicted: str
     probability: float  # of what it was taken for
+    file: str | None = None
 
 
 def add_predictions(board: Board, tag: str, predictions: Sequence[Prediction], *, columns: int, step: int) -> None:
@@ -47,51 +50,63 @@ def add_predictions(board: Board, tag: str, predictions: Sequence[Prediction], *
 
 
 def draw_predictions(predictions: Sequence[Prediction], *, columns: int) -> NDArray[np.uint8]:
-    """Draws each image below its predicted class and probability, green or red, and its true label: uint8 (H, W, 3)."""
+    """Draws each image below its predicted class and probability, green or red, and its true label: uint8 (H, W, 3).
+
+    The name of its file, where it has one, is under it.
+    """
     from matplotlib.figure import Figure
 
     columns = min(columns, len(predictions))
-    rows = -(-len(predictions) // columns)
-    height, width = rows * CELL_HEIGHT, columns * CELL_WIDTH
+    cell_height = CELL_HEIGHT + (FILE_HEIGHT if any(prediction.file for prediction in predictions) else 0)
+    mosaic = _mosaic([prediction.image for prediction in predictions], columns, cell_height)
+    height, width = mosaic.shape[:2]
     figure = Figure(figsize=(width / DPI, height / DPI), dpi=DPI)
-    figure.figimage(_mosaic([prediction.image for prediction in predictions], columns))  # pixel by pixel
+    figure.figimage(mosaic)  # pixel by pixel
     for number, prediction in enumerate(predictions):
         row, column = divmod(number, columns)
-        middle, top = (column + 0.5) * CELL_WIDTH, height - row * CELL_HEIGHT
-        color = RIGHT if prediction.predicted == prediction.label else WRONG
-        title = f"{_short(prediction.predicted)} {100 * prediction.probability:.0f} %"
-        for below, text, ink in ((5, title, color), (20, f"label: {_short(prediction.label)}", "black")):
-            figure.text(
-                middle,
-                top - below,
-                text,
-                transform=None,
-                color=ink,
-                ha="center",
-                va="top",
-                fontsize=8,
-                parse_math=False,
-            )
+        middle, top = (column + 0.5) * CELL_WIDTH, height - row * cell_height
+        for below, text, color, size in _lines(prediction):
+            style: dict[str, Any] = {"color": color, "fontsize": size, "ha": "center", "va": "top"}
+            figure.text(middle, top - below, text, transform=None, parse_math=False, **style)
     return _pixels(figure)
 
 
+def _lines(prediction: Prediction) -> Iterator[tuple[int, str, str, int]]:
+    """Gives the lines of text of an image: how far below the top of its cell, what, in which colour and size."""
+    color = RIGHT if prediction.predicted == prediction.label else WRONG
+    yield 5, f"{_short(prediction.predicted)} {100 * prediction.probability:.0f} %", color, 8
+    yield 20, f"label: {_short(prediction.label)}", "black", 8
+    if prediction.file:
+        yield CELL_HEIGHT - 4, _end(prediction.file), "dimgrey", 7
+
+
 def _short(name: str) -> str:
-    name = name if name.isprintable() else ascii(name)[1:-1]
+    name = _printable(name)
     return name if len(name) <= LONGEST else f"{name[: LONGEST - 5]}…{name[-4:]}"
 
 
-def _mosaic(images: Sequence[torch.Tensor], columns: int) -> NDArray[np.uint8]:
+def _end(file: str) -> str:
+    """Returns the end of a path, which says most."""
+    file = _printable(file)
+    return file if len(file) <= LONGEST_FILE else f"…{file[1 - LONGEST_FILE :]}"
+
+
+def _printable(name: str) -> str:
+    return name if name.isprintable() else ascii(name)[1:-1]
+
+
+def _mosaic(images: Sequence[torch.Tensor], columns: int, cell_height: int) -> NDArray[np.uint8]:
     """Returns the images, enlarged by a whole number, each in the middle of a white cell's part below the texts."""
     factor = max(1, IMAGE // images[0].shape[0])
     shown = in_rgb(shrunk(torch.stack(list(images)), IMAGE)).numpy()
     shown = shown.repeat(factor, 1).repeat(factor, 2)
     rows = -(-len(shown) // columns)
-    canvas = np.full((rows * CELL_HEIGHT, columns * CELL_WIDTH, 3), 255, np.uint8)
+    canvas = np.full((rows * cell_height, columns * CELL_WIDTH, 3), 255, np.uint8)
     side = shown.shape[1]
     space = (CELL_WIDTH - side) // 2
     for number, image in enumerate(shown):
         row, column = divmod(number, columns)
-        top, left = (row + 1) * CELL_HEIGHT - space - side, column * CELL_WIDTH + space
+        top, left = row * cell_height + CELL_HEIGHT - space - side, column * CELL_WIDTH + space
         canvas[top : top + side, left : left + side] = image
     return canvas
 

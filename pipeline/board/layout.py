@@ -21,8 +21,8 @@ def add_layout(board: Board) -> None:
 
     layout = {
         "train and test": {
-            "loss": chart(tags.EPOCH_LOSS, tags.VAL_LOSS, tags.TEST_LOSS),  # a point an epoch both
-            "accuracy": chart(tags.EPOCH_ACCURACY, tags.VAL_ACCURACY, tags.TEST_ACCURACY),
+            "loss": chart(tags.EPOCH_LOSS, tags.VAL_LOSS, tags.TEST_LOSS),  # a point an epoch
+            "accuracy": chart(tags.EPOCH_ACCURACY, tags.VAL_ACCURACY, tags.TEST_ACCURACY, *tags.TOP5.values()),
         },
         "classes": {"test accuracy of each class": ["Multiline", [f"^{re.escape(tags.class_accuracy(''))}.*"]]},
         "training": {

@@ -14,12 +14,14 @@ DEVICE_MEMORY = "train/device_memory_mib"  # the most so far on a GPU; the proce
 TRAINING = (TRAIN_LOSS, TRAIN_ACCURACY, LEARNING_RATE, IMAGES_PER_SECOND, GRADIENT_NORM, DEVICE_MEMORY)
 TEST_LOSS = "test/loss"
 TEST_ACCURACY = "test/accuracy"
+TOP5_ACCURACY = "test/top5_accuracy"  # the true class is among the five likeliest; only of more than ten classes
 BEST_ACCURACY = "test/best_accuracy"  # so far; chosen by the test set, where there is no other
 VAL_LOSS = "val/loss"  # where there are images to choose the best epoch by; then test/ has one point, at the end
 VAL_ACCURACY = "val/accuracy"
 VAL_BEST = "val/best_accuracy"
 HELD_OUT = {"test": (TEST_LOSS, TEST_ACCURACY, BEST_ACCURACY), "val": (VAL_LOSS, VAL_ACCURACY, VAL_BEST)}
 """Loss, accuracy and best accuracy by the split that every epoch is judged by."""
+TOP5 = {"test": TOP5_ACCURACY, "val": "val/top5_accuracy"}
 
 FIRST_BATCH = "visual/first_batch_as_trained_on"
 SAMPLES = "visual/training_set"

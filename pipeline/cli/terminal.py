@@ -96,8 +96,10 @@ def _facts(job: JobView) -> list[tuple[str, str]]:
     accuracies = {
         "test accuracy": (tags.TEST_ACCURACY, ", of the best epoch by val" if tags.VAL_BEST in metrics else ""),
         "best test accuracy": (tags.BEST_ACCURACY, ", chosen on the test set"),
+        "test top-5 accuracy": (tags.TOP5["test"], ""),
         "val accuracy": (tags.VAL_ACCURACY, ""),
         "best val accuracy": (tags.VAL_BEST, ""),
+        "val top-5 accuracy": (tags.TOP5["val"], ""),
         "train accuracy": (train_accuracy, ""),
     }
     rows += [(label, f"{100 * metrics[tag]:.2f} %{of}") for label, (tag, of) in accuracies.items() if tag in metrics]

@@ -192,21 +192,21 @@ def _restore(cache: Cache, state: str) -> Dataset | None:
 
 def _seal(dataset: Dataset) -> str:
     """A digest of all that the fingerprint does not cover."""
-    text = repr((dataset.fingerprint, dataset.mean, dataset.std, dataset.notes))
+    files = [split.files for split in (dataset.train, dataset.test) if isinstance(split, Split)]
+    text = repr((dataset.fingerprint, dataset.mean, dataset.std, dataset.notes, files))
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def _pack(split: Split | FileSplit) -> dict[str, Any]:
     """As `torch.load(weights_only=True)` can give it back; a million paths as one string, which loads at once."""
-    if isinstance(split, Split):
-        return vars(split)
-    return {**vars(split), "files": "\0".join(map(str, split.files))}
+    return {**vars(split), "files": None if split.files is None else "\0".join(map(str, split.files))}
 
 
 def _unpack(kept: dict[str, Any]) -> Split | FileSplit:
-    if "files" not in kept:
-        return Split(**kept)
-    return FileSplit(**{**kept, "files": tuple(map(Path, kept["files"].split("\0")))})
+    files = None if kept["files"] is None else tuple(kept["files"].split("\0"))
+    if "images" in kept:
+        return Split(**{**kept, "files": files})
+    return FileSplit(**{**kept, "files": tuple(map(Path, files or ()))})
 
 
 def prepared(name: str, split: Split | FileSplit, classes: Sequence[str], image_size: int | None) -> Split | FileSplit:
@@ -223,7 +223,7 @@ def prepared(name: str, split: Split | FileSplit, classes: Sequence[str], image_
     height, width = images.shape[1:3]
     if height != width:
         raise DataError(f"{name}: images of {width} x {height} pixels are not square; set data.image_size")
-    return Split(images.contiguous(), split.labels.to(torch.int64))
+    return Split(images.contiguous(), split.labels.to(torch.int64), split.files)
 
 
 def _measure(contents: Contents) -> Dataset:

@@ -24,7 +24,7 @@ from pipeline.data.cache import Log
 from pipeline.data.dataset import Contents, Found, digest
 from pipeline.data.folder_listing import SPLITS, Files, Listing, abbreviated, list_folder
 from pipeline.data.image_file import read_image
-from pipeline.data.splits import FileSplit, Split
+from pipeline.data.splits import FileSplit, Split, within_folder
 from pipeline.errors import DataError
 from pipeline.home.paths import find_data
 
@@ -181,6 +181,8 @@ def _judge(listing: Listing, decoded: Mapping[str, _Decoded], *, skip: bool) -> 
 def _split(files: Files, decoded: _Decoded, side: int) -> Split | FileSplit:
     kept = decoded.kept(files)
     labels = torch.tensor([files.labels[index] for index in kept], dtype=torch.int64)
+    paths = tuple(files.paths[index] for index in kept)
     if decoded.images is None:
-        return FileSplit(tuple(files.paths[index] for index in kept), labels, side)
-    return Split(decoded.images[kept] if decoded.unreadable else decoded.images, labels)
+        return FileSplit(paths, labels, side)
+    images = decoded.images[kept] if decoded.unreadable else decoded.images
+    return Split(images, labels, tuple(map(within_folder, paths)))

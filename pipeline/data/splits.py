@@ -11,10 +11,14 @@ import torch
 
 @dataclass(frozen=True)
 class Split:
-    """A split in memory. images: uint8 (N, H, W, C), contiguous. labels: int64 (N,)."""
+    """A split in memory. images: uint8 (N, H, W, C), contiguous. labels: int64 (N,).
+
+    files: what `file_of` returns of each image; None where images are no files.
+    """
 
     images: torch.Tensor
     labels: torch.Tensor
+    files: tuple[str, ...] | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -30,6 +34,10 @@ class Split:
     def read(self, indices: Sequence[int]) -> torch.Tensor:
         """uint8 (B, H, W, C)."""
         return self.images[torch.as_tensor(indices, dtype=torch.int64)]
+
+    def file_of(self, index: int) -> str | None:
+        """Returns the file of an image as its folder of images names it, `test/cat/7.png`; None where it has none."""
+        return None if self.files is None else self.files[index]
 
 
 @dataclass(frozen=True)
@@ -56,3 +64,12 @@ class FileSplit:
         for row, index in enumerate(indices):
             pixels[row] = read_image(self.files[int(index)], self.image_size)
         return batch
+
+    def file_of(self, index: int) -> str:
+        """Returns the file of an image as its folder of images names it: `test/cat/7.png`."""
+        return within_folder(self.files[index])
+
+
+def within_folder(file: Path) -> str:
+    """Returns split, class and name of a file in a folder of images: `test/cat/7.png`."""
+    return "/".join(file.parts[-3:])

@@ -33,6 +33,7 @@ class Mistake:
     predicted: int
     probability: float  # of the predicted class
     png: str  # the image, at most 96 pixels a side: base64 of a PNG file
+    file: str | None = None  # as its folder of images names it: `test/cat/7.png`
 
 
 @dataclass(frozen=True)

@@ -204,6 +204,8 @@ def _held_out_headline(
         yield f"Best {name} accuracy", percent(best.value), ", ".join(filter(None, (where, chosen)))
     elif best_tag in metrics:
         yield f"Best {name} accuracy", percent(metrics[best_tag]), chosen
+    if tags.TOP5[name] in metrics:
+        yield f"{name.capitalize()} top-5 accuracy", percent(metrics[tags.TOP5[name]]), "latest"
     if loss is not None:
         yield f"{name.capitalize()} loss", f"{loss:.4f}", "latest"
 

@@ -58,7 +58,7 @@ class ShownMistake:
     label: str
     predicted: str
     probability: str
-    index: str
+    where: str  # the image's number and, where it is known, its file
 
 
 def problem(found: EvaluationRecord) -> str:
@@ -139,10 +139,11 @@ def _shown(mistake: Mistake, classes: list[str]) -> ShownMistake:
         for number in (mistake.label, mistake.predicted)
     )
     probability = "not known" if math.isnan(mistake.probability) else percent(mistake.probability)
-    text = f"held-out image {mistake.index}: {label}, taken for {predicted} with probability {probability}"
+    where = f"image {mistake.index}" + (f", {mistake.file}" if mistake.file else "")
+    text = f"held-out {where}: {label}, taken for {predicted} with probability {probability}"
     width, height = _size(mistake.png)
     png = mistake.png if width and height else ""
-    return ShownMistake(png, width, height, text, label, predicted, probability, str(mistake.index))
+    return ShownMistake(png, width, height, text, label, predicted, probability, where)
 
 
 def _size(png: str) -> tuple[int, int]:

@@ -14,6 +14,9 @@ from pipeline.training.engine import Engine
 from pipeline.training.features import LastFeatures
 from pipeline.training.losses import Loss
 
+TOP = 5  # the likeliest classes, among which the true one may be
+FEW_CLASSES = 10  # of so many, half are among the five likeliest by chance alone
+
 
 @dataclass(frozen=True)
 class Evaluation:
@@ -21,6 +24,7 @@ class Evaluation:
 
     logits: float32 (N, classes), of all held-out images in their order; labels: int64 (N,); both on the device.
     features: float32 (samples, values) on the CPU, what the last layer was given of the images that were asked for.
+    top5_accuracy: the share whose true class is among the five likeliest; None of ten classes or fewer.
     """
 
     loss: float
@@ -28,6 +32,7 @@ class Evaluation:
     logits: torch.Tensor
     labels: torch.Tensor
     features: torch.Tensor | None = None
+    top5_accuracy: float | None = None
 
     @property
     def accuracy(self) -> float:
@@ -82,6 +87,16 @@ def judge(
     mean_loss = loss(logits, labels).double()
     cells = labels.new_zeros(num_classes**2)
     cells.scatter_add_(0, labels * num_classes + logits.argmax(1), torch.ones_like(labels))  # bincount waits twice
-    read = torch.cat((mean_loss[None], cells.double())).cpu()  # float64 counts exactly, up to 2**53 images
-    confusion = read[1:].long().view(num_classes, num_classes)
-    return Evaluation(float(read[0]), confusion, logits, labels, features)
+    found = [_num_in_top(logits, labels).double()[None]] if num_classes > FEW_CLASSES else []
+    read = torch.cat((mean_loss[None], cells.double(), *found)).cpu()  # float64 counts exactly, up to 2**53 images
+    confusion = read[1 : len(cells) + 1].long().view(num_classes, num_classes)
+    top5_accuracy = float(read[-1]) / len(labels) if found else None
+    return Evaluation(float(read[0]), confusion, logits, labels, features, top5_accuracy)
+
+
+def _num_in_top(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    """Counts the images whose true class is among the five likeliest; equals are taken in order, as in `argmax`."""
+    own = logits.gather(1, labels[:, None])
+    is_before = torch.arange(logits.shape[1], device=logits.device) < labels[:, None]
+    rank = ((logits > own) | ((logits == own) & is_before)).sum(1)
+    return (rank < TOP).sum()

@@ -29,7 +29,8 @@ def judge_best(engine: Engine, run: RunPaths, stop: Stop, *, log: Callable[[str]
     found = evaluate(engine, stop, loader=engine.evaluation_loader(test))
     of = f"epoch {engine.best_epoch}, the best by val"
     log(f"test, with the weights of {of}: loss {found.loss:.4f}  accuracy {100 * found.accuracy:.2f} %")
-    return {tags.TEST_LOSS: found.loss, tags.TEST_ACCURACY: found.accuracy}
+    top5 = {} if found.top5_accuracy is None else {tags.TOP5_ACCURACY: found.top5_accuracy}
+    return {tags.TEST_LOSS: found.loss, tags.TEST_ACCURACY: found.accuracy, **top5}
 
 
 def outcome(engine: Engine, metrics: Mapping[str, float]) -> str:

@@ -199,8 +199,8 @@ class Logbook:
                 histograms.add_parameters(self.board, model, step=step)
         if self.is_due("pr_curves", moment):
             with self.optional("pr_curves"):
-                probabilities, labels = predictions.probabilities, evaluation.labels
-                curves.add_pr_curves(self.board, self.dataset.classes, probabilities, labels, step=step)
+                logits, labels = evaluation.logits, evaluation.labels
+                curves.add_pr_curves(self.board, self.dataset.classes, logits, labels, step=step)
         if self.is_due("figures", moment):
             with self.optional("figures"):
                 self._add_figures(predictions, step=step)
@@ -239,7 +239,7 @@ class Logbook:
         columns = COLUMNS if len(chosen) <= MANY else 10
         figures.add_predictions(self.board, tags.PREDICTIONS, predictions.of_images(chosen), columns=columns, step=step)
         if predictions.mistakes:
-            shown = predictions.of_images(predictions.mistakes)
+            shown = predictions.of_images(predictions.mistakes, with_files=True)
             figures.add_predictions(self.board, tags.MISTAKES, shown, columns=COLUMNS, step=step)
         pixels = figures.draw_confusion(evaluation.confusion, classes)
         self.board.writer.add_image(tags.CONFUSION, pixels, step, dataformats="HWC")

@@ -131,8 +131,12 @@ class Loop:
         """trained: mean loss and accuracy of the epoch's training; None where they are not known."""
         if trained is not None:
             self.log(dict(zip((tags.EPOCH_LOSS, tags.EPOCH_ACCURACY), trained, strict=True)))
+        name = self.engine.dataset.held_out_name
         values = (evaluation.loss, evaluation.accuracy, self.engine.best_accuracy)
-        self.log(dict(zip(tags.HELD_OUT[self.engine.dataset.held_out_name], values, strict=True)))
+        judged = dict(zip(tags.HELD_OUT[name], values, strict=True))
+        if evaluation.top5_accuracy is not None:
+            judged[tags.TOP5[name]] = evaluation.top5_accuracy
+        self.log(judged)
         per_class = zip(self.engine.dataset.classes, evaluation.class_accuracy, strict=True)
         self.logbook.scalars(self.engine.step, {tags.class_accuracy(name): value for name, value in per_class})
 

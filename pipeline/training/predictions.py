@@ -47,8 +47,8 @@ class Predictions:
         wrong = (self.predicted != self.labels).nonzero().flatten()
         return wrong[self.confidence[wrong].argsort(descending=True, stable=True)[:MAX_MISTAKES]].tolist()
 
-    def of_images(self, indices: list[int]) -> list[figures.Prediction]:
-        """Returns what a figure of these images needs."""
+    def of_images(self, indices: list[int], *, with_files: bool = False) -> list[figures.Prediction]:
+        """Returns what a figure of these images needs. with_files: the names of their files as well."""
         images = self.split.read(indices)
         return [
             figures.Prediction(
@@ -56,6 +56,7 @@ class Predictions:
                 self.classes[self.labels[index]],
                 self.classes[self.predicted[index]],
                 float(self.confidence[index]),
+                self.split.file_of(index) if with_files else None,
             )
             for image, index in zip(images, indices, strict=True)
         ]
@@ -75,6 +76,7 @@ class Predictions:
                 predicted=int(self.predicted[index]),
                 probability=float(self.confidence[index]),
                 png=thumbnail(image),
+                file=self.split.file_of(index),
             )
             for index, image in zip(self.mistakes, images, strict=True)
         ]

@@ -61,20 +61,20 @@ class ProgressWriter:
             self._write()
 
     def _epoch_line(self, moment: Moment, metrics: dict[str, float]) -> str:
-        trained = rate = left = ""
+        trained = top5 = rate = left = ""
+        name = "val" if "val/loss" in metrics else "test"
         if "train/epoch_loss" in metrics:
             accuracy = 100 * metrics["train/epoch_accuracy"]
             trained = f"loss {metrics['train/epoch_loss']:.4f}  accuracy {accuracy:5.2f} %  "
+        if f"{name}/top5_accuracy" in metrics:
+            top5 = f"  top-5 {100 * metrics[f'{name}/top5_accuracy']:5.2f} %"
         if "train/images_per_second" in metrics:
             rate = f"  {self.latest.images_per_second:,.0f} images/s"
         if moment.epoch < moment.epochs:
             left = f"  {in_words(self.latest.time_left_s or 0)} left"
-        name = "val" if "val/loss" in metrics else "test"
         accuracy = 100 * metrics[f"{name}/accuracy"]
-        return (
-            f"epoch {moment.epoch:{len(str(moment.epochs))}}/{moment.epochs}  {trained}"
-            f"{name} loss {metrics[f'{name}/loss']:.4f}  {name} accuracy {accuracy:5.2f} %{rate}{left}"
-        )
+        judged = f"{name} loss {metrics[f'{name}/loss']:.4f}  {name} accuracy {accuracy:5.2f} %{top5}"
+        return f"epoch {moment.epoch:{len(str(moment.epochs))}}/{moment.epochs}  {trained}{judged}{rate}{left}"
 
     def _update(self, moment: Moment, metrics: dict[str, float]) -> None:
         steps = moment.step - self.first_step

@@ -219,6 +219,7 @@ def test_the_layout_puts_train_and_test_on_one_chart(tmp_path: Path) -> None:
         tags.TEST_LOSS,
         tags.TEST_ACCURACY,
         tags.BEST_ACCURACY,
+        tags.TOP5_ACCURACY,
         tags.class_accuracy("a b"),
     ]
 
@@ -226,5 +227,5 @@ def test_the_layout_puts_train_and_test_on_one_chart(tmp_path: Path) -> None:
         return {tag for tag in everything if any(re.search(pattern, tag) for pattern in charts[title])}
 
     assert drawn("loss") == {tags.EPOCH_LOSS, tags.TEST_LOSS}
-    assert drawn("accuracy") == {tags.EPOCH_ACCURACY, tags.TEST_ACCURACY}
+    assert drawn("accuracy") == {tags.EPOCH_ACCURACY, tags.TEST_ACCURACY, tags.TOP5_ACCURACY}
     assert drawn("test accuracy of each class") == {tags.class_accuracy("a b")}

@@ -256,13 +256,13 @@ def test_precision_and_recall_are_those_of_a_curve(board: Board, runs: Runs) -> 
 
 
 def check_curve(entry: dict[str, list[float]]) -> None:
-    """TensorBoard leaves out the thresholds that nothing reaches."""
+    """Its thresholds are probabilities of the class's own images, after the first, which is 0."""
     thresholds, precision, recall = (np.array(entry[name]) for name in ("thresholds", "precision", "recall"))
-    assert 2 <= len(thresholds) <= NUM_THRESHOLDS
+    assert len(thresholds) == NUM_THRESHOLDS
+    assert (thresholds[0], (np.diff(thresholds) < 0).sum()) == (0, 0)
     assert ((precision >= 0) & (precision <= 1)).all()
     assert ((recall >= 0) & (recall <= 1)).all()
-    order = thresholds.argsort()
-    assert (np.diff(recall[order]) <= 0).all(), "a higher threshold finds no more"
+    assert (np.diff(recall) <= 0).all(), "a higher threshold finds no more"
     assert recall.max() == 1, "at threshold 0 all are found"
     positives = np.array(entry["true_positives"]) + np.array(entry["false_negatives"])
     assert len(set(positives)) == 1

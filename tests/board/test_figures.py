@@ -177,6 +177,22 @@ def test_a_title_is_green_where_it_is_right_and_red_where_it_is_wrong_above_its_
         np.testing.assert_array_equal(shown[::12, ::12], image.expand(8, 8, 3).numpy())
 
 
+def test_the_name_of_a_file_is_under_its_image() -> None:
+    """Above it, all is as it is without a name."""
+    image = torch.zeros(8, 8, 1, dtype=torch.uint8)
+    names = ["test/cat/7.png", None, "test/cat/a long name whose end is read.png", "test/cat/\udcff.png"]
+    pixels = figures.draw_predictions([Prediction(image, "a", "b", 0.5, name) for name in names], columns=2)
+    plain = figures.draw_predictions([Prediction(image, "a", "b", 0.5)], columns=2)
+    height = figures.CELL_HEIGHT + figures.FILE_HEIGHT
+    assert pixels.shape[:2] == (2 * height, 2 * figures.CELL_WIDTH)
+    for number, name in enumerate(names):
+        row, column = divmod(number, 2)
+        found = pixels[row * height : (row + 1) * height, column * figures.CELL_WIDTH :][:, : figures.CELL_WIDTH]
+        np.testing.assert_array_equal(found[: figures.CELL_HEIGHT - 8], plain[: figures.CELL_HEIGHT - 8])
+        assert (found[figures.CELL_HEIGHT - 8 :] < 255).any() == (name is not None)
+        assert (found[figures.CELL_HEIGHT - 8 :, [0, -1]] == 255).all(), "it is no wider than its cell"
+
+
 def test_figures_go_on_on_further_pages(tmp_path: Path) -> None:
     image = torch.zeros(4, 4, 3, dtype=torch.uint8)
     with Board(tmp_path, first_step=0) as board:

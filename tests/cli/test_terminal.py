@@ -94,6 +94,7 @@ def test_doctor_tells_its_verdicts_by_colour(home: Home) -> None:
     [
         ({"train/loss": 7.0, "train/accuracy": 0.125}, "7.0000", "12.50 %"),  # of runs of before: its last steps
         ({**METRICS, "train/epoch_loss": 2.5, "train/epoch_accuracy": 0.5}, "2.5000", "50.00 %"),
+        ({**METRICS, "test/top5_accuracy": 0.99}, "7.0000", "12.50 %"),
     ],
 )
 def test_show_tells_the_means_of_the_latest_epoch(
@@ -113,6 +114,7 @@ def test_show_tells_the_means_of_the_latest_epoch(
     lines = pipeline("show", "latest").stdout.splitlines()
     facts = dict(re.split(r"  +", line, maxsplit=1) for line in lines)
     assert (facts["train loss"], facts["train accuracy"]) == (loss, accuracy)
+    assert facts.get("test top-5 accuracy") == ("99.00 %" if "test/top5_accuracy" in metrics else None)
     assert json.loads(pipeline("show", "latest", "--json").stdout)["metrics"] == metrics
 
 

@@ -233,6 +233,21 @@ def test_a_damaged_cache_is_made_again(home: Home, damage: Callable[[Path], None
     assert home.said == []
 
 
+def test_a_cache_with_another_file_s_name_is_made_again(home: Home, pets: Path) -> None:
+    options = {"path": str(pets), "on_corrupt": "fail", "in_memory": "always"}
+    first = home.load("image_folder", **options).test.file_of(0)
+    assert first is not None
+    (file,) = home.cached()
+    file.write_bytes(file.read_bytes().replace(first.encode(), b"#" * len(first)))
+    assert home.load("image_folder", **options).test.file_of(0) == first
+    assert any(str(file) in line for line in home.said)
+
+
+def test_images_that_are_no_files_have_no_name(home: Home) -> None:
+    write_mnist(home.datasets)
+    assert [home.load("mnist").test.file_of(0) for _ in range(2)] == [None, None]
+
+
 def test_a_cache_that_nobody_has_written_to_is_not_hashed_again(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
     """It takes a second at the start of every job."""
     write_mnist(home.datasets)

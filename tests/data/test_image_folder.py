@@ -74,6 +74,19 @@ def test_classes_and_images_are_in_the_order_of_their_names(pets: Path) -> None:
     assert [tuple(image[0, 0].tolist()) for image in loaded.train.images] == [RED, RED, BLUE, BLUE]
 
 
+@pytest.mark.parametrize("in_memory", ["always", "never"])
+def test_each_image_has_the_name_of_its_file(pets: Path, in_memory: str) -> None:
+    """From the cache too, and whatever a file is called."""
+    save(pets / "test" / "cat" / "1.png", plain()).rename(pets / "test" / "cat" / "1 \udcff\n.png")
+    (pets / "test" / "dog" / "0.png").write_bytes(b"damaged")
+    save(pets / "test" / "dog" / "1.png", plain())
+    for _ in range(2):
+        loaded = load(pets, on_corrupt="skip", in_memory=in_memory)
+        names = [loaded.test.file_of(index) for index in range(len(loaded.test))]
+        assert names == ["test/cat/0.png", "test/cat/1 \udcff\n.png", "test/dog/1.png"]
+        assert loaded.train.file_of(3) == "train/dog/1.png"
+
+
 def test_what_desktops_leave_behind_is_passed_over(pets: Path) -> None:
     for litter in ("train/.DS_Store", "train/cat/Thumbs.db", "test/cat/._0.png", "train/__MACOSX/x"):
         (pets / litter).parent.mkdir(exist_ok=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import json
 import math
@@ -18,7 +19,10 @@ from pipeline.home.evaluation_record import MAX_CONFUSIONS, Cell, EvaluationReco
 
 CONFUSION = [[5, 1, 0, 2], [0, 7, 0, 0], [3, 0, 0, 1], [0, 0, 0, 0]]  # nothing is of the last class
 NAMES = ["a", "b", "ünï", "$\n"]
-MISTAKES = [Mistake(9, label=0, predicted=3, probability=0.75, png="iVBOR"), Mistake(2, 2, 0, 0.5, "")]
+MISTAKES = [
+    Mistake(9, label=0, predicted=3, probability=0.75, png="iVBOR", file="test/cat/7 \udcff\n.png"),
+    Mistake(2, 2, 0, 0.5, ""),
+]
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
@@ -51,6 +55,14 @@ def test_of_the_confusion_only_what_is_not_0_is_stored(tmp_path: Path) -> None:
     assert stored["cells"] == [[0, 0, 5], [0, 1, 1], [0, 3, 2], [1, 1, 7], [2, 0, 3], [2, 3, 1]]
     assert (stored["supports"], stored["num_predicted"]) == ([8, 7, 4, 0], [8, 8, 0, 3])
     assert stored["num_left_out"] == 0
+
+
+def test_a_mistake_of_before_has_no_file(tmp_path: Path) -> None:
+    mistakes = [{key: value for key, value in vars(mistake).items() if key != "file"} for mistake in MISTAKES]
+    durable.replace_json(tmp_path / "evaluation.json", {**EVALUATION.to_json(), "mistakes": mistakes})
+    found = EvaluationRecord.read(tmp_path / "evaluation.json")
+    assert found is not None
+    assert found.mistakes == [dataclasses.replace(mistake, file=None) for mistake in MISTAKES]
 
 
 def test_a_file_of_before_with_the_whole_matrix_is_read(tmp_path: Path) -> None:

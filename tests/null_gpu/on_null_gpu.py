@@ -18,7 +18,7 @@ from null_gpu import Recording, replace_convolutions
 from PIL import Image
 from quick import EVERYTHING_SHOWN
 
-from pipeline.board import histograms
+from pipeline.board import curves, histograms
 from pipeline.board.writer import Board
 from pipeline.data import loader as loaders
 from pipeline.data.dataset import Dataset
@@ -31,7 +31,7 @@ from pipeline.jobfile.spec import Spec
 from pipeline.stop import Stop
 from pipeline.training import checkpoint, device, engine, loop
 from pipeline.training.engine import Engine
-from pipeline.training.evaluation import evaluate
+from pipeline.training.evaluation import evaluate, judge
 from pipeline.training.saver import HostMemory, Saver
 from pipeline.training.step import EagerStep
 
@@ -208,6 +208,25 @@ def test_an_evaluation_waits_once(model: str, cifar: Dataset) -> None:
         evaluate(trained, Stop())
     assert recording.waits == {"wait stream 0": 1, "copy device>pageable": 1}, "for a copy that is read"
     assert recording.launches <= {"net": 120, "cnn_bn": 184, "vgg11_bn": 284}[model]
+
+
+def test_an_evaluation_of_many_classes_waits_once() -> None:
+    """Loss, confusion and top-5 accuracy are read together."""
+    logits, labels = torch.zeros(1000, 100, device="cuda"), torch.zeros(1000, dtype=torch.int64, device="cuda")
+    with Recording() as recording:
+        judge(logits, labels)
+    assert recording.waits == {"wait stream 0": 1, "copy device>pageable": 1}
+
+
+@pytest.mark.parametrize("is_deterministic", [False, True])
+def test_pr_curves_of_all_classes_wait_once_to_be_read(is_deterministic: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where they are counted in pieces."""
+    torch.use_deterministic_algorithms(is_deterministic)
+    logits, labels = torch.zeros(1000, 100, device="cuda"), torch.zeros(1000, dtype=torch.int64, device="cuda")
+    monkeypatch.setattr(curves, "AT_ONCE", 40_000)
+    with Recording() as recording:
+        curves.count(logits, labels)
+    assert recording.waits == {"wait stream 0": 1, "copy device>pageable": 1}
 
 
 def test_histograms_of_all_parameters_wait_once_to_be_read(cifar: Dataset, tmp_path: Path) -> None:

@@ -138,6 +138,15 @@ def test_the_figures_of_training_are_those_of_an_epoch(
     assert ("Train loss" in figures) == (loss is not None)
 
 
+@pytest.mark.parametrize("metrics", [{}, {"test/top5_accuracy": 0.875}], ids=["few classes", "many classes"])
+def test_the_top5_accuracy_is_told_where_it_is_known(run: RunPaths, home: Home, metrics: dict[str, float]) -> None:
+    for path in (run.result, run.progress):
+        durable.replace_json(path, {**(durable.read_json(path) or {}), "metrics": metrics})
+    page = Page(render(home, run))
+    figures = dict(zip(page.texts("dt"), page.texts("dd"), strict=True))
+    assert figures.get("Test top-5 accuracy") == ("87.50 % latest" if metrics else None)
+
+
 def test_a_mistake_is_told_in_words(run: RunPaths, home: Home) -> None:
     leave(run, evaluated(["cat", "dog"], mistakes=1))
     page = Page(render(home, run))

@@ -50,6 +50,13 @@ def test_a_matrix_has_a_cell_for_each_pair_of_classes() -> None:
     assert [cell.is_right for cell in rows[1][1]] == [False, True, False, False]
 
 
+def test_a_mistake_is_told_with_its_file_where_it_has_one() -> None:
+    mistakes = [Mistake(7, 0, 1, 0.5, "", "test/a/x.png"), Mistake(8, 0, 1, 0.5, "")]
+    first, second = report_classes.shown_mistakes(evaluation([(0, 0, 1)], ["a", "b"], mistakes), max_chars=1000)
+    assert (first.where, second.where) == ("image 7, test/a/x.png", "image 8")
+    assert first.text.startswith("held-out image 7, test/a/x.png: a, taken for b")
+
+
 def test_a_mistake_without_an_image_or_a_known_class_is_listed_all_the_same() -> None:
     mistakes = [Mistake(7, 99, 0, math.nan, "no base64!"), Mistake(8, 0, 0, 1.0, base64.b64encode(b"GIF89a").decode())]
     found = evaluation([(0, 0, 1)], ["a"], mistakes)

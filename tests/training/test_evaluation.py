@@ -28,6 +28,31 @@ def test_an_evaluation_equals_the_plain_computation_over_all_images() -> None:
         assert result.confusion[label].sum() == (labels == label).sum()
 
 
+@pytest.mark.parametrize("num_classes", [11, 100])
+def test_top5_accuracy_is_that_of_sorting_the_classes_of_each_image(num_classes: int) -> None:
+    """Whole numbers, so that many are equal: of those, the first class comes first, as in the accuracy."""
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randint(-6, 6, (200, num_classes), generator=generator).float()
+    labels = torch.randint(num_classes, (200,), generator=generator)
+    found = 0
+    for row, label in zip(logits.tolist(), labels.tolist(), strict=True):
+        found += label in sorted(range(num_classes), key=lambda c: (-row[c], c))[:5]
+    evaluation = judge(logits, labels)
+    assert evaluation.top5_accuracy == found / 200
+    assert evaluation.top5_accuracy > evaluation.accuracy
+    assert evaluation.accuracy == int((logits.argmax(1) == labels).sum()) / 200
+    assert evaluation.confusion.sum() == 200
+
+
+def test_a_network_that_says_the_same_of_all_classes_is_not_in_the_top5_by_that() -> None:
+    assert judge(torch.zeros(20, 20), torch.arange(20)).top5_accuracy == 5 / 20
+
+
+def test_ten_classes_have_no_top5_accuracy() -> None:
+    assert judge(torch.zeros(20, 10), torch.arange(20) % 10).top5_accuracy is None
+    assert judge(torch.zeros(20, 11), torch.arange(20) % 10).top5_accuracy is not None
+
+
 def test_a_class_without_images_has_no_accuracy() -> None:
     accuracy = judge(torch.eye(3)[:2], torch.tensor([0, 1])).class_accuracy
     assert accuracy[:2] == [1, 1]

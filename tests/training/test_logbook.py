@@ -31,7 +31,7 @@ from tensorboard.compat.proto.event_pb2 import Event, SessionLog
 from tensorboard.util import tensor_util
 from torch import nn
 
-from pipeline.board import tags
+from pipeline.board import figures, tags
 from pipeline.board.writer import Board, quiet_writer_thread
 from pipeline.data.dataset import Dataset
 from pipeline.data.splits import Split
@@ -336,6 +336,24 @@ def test_mistakes_are_the_most_confident_wrong_ones_in_order(everything: Finishe
     for mistake in evaluated.mistakes:
         assert mistake.label == digits.test.labels[mistake.index] != mistake.predicted == predicted[mistake.index]
         assert mistake.probability == pytest.approx(float(confidence[mistake.index]))
+
+
+def test_mistakes_have_the_names_of_their_files(digits: Dataset, tmp_path: Path) -> None:
+    """In the record, and under the figure of mistakes alone."""
+    test = digits.test
+    assert isinstance(test, Split)
+    named = dataclasses.replace(test, files=tuple(f"test/digit/{index}.png" for index in range(len(test))))
+    spec = make_spec(train={"epochs": 1}, log={**NOTHING_SHOWN, "figures": True})
+    train(engine_of(spec, dataclasses.replace(digits, test=named)), tmp_path)
+    evaluated = EvaluationRecord.read(RunPaths(tmp_path).evaluation)
+    assert evaluated is not None
+    assert evaluated.mistakes
+    assert [mistake.file for mistake in evaluated.mistakes] == [f"test/digit/{m.index}.png" for m in evaluated.mistakes]
+    reader = read(tmp_path)
+    images = [reader.Tensors(tag)[0].tensor_proto.string_val for tag in (tags.MISTAKES, tags.PREDICTIONS)]
+    heights = [int(height) for _, height, *_ in images]
+    num_rows = -(-len(evaluated.mistakes) // 4)
+    assert heights == [num_rows * (figures.CELL_HEIGHT + figures.FILE_HEIGHT), 5 * figures.CELL_HEIGHT]
 
 
 class Oracle(nn.Module):

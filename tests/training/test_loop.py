@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import errno
 import math
 from pathlib import Path
@@ -24,6 +25,7 @@ from in_process import (  # noqa: F401 - digits and ordinary_kernels are fixture
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from pipeline.board import tags
+from pipeline.board.events import read_scalars
 from pipeline.board.writer import Board
 from pipeline.data.dataset import Dataset
 from pipeline.errors import DivergedError, Interrupted
@@ -186,6 +188,19 @@ def test_digits_are_learned(digits: Dataset, tmp_path: Path) -> None:
     spec = make_spec(train={"epochs": 8, "optimizer": {"name": "adamw", "lr": 3e-3}, "schedule": {"name": "one_cycle"}})
     told = train_engine(engine_of(spec, digits), tmp_path)
     assert told.epochs[-1]["test/accuracy"] >= 0.97
+
+
+def test_of_more_than_ten_classes_the_top5_accuracy_is_told_and_written(digits: Dataset, tmp_path: Path) -> None:
+    """Of two classes there are no images."""
+    more = dataclasses.replace(digits, classes=(*digits.classes, "x", "y"))
+    for dataset, is_told in ((digits, False), (more, True)):
+        folder = tmp_path / str(len(dataset.classes))
+        told = train_engine(engine_of(make_spec(train={"epochs": 2}), dataset), folder)
+        written = [point.value for point in read_scalars(folder).get(tags.TOP5_ACCURACY, [])]
+        assert written == pytest.approx([epoch[tags.TOP5_ACCURACY] for epoch in told.epochs if is_told])
+        assert len(written) == 2 * is_told
+        assert [tags.TOP5_ACCURACY in epoch for epoch in told.epochs] == [is_told] * 2
+    assert written[-1] > told.epochs[-1][tags.TEST_ACCURACY]
 
 
 def test_best_is_the_epoch_with_the_highest_accuracy(digits: Dataset, tmp_path: Path) -> None:
