@@ -48,6 +48,8 @@ def _ends_before_training_does(section: Any, facts: Facts) -> str | None:
     return f"{section.warmup_epochs:g} is longer than the whole training of {facts.epochs} epochs"
 
 
+_WIDTH = option(int, 64, "Channels of the first layers; later ones have up to eight times as many.", ge=8, le=512)
+
 MODELS: dict[str, Model] = {
     "net": Model("pipeline.models.net:Net", "the PyTorch tutorial's small network", min_size=16),
     "cnn_bn": Model("pipeline.models.cnn_bn:CnnBn", "four convolutions with batch norm", min_size=4, min_batch=2),
@@ -71,6 +73,19 @@ MODELS: dict[str, Model] = {
         rules=(Rule("widths", _begins_with_a_convolution),),
         min_size=_vgg_min_size,
         min_size_options=("widths",),
+    ),
+    "resnet9": Model(
+        "pipeline.models.resnet:ResNet9",
+        "the residual network of nine layers that learns CIFAR-10 quickly (Page, 2018)",
+        options={"width": _WIDTH},
+        min_size=8,
+        min_batch=2,
+    ),
+    "resnet18": Model(
+        "pipeline.models.resnet:ResNet18",
+        "ResNet-18 with a stem for small images (He et al., 2016)",
+        options={"width": _WIDTH},
+        min_batch=2,
     ),
 }
 
