@@ -36,6 +36,14 @@ def _is_no_larger_than_images(option: str) -> Callable[[Any, Facts], str | None]
     return complaint
 
 
+def _is_ascending(option: str) -> Callable[[Any, Facts], str | None]:
+    def complaint(section: Any, _: Facts) -> str | None:
+        low, high = getattr(section, option)
+        return None if low <= high else f"{low:g} is more than {high:g}; write [{high:g}, {low:g}]"
+
+    return complaint
+
+
 def _has_momentum(section: Any, _: Facts) -> str | None:
     if not section.nesterov or section.momentum:
         return None
@@ -127,6 +135,42 @@ AUGMENTATIONS: dict[str, Entry] = {
         "a square set to the mean colour (DeVries and Taylor, 2017)",
         options={"size": option(int, 8, "Side of the square in pixels.", ge=1, le=512)},
         rules=(Rule("size", _is_no_larger_than_images("size"), facts=("image_size",)),),
+    ),
+    "rotation": Entry(
+        "pipeline.data.augment_geometry:rotation",
+        "turn around the centre by a random angle",
+        options={"degrees": option(float, 15.0, "Largest angle to either side.", gt=0, le=180)},
+    ),
+    "random_resized_crop": Entry(
+        "pipeline.data.augment_geometry:random_resized_crop",
+        "cut out a random part and enlarge it to the image's size",
+        options={
+            "scale": option(
+                tuple[Annotated[float, Bounds(gt=0, le=1)], Annotated[float, Bounds(gt=0, le=1)]],
+                (0.08, 1.0),
+                "Least and largest area of the part, as a share of the image's.",
+            ),
+            "ratio": option(
+                tuple[Annotated[float, Bounds(ge=0.1, le=10)], Annotated[float, Bounds(ge=0.1, le=10)]],
+                (0.75, 1.3333),
+                "Least and largest ratio of the part's width to its height.",
+            ),
+        },
+        rules=(Rule("scale", _is_ascending("scale")), Rule("ratio", _is_ascending("ratio"))),
+    ),
+    "color_jitter": Entry(
+        "pipeline.data.augment_colour:color_jitter",
+        "change brightness, contrast, saturation and hue, in this order",
+        options={
+            "brightness": option(float, 0.4, "Brightness times 1 - x to 1 + x.", ge=0, le=10),
+            "contrast": option(float, 0.4, "Contrast times 1 - x to 1 + x.", ge=0, le=10),
+            "saturation": option(float, 0.4, "Saturation times 1 - x to 1 + x; nothing on grey images.", ge=0, le=10),
+            "hue": option(float, 0.1, "Hue turned by up to this share of the circle either way.", ge=0, le=0.5),
+        },
+    ),
+    "trivial_augment": Entry(
+        "pipeline.data.trivial_augment:trivial_augment",
+        "one random operation of fourteen, of random strength (Müller and Hutter, 2021)",
     ),
 }
 

@@ -118,7 +118,7 @@ def test_the_options_are_those_of_the_signature_with_their_defaults(write: Write
         ("{name: mine:Net}", "model.name: 'mine:Net' is not a model: there is no mine.py in modules"),
         (
             "{name: Net}",
-            "model.name: 'Net' is not a model; write my:Net (known: cnn_bn, my:Net, net, resnet18, resnet9, vgg)",
+            "model.name: 'Net' is not a model; write my:Net" + known(*sorted([*catalog.MODELS, "my:Net"])),
         ),
         ("{name: 'my:'}", "model.name: 'my:' is not a model: write it as file:Class, as in my_models:WideNet"),
         ("my:Net", "model: 'my:Net' should be a mapping of fields; write {name: my:Net}"),
