@@ -16,6 +16,7 @@ from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2 import functional as tv
 
 from pipeline.data.augment_geometry import random_resized_crop, rotation
+from pipeline.data.draws import generator_of
 from pipeline.data.sampling import affine_places, sample
 
 LEVELS = 2
@@ -75,6 +76,25 @@ def test_an_image_looked_at_where_it_is_stays_as_it_is() -> None:
     planes = random_images(3, height=13, width=7).permute(0, 3, 1, 2).float()
     identity = torch.eye(2, 3, dtype=torch.float64).expand(3, 2, 3)
     assert torch.equal(sample(planes, *affine_places(identity, 13, 7), FILL), planes)
+
+
+@pytest.mark.parametrize(("height", "width"), [(8, 8), (28, 28), (33, 20), (3, 100)])
+def test_what_is_sampled_is_what_whole_numbers_give(height: int, width: int) -> None:
+    """No bit of it depends on the order of additions, then: neither on a chunk nor on a device."""
+    images = random_images(50, height=height, width=width)
+    maps = torch.randn(50, 2, 3, generator=generator_of(4), dtype=torch.float64)
+    columns, rows = affine_places(maps, height, width)
+    planes = sample(images.permute(0, 3, 1, 2).float(), columns, rows, FILL)
+
+    around = FILL.long().expand(50, height + 3, width + 3, 3).clone()
+    around[:, 1:-2, 1:-2] = images.long()
+    columns, rows = (columns + 256).clamp(0, 256 * (width + 1)), (rows + 256).clamp(0, 256 * (height + 1))
+    image, left, top = torch.arange(50).view(-1, 1, 1), columns >> 8, rows >> 8
+    x, y = (columns & 255)[..., None], (rows & 255)[..., None]
+    upper = (256 - x) * around[image, top, left] + x * around[image, top, left + 1]
+    lower = (256 - x) * around[image, top + 1, left] + x * around[image, top + 1, left + 1]
+    exact = ((256 - y) * upper + y * lower).double() / 2**16
+    assert torch.equal(planes.permute(0, 2, 3, 1).double(), exact.round())
 
 
 def test_a_quarter_turn_moves_whole_pixels() -> None:
