@@ -31,6 +31,7 @@ def trivial_augment(images: torch.Tensor, *, draws: Draws, fill: torch.Tensor) -
 
     Müller and Hutter (2021), arXiv:2103.10158, the wide ranges, as `torchvision.transforms.TrivialAugmentWide`; but
     what is moved is taken bilinearly, not from the nearest pixel, and what comes in is the mean colour, not black.
+    It is moved by up to 32 pixels whatever the image's size, so that of one of 32 or less nothing may be left.
     """
     operation, strength = draws.integers(len(OPERATIONS)), draws.integers(STRENGTHS)
     sign = 2 * draws.integers(2) - 1
