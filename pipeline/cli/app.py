@@ -25,6 +25,7 @@ COMMANDS: Mapping[str, str] = {
     "retry": "pipeline.cli.control:retry",
     "schema": "pipeline.cli.submission:schema",
     "run": "pipeline.cli.foreground:run",
+    "preview": "pipeline.cli.preview:preview",
     "doctor": "pipeline.cli.doctor:doctor",
     "worker": "pipeline.cli.service:worker",
     "up": "pipeline.cli.service:up",

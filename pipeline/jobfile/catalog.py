@@ -8,68 +8,23 @@ file is checked in milliseconds.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
-from pipeline.jobfile.entries import Dataset, Entry, Facts, Loss, Model, Rule, option
-from pipeline.jobfile.fields import Bounds, field
-from pipeline.jobfile.sections import Section
+from pipeline.jobfile.entries import Dataset, Entry, Loss, Model, Rule, option
+from pipeline.jobfile.entry_rules import (
+    Shares,
+    begins_with_a_convolution,
+    ends_before_training_does,
+    has_momentum,
+    is_ascending,
+    is_no_larger_than_images,
+    is_split_by_its_own_field,
+    leaves_some_to_train_on,
+    vgg_min_size,
+)
+from pipeline.jobfile.fields import Bounds
 
-
-def _vgg_min_size(section: Any) -> int:
-    poolings = section.widths.count("M") if section.widths else 5
-    return int(2**poolings)
-
-
-def _begins_with_a_convolution(section: Any, _: Facts) -> str | None:
-    if section.widths is None or isinstance(section.widths[0], int):
-        return None
-    return "must begin with a number of channels, as [64, M, 128, M]"
-
-
-def _is_no_larger_than_images(option: str) -> Callable[[Any, Facts], str | None]:
-    def complaint(section: Any, facts: Facts) -> str | None:
-        value = getattr(section, option)
-        if facts.image_size is None or value <= facts.image_size:
-            return None
-        return f"{value} is more than the images' {facts.image_size} pixels"
-
-    return complaint
-
-
-def _has_momentum(section: Any, _: Facts) -> str | None:
-    if not section.nesterov or section.momentum:
-        return None
-    return "needs a momentum above 0; set train.optimizer.momentum: 0.9"
-
-
-def _ends_before_training_does(section: Any, facts: Facts) -> str | None:
-    if facts.epochs is None or section.warmup_epochs <= facts.epochs:
-        return None
-    return f"{section.warmup_epochs:g} is longer than the whole training of {facts.epochs} epochs"
-
-
-class Shares(Section):
-    """Images that are held out, by their content: a new image moves no other."""
-
-    val: float = field(0.0, ge=0, lt=1, description="Share that is held out to choose the best epoch by.")
-    test: float = field(0.0, ge=0, lt=1, description="Share that is held out to test the best epoch with.")
-    seed: int = field(0, ge=0, lt=2**63, description="Another one holds out other images.")
-
-
-def _leaves_some_to_train_on(section: Any, _: Facts) -> str | None:
-    if section.split is None or 0 < section.split.val + section.split.test < 1:
-        return None
-    return "val and test together must be above 0 and below 1, as {val: 0.1, test: 0.1}"
-
-
-def _is_split_by_its_own_field(section: Any, _: Facts) -> str | None:
-    return (
-        None
-        if section.val is None
-        else f"image_folder has a field of its own for that; set split: {{val: {section.val:g}}}"
-    )
-
+_WIDTH = option(int, 64, "Channels of the first layers; later ones have up to eight times as many.", ge=8, le=512)
 
 MODELS: dict[str, Model] = {
     "net": Model("pipeline.models.net:Net", "the PyTorch tutorial's small network", min_size=16),
@@ -91,9 +46,22 @@ MODELS: dict[str, Model] = {
             "batch_norm": option(bool, False, "Batch norm after each convolution."),
             "dropout": option(float, 0.0, "Dropout before the classifier, as a probability.", ge=0, lt=1),
         },
-        rules=(Rule("widths", _begins_with_a_convolution),),
-        min_size=_vgg_min_size,
+        rules=(Rule("widths", begins_with_a_convolution),),
+        min_size=vgg_min_size,
         min_size_options=("widths",),
+    ),
+    "resnet9": Model(
+        "pipeline.models.resnet:ResNet9",
+        "the residual network of nine layers that learns CIFAR-10 quickly (Page, 2018)",
+        options={"width": _WIDTH},
+        min_size=8,
+        min_batch=2,
+    ),
+    "resnet18": Model(
+        "pipeline.models.resnet:ResNet18",
+        "ResNet-18 with a stem for small images (He et al., 2016)",
+        options={"width": _WIDTH},
+        min_batch=2,
     ),
 }
 
@@ -125,7 +93,7 @@ DATASETS: dict[str, Dataset] = {
                 "All images in memory (much faster), or from disk each epoch; auto: by the machine's memory.",
             ),
         },
-        rules=(Rule("split", _leaves_some_to_train_on), Rule("split", _is_split_by_its_own_field, blames="data.val")),
+        rules=(Rule("split", leaves_some_to_train_on), Rule("split", is_split_by_its_own_field, blames="data.val")),
     ),
 }
 
@@ -134,14 +102,50 @@ AUGMENTATIONS: dict[str, Entry] = {
         "pipeline.data.augment:crop",
         "pad with black, then crop at random",
         options={"padding": option(int, 4, "Pixels added on each side.", ge=1, le=64)},
-        rules=(Rule("padding", _is_no_larger_than_images("padding"), facts=("image_size",)),),
+        rules=(Rule("padding", is_no_larger_than_images("padding"), facts=("image_size",)),),
     ),
     "flip": Entry("pipeline.data.augment:flip", "mirror left and right, every second image"),
     "cutout": Entry(
         "pipeline.data.augment:cutout",
         "a square set to the mean colour (DeVries and Taylor, 2017)",
         options={"size": option(int, 8, "Side of the square in pixels.", ge=1, le=512)},
-        rules=(Rule("size", _is_no_larger_than_images("size"), facts=("image_size",)),),
+        rules=(Rule("size", is_no_larger_than_images("size"), facts=("image_size",)),),
+    ),
+    "rotation": Entry(
+        "pipeline.data.augment_geometry:rotation",
+        "turn around the centre by a random angle",
+        options={"degrees": option(float, 15.0, "Largest angle to either side.", gt=0, le=180)},
+    ),
+    "random_resized_crop": Entry(
+        "pipeline.data.augment_geometry:random_resized_crop",
+        "cut out a random part and enlarge it to the image's size",
+        options={
+            "scale": option(
+                tuple[Annotated[float, Bounds(gt=0, le=1)], Annotated[float, Bounds(gt=0, le=1)]],
+                (0.08, 1.0),
+                "Least and largest area of the part, as a share of the image's.",
+            ),
+            "ratio": option(
+                tuple[Annotated[float, Bounds(ge=0.1, le=10)], Annotated[float, Bounds(ge=0.1, le=10)]],
+                (0.75, 1.3333),
+                "Least and largest ratio of the part's width to its height.",
+            ),
+        },
+        rules=(Rule("scale", is_ascending("scale")), Rule("ratio", is_ascending("ratio"))),
+    ),
+    "color_jitter": Entry(
+        "pipeline.data.augment_colour:color_jitter",
+        "change brightness, contrast, saturation and hue, in this order",
+        options={
+            "brightness": option(float, 0.4, "Brightness times 1 - x to 1 + x.", ge=0, le=10),
+            "contrast": option(float, 0.4, "Contrast times 1 - x to 1 + x.", ge=0, le=10),
+            "saturation": option(float, 0.4, "Saturation times 1 - x to 1 + x; nothing on grey images.", ge=0, le=10),
+            "hue": option(float, 0.1, "Hue turned by up to this share of the circle either way.", ge=0, le=0.5),
+        },
+    ),
+    "trivial_augment": Entry(
+        "pipeline.data.trivial_augment:trivial_augment",
+        "one random operation of fourteen, of random strength (Müller and Hutter, 2021)",
     ),
 }
 
@@ -186,7 +190,7 @@ OPTIMIZERS: dict[str, Entry] = {
             "weight_decay": option(float, 0.0, _DECAY, ge=0, le=1),
             "nesterov": option(bool, False, "Nesterov's momentum; needs momentum above 0."),
         },
-        rules=(Rule("nesterov", _has_momentum, also=("momentum",)),),
+        rules=(Rule("nesterov", has_momentum, also=("momentum",)),),
     ),
     "adam": Entry(
         "pipeline.training.optimizers:adam",
@@ -209,7 +213,7 @@ OPTIMIZERS: dict[str, Entry] = {
 }
 
 _WARMUP = option(float, 0.0, "Epochs over which the learning rate rises from 0.", ge=0, le=1000)
-_WARMUP_ENDS = Rule("warmup_epochs", _ends_before_training_does, facts=("epochs",))
+_WARMUP_ENDS = Rule("warmup_epochs", ends_before_training_does, facts=("epochs",))
 
 SCHEDULES: dict[str, Entry] = {
     "constant": Entry(

@@ -25,7 +25,7 @@ COMMANDS = {str(c.name): c.callback for c in make_app().registered_commands if c
 def test_the_commands_are_those_of_the_contract() -> None:
     assert COMMANDS.keys() == {
         *("validate", "submit", "worker", "up", "status", "show", "logs", "cancel", "retry", "schema", "run", "doctor"),
-        *("export", "compare", "report", "predict", "export-model", "down", "health"),
+        *("export", "compare", "report", "predict", "export-model", "down", "health", "new", "preview"),
     }
 
 
@@ -125,7 +125,7 @@ def test_the_home_is_the_option_then_the_environment_then_var(tmp_path: Path, jo
 
 
 def test_a_reader_that_leaves_early_is_no_error(job_file: JobFile, home: Home) -> None:
-    Queue(home).submit_all(load_all([job_file()], []) * 300)  # more than a pipe holds
+    Queue(home).submit_all(load_all([job_file()], [], home) * 300)  # more than a pipe holds
     command = [sys.executable, "-m", "pipeline.cli", "--home", str(home.root), "status", "--json"]
     buffered = {key: value for key, value in os.environ.items() if key != "PYTHONUNBUFFERED"}
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=buffered) as process:
@@ -169,7 +169,7 @@ def test_a_stream_that_is_closed_leads_nowhere(closed: str, pipeline: Pipeline, 
 def test_what_answers_at_once_imports_nothing_heavy(
     arguments: tuple[str, ...], job_file: JobFile, home: Home, tmp_path: Path
 ) -> None:
-    Queue(home).submit_all(load_all([job_file()], []))
+    Queue(home).submit_all(load_all([job_file()], [], home))
     code = """if True:
         import atexit, sys
         from pipeline.cli import main

@@ -56,7 +56,7 @@ def test_status_shows_a_job_a_line_and_can_choose_a_state(pipeline: Pipeline, jo
 
 def test_status_shows_the_latest_ends_and_all_on_demand(home: Home, pipeline: Pipeline, job_file: JobFile) -> None:
     queue = Queue(home)
-    spec = load_all([job_file()], [])[0]
+    spec = load_all([job_file()], [], home)[0]
     queue.submit_all([spec] * 25)
     while (claim := queue.claim("test")) is not None:
         queue.end(claim, Result(1, "succeeded", "trained", 10, 10, 100))

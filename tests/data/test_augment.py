@@ -2,25 +2,17 @@
 
 from __future__ import annotations
 
+import functools
 from collections import Counter
+from collections.abc import Callable
 
 import pytest
 import torch
+from drawn_images import FILL, random_images, seeded
 
 from pipeline.data.augment import crop, cutout, flip
-from pipeline.data.draws import Draws, EpochDraws, generator_of
+from pipeline.data.draws import EpochDraws
 from pipeline.jobfile import catalog
-
-FILL = torch.tensor([90, 100, 110], dtype=torch.uint8)
-
-
-def seeded(num: int, seed: int = 0) -> Draws:
-    return EpochDraws((seed, 0, 0), num, torch.device("cpu")).of(0, num)
-
-
-def random_images(num: int, height: int = 6, width: int = 6, channels: int = 3) -> torch.Tensor:
-    """No black, so that padding is told from pixels."""
-    return torch.randint(1, 256, (num, height, width, channels), dtype=torch.uint8, generator=generator_of(1))
 
 
 def crops(image: torch.Tensor, padding: int) -> list[torch.Tensor]:
@@ -75,27 +67,37 @@ def test_cutout_sets_a_square_around_any_pixel_to_the_fill(size: int) -> None:
     assert set(seen) == {image.numpy().tobytes() for image in possible}
 
 
-@pytest.mark.parametrize("name", catalog.AUGMENTATIONS)
-def test_every_augmentation_changes_an_image_as_it_does_among_others(name: str) -> None:
-    """In any chunk of an epoch, then, and whether the epoch is begun at its first image or at a later one."""
+CATALOG = pytest.mark.parametrize("name", catalog.AUGMENTATIONS)
+CHANNELS = pytest.mark.parametrize("channels", [1, 3])
+
+
+def of_catalog(name: str) -> Callable[..., torch.Tensor]:
+    """An augmentation with the options that it has by default."""
     entry = catalog.AUGMENTATIONS[name]
-    options = {option: field.default for option, (_, field) in entry.options.items()}
-    images = random_images(64, height=32, width=32)
-    whole = entry.load()(images, draws=seeded(64), fill=FILL, **options)
-    epoch = EpochDraws((0, 0, 0), 64, torch.device("cpu"))
-    for start, stop in ((40, 64), (7, 8), (0, 40)):
-        part = entry.load()(images[start:stop], draws=epoch.of(start, stop), fill=FILL, **options)
+    return functools.partial(entry.load(), **{option: field.default for option, (_, field) in entry.options.items()})
+
+
+@CHANNELS
+@CATALOG
+def test_every_augmentation_changes_an_image_as_it_does_among_others(name: str, channels: int) -> None:
+    """In any chunk of an epoch, then, and whether the epoch is begun at its first image or at a later one."""
+    augment, fill = of_catalog(name), FILL[:channels]
+    images = random_images(300, height=32, width=32, channels=channels)
+    whole = augment(images, draws=seeded(300), fill=fill)
+    epoch = EpochDraws((0, 0, 0), 300, torch.device("cpu"))
+    for start, stop in ((40, 300), (7, 8), (0, 40)):
+        part = augment(images[start:stop], draws=epoch.of(start, stop), fill=fill)
         assert torch.equal(part, whole[start:stop])
 
 
-@pytest.mark.parametrize("name", catalog.AUGMENTATIONS)
-def test_every_augmentation_keeps_its_contract(name: str) -> None:
-    entry = catalog.AUGMENTATIONS[name]
-    options = {option: field.default for option, (_, field) in entry.options.items()}
-    images = random_images(64, height=32, width=32)
+@CHANNELS
+@CATALOG
+def test_every_augmentation_keeps_its_contract(name: str, channels: int) -> None:
+    augment, fill = of_catalog(name), FILL[:channels]
+    images = random_images(64, height=32, width=32, channels=channels)
     before, random_before = images.clone(), torch.get_rng_state()
 
-    first, again, other = (entry.load()(images, draws=seeded(64, s), fill=FILL, **options) for s in (0, 0, 1))
+    first, again, other = (augment(images, draws=seeded(64, seed), fill=fill) for seed in (0, 0, 1))
 
     assert first.shape == images.shape
     assert first.dtype == torch.uint8
@@ -104,3 +106,10 @@ def test_every_augmentation_keeps_its_contract(name: str) -> None:
     assert not torch.equal(first, other)
     assert torch.equal(images, before)
     assert torch.equal(torch.get_rng_state(), random_before)
+
+
+@pytest.mark.parametrize(("height", "width"), [(1, 1), (2, 3), (28, 28), (5, 33)])
+@CATALOG
+def test_every_augmentation_takes_images_of_any_size(name: str, height: int, width: int) -> None:
+    images = random_images(40, height=height, width=width)
+    assert of_catalog(name)(images, draws=seeded(40), fill=FILL).shape == images.shape

@@ -9,16 +9,18 @@ from pathlib import Path
 
 import pytest
 import torch
+from drawn_images import FILL, random_images, smooth_images
 from in_process import digits, make_spec  # noqa: F401 - digits is a fixture
 from PIL import Image
 from quick import EVERYTHING_SHOWN, quick_spec
 
 from pipeline.data import loader as loaders
 from pipeline.data.dataset import Dataset
+from pipeline.data.draws import EpochDraws
 from pipeline.home import durable
 from pipeline.home.paths import Home, RunPaths
 from pipeline.home.records import Result
-from pipeline.jobfile import frozen
+from pipeline.jobfile import catalog, frozen
 from pipeline.jobfile.spec import Spec
 from pipeline.stop import Stop
 from pipeline.training import checkpoint, device, loop
@@ -105,6 +107,21 @@ def test_images_that_do_not_fit_the_gpu_give_the_same_batches(digits: Dataset, m
     for (images, labels), (expected, expected_labels) in zip(copied, fitting, strict=True):
         assert torch.equal(images, expected)
         assert torch.equal(labels, expected_labels)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("name", catalog.AUGMENTATIONS)
+def test_every_augmentation_has_the_bits_of_the_cpu(name: str, channels: int) -> None:
+    entry = catalog.AUGMENTATIONS[name]
+    options = {option: field.default for option, (_, field) in entry.options.items()}
+    images = torch.cat((random_images(300, 28, 28, channels), smooth_images(300, 28, 28, channels)))
+    ours, theirs = (
+        entry.load()(
+            images.to(on), draws=EpochDraws((0, 0, 0), 600, on).of(0, 600), fill=FILL[:channels].to(on), **options
+        ).cpu()
+        for on in (torch.device("cuda", 0), torch.device("cpu"))
+    )
+    assert torch.equal(ours, theirs)
 
 
 def test_a_job_that_does_not_fit_says_what_helps(home: Home) -> None:

@@ -172,7 +172,12 @@ def test_a_wrong_model_is_told_apart(model: str, message: str) -> None:
         ),
         (
             "{name: mnist, augment: [3]}",
-            "data.augment.0: 3 should be a mapping of fields; choose one of crop, cutout, flip, as {name: crop}",
+            "data.augment.0: 3 should be a mapping of fields; choose one of color_jitter, crop, cutout, flip, "
+            "random_resized_crop, rotation, trivial_augment, as {name: crop}",
+        ),
+        (
+            "{name: mnist, augment: [{name: random_resized_crop, scale: [0.9, 0.1]}]}",
+            "data.augment.0.scale: 0.9 is more than 0.1; write [0.1, 0.9]",
         ),
         ("{name: mnist, augment: [{name: crop, padding: 99}]}", "data.augment.0.padding: 99 should be at most 64"),
         (

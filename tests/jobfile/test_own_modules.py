@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from job_texts import known
 
 from pipeline.errors import OwnCodeError, SpecError
-from pipeline.jobfile import json_schema, own_modules, reading, reference
+from pipeline.jobfile import catalog, json_schema, own_modules, reading, reference
 from pipeline.jobfile.own_code import OwnCode
 from pipeline.jobfile.own_modules import Modules
 from pipeline.jobfile.sections import NamedSection
@@ -115,7 +116,10 @@ def test_the_options_are_those_of_the_signature_with_their_defaults(write: Write
             "model.name: 'my:Met' is not a model: modules/my.py defines no class or function Met; did you mean 'Net'?",
         ),
         ("{name: mine:Net}", "model.name: 'mine:Net' is not a model: there is no mine.py in modules"),
-        ("{name: Net}", "model.name: 'Net' is not a model; write my:Net (known: cnn_bn, my:Net, net, vgg)"),
+        (
+            "{name: Net}",
+            "model.name: 'Net' is not a model; write my:Net" + known(*sorted([*catalog.MODELS, "my:Net"])),
+        ),
         ("{name: 'my:'}", "model.name: 'my:' is not a model: write it as file:Class, as in my_models:WideNet"),
         ("my:Net", "model: 'my:Net' should be a mapping of fields; write {name: my:Net}"),
     ],

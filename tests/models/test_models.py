@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from pipeline.jobfile.catalog import MODELS
 from pipeline.models.cnn_bn import CnnBn
 from pipeline.models.net import Net
+from pipeline.models.resnet import ResNet9, ResNet18
 from pipeline.models.vgg import TABLE_1, Vgg
 
 
@@ -80,6 +81,41 @@ def test_every_model_starts_with_a_loss_near_that_of_guessing(name: str) -> None
 )
 def test_the_small_networks_have_the_parameters_of_their_originals(model: torch.nn.Module, expected: int) -> None:
     assert num_parameters(model) == expected
+
+
+# ResNet-9, by hand: weights of convolutions 9 (3·64 + 64·128 + 2·128² + 128·256 + 256·512 + 2·512²) = 6,563,520, batch
+# norm 2 (64 + 3·128 + 256 + 3·512) = 4,480, the linear layer 512·10 = 5,120. ResNet-18: torchvision's 11,689,512, less
+# its head of 513,000 and the 7,680 by which a 7x7 stem is larger than a 3x3 one, with a head of 5,130.
+@pytest.mark.parametrize(
+    ("model", "channels", "classes", "expected"),
+    [
+        (ResNet9, 3, 10, 6_573_120),
+        (ResNet9, 1, 10, 6_571_968),
+        (ResNet18, 3, 10, 11_173_962),
+        (ResNet18, 3, 100, 11_220_132),
+    ],
+)
+def test_the_residual_networks_have_the_parameters_of_their_originals_at_any_size(
+    model: type[torch.nn.Module], channels: int, classes: int, expected: int
+) -> None:
+    for size in (8, 32):
+        assert num_parameters(model(num_classes=classes, channels=channels, image_size=size)) == expected
+
+
+@pytest.mark.parametrize("name", ["resnet9", "resnet18"])
+def test_a_width_scales_every_layer_of_a_residual_network(name: str) -> None:
+    narrow, wide = (build(name, image_size=32, width=width) for width in (8, 16))
+    for few, many in zip(narrow.parameters(), wide.parameters(), strict=True):
+        assert many.shape[0] == few.shape[0] * (1 if many.ndim == 2 or many.shape == (10,) else 2)
+    assert wide(torch.rand(2, 3, 32, 32)).shape == (2, 10)
+
+
+@pytest.mark.parametrize("name", ["resnet9", "resnet18"])
+def test_one_image_of_the_smallest_size_is_too_small_a_batch_for_a_residual_network(name: str) -> None:
+    """Which is why the catalog asks for two: batch norm has no variance of one value."""
+    assert MODELS[name].min_batch == 2
+    with pytest.raises(ValueError, match="more than 1 value per channel"):
+        build(name, image_size=min_size(name), width=8)(torch.rand(1, 3, min_size(name), min_size(name)))
 
 
 # The features of VGG-11, without batch norm, by hand: weights 9 (3·64 + 64·128 + 128·256 + 256² + 256·512 + 3·512²) =

@@ -158,6 +158,18 @@ def test_the_batches_of_an_epoch_cost_few_calls(augment: tuple[str, ...], launch
     assert recording.copies == {"host>device": len(augment) + 1 + ("cutout" in augment)}, "the order, and what is drawn"
 
 
+@pytest.mark.parametrize("deterministic", [False, True])
+@pytest.mark.parametrize("name", catalog.AUGMENTATIONS)
+def test_no_augmentation_waits(name: str, deterministic: bool, cifar: Dataset) -> None:
+    trained = make_engine(cifar, augment=(name,), deterministic=deterministic)
+    list(itertools.islice(trained.loader.epoch(0), 1))
+    with Recording() as recording:
+        for _ in trained.loader.epoch(1):
+            pass
+    assert recording.waits == {}
+    assert {kind for kind in recording.copies if "host" in kind} == {"host>device"}
+
+
 def test_images_that_do_not_fit_come_from_pinned_memory(cifar: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(loaders, "_fits", lambda *_: False)
     trained = make_engine(cifar)

@@ -227,7 +227,7 @@ def change_the_model(run: RunPaths) -> None:
 
 
 def break_the_spec(run: RunPaths) -> None:
-    run.spec.write_text(run.spec.read_text().replace("name: cnn_bn", "name: resnet"))
+    run.spec.write_text(run.spec.read_text().replace("name: cnn_bn", "name: alexnet"))
 
 
 @pytest.mark.parametrize(

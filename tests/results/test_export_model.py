@@ -41,6 +41,8 @@ MODELS = {
     "cnn_bn-odd": ({"name": "cnn_bn"}, 3, 13),
     "vgg11": ({"name": "vgg", "batch_norm": True, "dropout": 0.5}, 3, 32),
     "vgg-plain-odd": ({"name": "vgg", "widths": [8, "M", 16]}, 1, 5),
+    "resnet9-smallest": ({"name": "resnet9", "width": 8}, 3, 8),
+    "resnet18-odd": ({"name": "resnet18", "width": 8}, 1, 9),
 }
 
 
@@ -95,7 +97,7 @@ def test_every_ready_model_is_exported_in_every_format_and_its_check_passes(name
 
 
 def test_the_ready_models_are_all_among_those() -> None:
-    assert {model["name"] for model, _, _ in MODELS.values()} >= {"net", "cnn_bn", "vgg"}
+    assert {model["name"] for model, _, _ in MODELS.values()} >= catalog.MODELS.keys()
 
 
 @pytest.mark.parametrize("format_", FORMATS)

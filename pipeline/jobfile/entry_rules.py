@@ -1,0 +1,71 @@
+"""What the catalog's entries ask of each other and of their options: sizes, and what does not go together."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from pipeline.jobfile.entries import Facts
+from pipeline.jobfile.fields import field
+from pipeline.jobfile.sections import Section
+
+
+def vgg_min_size(section: Any) -> int:
+    poolings = section.widths.count("M") if section.widths else 5
+    return int(2**poolings)
+
+
+def begins_with_a_convolution(section: Any, _: Facts) -> str | None:
+    if section.widths is None or isinstance(section.widths[0], int):
+        return None
+    return "must begin with a number of channels, as [64, M, 128, M]"
+
+
+def is_no_larger_than_images(option: str) -> Callable[[Any, Facts], str | None]:
+    def complaint(section: Any, facts: Facts) -> str | None:
+        value = getattr(section, option)
+        if facts.image_size is None or value <= facts.image_size:
+            return None
+        return f"{value} is more than the images' {facts.image_size} pixels"
+
+    return complaint
+
+
+def is_ascending(option: str) -> Callable[[Any, Facts], str | None]:
+    def complaint(section: Any, _: Facts) -> str | None:
+        low, high = getattr(section, option)
+        return None if low <= high else f"{low:g} is more than {high:g}; write [{high:g}, {low:g}]"
+
+    return complaint
+
+
+def has_momentum(section: Any, _: Facts) -> str | None:
+    if not section.nesterov or section.momentum:
+        return None
+    return "needs a momentum above 0; set train.optimizer.momentum: 0.9"
+
+
+def ends_before_training_does(section: Any, facts: Facts) -> str | None:
+    if facts.epochs is None or section.warmup_epochs <= facts.epochs:
+        return None
+    return f"{section.warmup_epochs:g} is longer than the whole training of {facts.epochs} epochs"
+
+
+class Shares(Section):
+    """Images that are held out, by their content: a new image moves no other."""
+
+    val: float = field(0.0, ge=0, lt=1, description="Share that is held out to choose the best epoch by.")
+    test: float = field(0.0, ge=0, lt=1, description="Share that is held out to test the best epoch with.")
+    seed: int = field(0, ge=0, lt=2**63, description="Another one holds out other images.")
+
+
+def leaves_some_to_train_on(section: Any, _: Facts) -> str | None:
+    if section.split is None or 0 < section.split.val + section.split.test < 1:
+        return None
+    return "val and test together must be above 0 and below 1, as {val: 0.1, test: 0.1}"
+
+
+def is_split_by_its_own_field(section: Any, _: Facts) -> str | None:
+    if section.val is None:
+        return None
+    return f"image_folder has a field of its own for that; set data.split: {{val: {section.val:g}}}"
