@@ -74,7 +74,7 @@ def _decode(dataset: str, root: Path, folder: Path, log: Log) -> Contents:
     kind = getattr(torchvision.datasets, dataset)
     log(f"reading {dataset} from {root}, downloading what is missing")
     try:
-        with _network_timeout(_TIMEOUT_S), contextlib.redirect_stderr(_Progress(log)):
+        with network_timeout(_TIMEOUT_S), contextlib.redirect_stderr(Progress(log)):
             try:
                 train, test = (kind(root, train=is_train, download=True) for is_train in (True, False))
             except _FAILURES:
@@ -86,7 +86,7 @@ def _decode(dataset: str, root: Path, folder: Path, log: Log) -> Contents:
     return Contents(_split(train), _split(test), tuple(train.classes))
 
 
-class _Progress(io.StringIO):
+class Progress(io.StringIO):
     """Stands in for the terminal that torchvision writes its progress to, many times a second."""
 
     def __init__(self, log: Log) -> None:
@@ -134,7 +134,7 @@ def _advice(kind: Any, root: Path, folder: Path, error: BaseException) -> str:
 
 
 @contextlib.contextmanager
-def _network_timeout(timeout_s: float) -> Iterator[None]:
+def network_timeout(timeout_s: float) -> Iterator[None]:
     """torchvision gives its connections no timeout of their own; without one a silent server holds a job for ever."""
     before = socket.getdefaulttimeout()
     socket.setdefaulttimeout(timeout_s)

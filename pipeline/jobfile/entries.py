@@ -99,6 +99,7 @@ class Model(Entry):
 
     min_size: int | Callable[[Any], int] = 1  # pixels, or a function of the model's section
     min_size_options: tuple[str, ...] = ()  # that such a function looks at
+    takes_name: bool = False  # as `name`, where one entry stands for many models
     min_batch: int = 1  # 2 where it has batch norm over single values, which one image has no variance of
 
     def smallest(self, section: Any) -> int:

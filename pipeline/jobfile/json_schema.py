@@ -21,7 +21,7 @@ def json_schema() -> JsonSchema:
     """The schema of a job file, with a definition of each section."""
     definitions: dict[str, JsonSchema] = {}
     for choice in NAMED_SECTIONS.values():
-        for name in (*choice.entries, *choice.own_names()):
+        for name in (*choice.entries, *choice.further_names[:1], *choice.own_names()):
             _define(choice.section_class(name), definitions)
     root = _define(Spec, definitions)
     del definitions[Spec.__name__]

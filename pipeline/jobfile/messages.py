@@ -59,6 +59,9 @@ def explain(details: Sequence[ErrorDetails], path: Keys, plain: Any) -> str:
 def _why_not(name: str, choice: ChosenByName) -> str:
     if own_modules.is_own(name):
         return f": {choice.why_not(name)}"
+    if "/" in name and choice.further_names:
+        near = nearest(name, choice.further_names).partition(" (known")[0]
+        return f"{near} (docs/job-files.md has the {len(choice.further_names)} that are known)"
     own = choice.own_names()
     meant = next((one for one in own if name in one.split(":")), None)
     return nearest(name, [*choice.entries, *own], f"write {meant}" if meant else None)

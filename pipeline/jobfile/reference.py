@@ -9,6 +9,7 @@ from typing import Any
 from pipeline.jobfile import own_modules
 from pipeline.jobfile.entries import Entry
 from pipeline.jobfile.json_schema import json_schema
+from pipeline.jobfile.sections import ChosenByName
 from pipeline.jobfile.spec import NAMED_SECTIONS
 
 _HEAD = """# Job files
@@ -34,6 +35,8 @@ def markdown() -> str:
     for path, choice in NAMED_SECTIONS.items():
         entries = {name: entry for name in (*choice.entries, *choice.own_names()) if (entry := choice.entry(name))}
         parts.append(_named_section(".".join(path), path[-1], entries, definitions))
+        if choice.further_names:
+            parts.append(_further(choice, definitions))
     return "\n".join(parts)
 
 
@@ -56,6 +59,16 @@ def _named_section(path: str, noun: str, entries: Mapping[str, Entry], definitio
                     fields = definitions[part.removeprefix("#/$defs/")]["properties"]
                     lines += ["", f"Fields of `{key}`:", "", *_rows(fields, [])]
     return "\n".join([*lines, ""])
+
+
+def _further(choice: ChosenByName, definitions: Mapping[str, Any]) -> str:
+    """The names that one entry stands for, and its fields."""
+    group = choice.further_names[0].partition("/")[0]
+    properties = definitions[f"{group}_section"]["properties"]
+    names = ", ".join(f"`{name.partition('/')[2]}`" for name in choice.further_names)
+    rows = _rows({key: properties[key] for key in choice.further_entry.options}, [])
+    lines = [f"`{group}/<name>` is {choice.further_entry.summary}, with these names:", "", names, ""]
+    return "\n".join([*lines, f"Fields of `{group}/<name>`:", "", *rows, ""])
 
 
 def _section(title: str, properties: Mapping[str, Any], required: Iterable[str]) -> str:

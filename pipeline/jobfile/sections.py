@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Any, ClassVar, Literal, Self, get_type_hints
 
 from pydantic_core import (
@@ -154,7 +154,10 @@ class ChosenByName:
         *,
         default: str | None = None,
         is_short: bool = False,
+        further: tuple[Sequence[str], Entry] = ((), Entry("", "")),
     ) -> None:
+        """further: names that one entry stands for, beside those that have one each."""
+        self.further_names, self.further_entry = further
         self.kind, self.entries, self.base, self.default, self.is_short = kind, entries, base, default, is_short
         self._classes: dict[str | None, type[NamedSection]] = {}
 
@@ -171,6 +174,8 @@ class ChosenByName:
 
     def entry(self, name: object) -> Entry | None:
         """The entry of a name, or what it stands for in the user's own modules; None where it is neither."""
+        if name in self.further_names:
+            return self.further_entry
         with contextlib.suppress(OwnCodeError):
             return self._own_entry(str(name)) if own_modules.is_own(name) else self.entries.get(str(name))
         return None
@@ -201,8 +206,9 @@ class ChosenByName:
 
     def _class_of(self, name: str, entry: Entry) -> type[NamedSection]:
         default = name if name == self.default else ...
-        options = {"name": (Literal[name], field(default, description=entry.summary)), **entry.options}
-        section = _make_class(f"{name}_section", self.base, options, entry.summary)
+        names = self.further_names if entry is self.further_entry else (name,)
+        options = {"name": (Literal[tuple(names)], field(default, description=entry.summary)), **entry.options}
+        section = _make_class(f"{name.partition('/')[0]}_section", self.base, options, entry.summary)
         section.entry = entry
         return section
 
@@ -212,8 +218,9 @@ class ChosenByName:
         takes_any: other fields too, which are those of an entry that cannot be read.
         """
         options: dict[str, tuple[Any, Field]] = {"name": (Annotated[Any, _Refused()], field(description="Refused."))}
-        for key in dict.fromkeys(key for entry in self.entries.values() for key in entry.options):
-            (kind, first), *others = (self.entries[name].options[key] for name in self.having(key))
+        entries = (*self.entries.values(), self.further_entry)
+        for key in dict.fromkeys(key for entry in entries for key in entry.options):
+            (kind, first), *others = (entry.options[key] for entry in entries if key in entry.options)
             is_one_kind = all((other, declared.bounds) == (kind, first.bounds) for other, declared in others)
             bounds = first.bounds if is_one_kind else {}
             options[key] = (kind if is_one_kind else Any, Field(None, first.description, bounds))
@@ -249,12 +256,13 @@ class ChosenByName:
         The user's own are among them if they are known now; others may be there when the job is submitted.
         """
         own = self.own_names()
-        names = {name: f"#/$defs/{self.section_class(name).__name__}" for name in (*self.entries, *own)}
+        all_names = (*self.entries, *self.further_names, *own)
+        names = {name: f"#/$defs/{self.section_class(name).__name__}" for name in all_names}
         other = {"type": "string", "pattern": own_modules.PATTERN, **({"not": {"enum": own}} if own else {})}
         choice = {
             "discriminator": {"mapping": names, "propertyName": "name"},
             "oneOf": [
-                *({"$ref": name} for name in names.values()),
+                *({"$ref": name} for name in dict.fromkeys(names.values())),
                 {"type": "object", "properties": {"name": other}, "required": ["name"]},
             ],
         }

@@ -12,7 +12,7 @@ from typing import Annotated, Literal
 
 from pydantic_core import InitErrorDetails, PydanticCustomError, ValidationError
 
-from pipeline.jobfile import catalog
+from pipeline.jobfile import catalog, torchvision_models
 from pipeline.jobfile.entries import Dataset, Entry, Facts, FieldConflict
 from pipeline.jobfile.fields import Bounds, Duration, Size, TextFormat, field
 from pipeline.jobfile.sections import ChosenByName, NamedSection, Section
@@ -71,7 +71,12 @@ class ModelSection(NamedSection):
     )
 
 
-MODEL = ChosenByName("model", catalog.MODELS, ModelSection)
+MODEL = ChosenByName(
+    "model",
+    catalog.MODELS,
+    ModelSection,
+    further=(torchvision_models.NAMES, torchvision_models.MODEL),
+)
 DATA = ChosenByName("dataset", catalog.DATASETS, Data)
 OPTIMIZER = ChosenByName("optimizer", catalog.OPTIMIZERS, default="sgd")
 LOSS = ChosenByName("loss", catalog.LOSSES, default="cross_entropy")

@@ -199,19 +199,13 @@ class Attempt:
         remove_temporaries(self.run)
         self.progress.note(f"loading {spec.data.name}")
         from pipeline.board.writer import Board, quiet_writer_thread
-        from pipeline.training import (
-            checkpoint,
-            cpu_precision,
-            device,
-            final_test,
-            manifest,
-            rehearsal,
-            starting_weights,
-        )
+        from pipeline.training import checkpoint, cpu_precision, device, final_test, manifest, rehearsal
         from pipeline.training.engine import Engine, load_dataset
         from pipeline.training.logbook import Logbook
         from pipeline.training.loop import Loop
+        from pipeline.training.pretrained import normalized
         from pipeline.training.saver import Saver
+        from pipeline.training.starting_weights import begin
         from pipeline.training.step import EagerStep
 
         if spec.train.deterministic:
@@ -219,6 +213,7 @@ class Attempt:
         setting = device.choose(spec)
         dataset = load_dataset(spec, self.home.datasets, log=self.log)
         rehearsal.require(spec, rehearsal.Images.of(dataset))
+        dataset = normalized(dataset, spec)
         for note in dataset.notes:
             self.log(note)
         self.stop.check()
@@ -230,8 +225,8 @@ class Attempt:
         metrics, begun_with = {}, None
         if state is not None:
             metrics = self.take_up(engine, state)
-        elif spec.model.init is not None:
-            begun_with = starting_weights.take(engine.model, spec.model.init, self.home, log=self.log)
+        else:
+            begun_with = begin(spec, engine.model, self.home, log=self.log)
         provenance = manifest.write(
             self.run, spec, dataset, setting, job_id=self.id, attempt=self.number, begun_with=begun_with
         )

@@ -16,7 +16,7 @@ import torch
 from torch import nn
 
 from pipeline.errors import DataError
-from pipeline.jobfile.entries import Entry
+from pipeline.jobfile.entries import Entry, Model
 from pipeline.jobfile.sections import NamedSection
 from pipeline.jobfile.spec import Spec
 from pipeline.training.losses import Loss, balanced_weights
@@ -32,6 +32,8 @@ def build_model(spec: Spec, *, num_classes: int, channels: int, image_size: int)
     """
     section = spec.model
     given = section.entry.given(num_classes=num_classes, channels=channels, image_size=image_size)
+    if isinstance(section.entry, Model) and section.entry.takes_name:
+        given["name"] = section.name.partition("/")[2]
     with telling_where(section.entry):
         try:
             model: nn.Module = section.entry.load()(**given, **section.options())

@@ -12,9 +12,21 @@ from torch import nn
 
 from pipeline.errors import CheckpointError, DataError
 from pipeline.home.paths import Home
-from pipeline.training import checkpoint
+from pipeline.jobfile.spec import Spec
+from pipeline.training import checkpoint, pretrained
 
 NAMED = 5  # tensors in a line of the log
+
+
+def begin(spec: Spec, model: nn.Module, home: Home, *, log: Callable[[str], None]) -> dict[str, Any] | None:
+    """Gives a network the weights that a job says it is to begin with. Returns provenance; None where it says none.
+
+    Raises DataError where they cannot be had, or do not fit.
+    """
+    if spec.model.init is not None:
+        return take(model, spec.model.init, home, log=log)
+    weights = pretrained.wanted(spec)
+    return None if weights is None else take_from(pretrained.fetch(weights, home.datasets, log=log), model, log=log)
 
 
 def take(model: nn.Module, init: str, home: Home, *, log: Callable[[str], None]) -> dict[str, Any]:
@@ -22,8 +34,12 @@ def take(model: nn.Module, init: str, home: Home, *, log: Callable[[str], None])
 
     init: the id of a run, or the beginning of one, or a file. Raises DataError where there is none, or nothing fits.
     """
-    file = _find(init, home)
-    weights, own = _read(file), model.state_dict()
+    return take_from(_find(init, home), model, log=log)
+
+
+def take_from(file: Path, model: nn.Module, *, log: Callable[[str], None]) -> dict[str, Any]:
+    """As `take`, from a file. The network behind `ThreeChannels` is meant where there is one."""
+    weights, own = _read(file), getattr(model, "network", model).state_dict()
     fitting = {name for name, value in weights.items() if name in own and own[name].shape == value.shape}
     if not fitting:
         raise DataError(f"model.init: nothing in {file} fits this model: {_differences(weights, own)}")
