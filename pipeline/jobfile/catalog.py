@@ -150,7 +150,8 @@ AUGMENTATIONS: dict[str, Entry] = {
 }
 
 _CLASS_WEIGHTS = option(
-    Literal["none", "balanced"] | tuple[Annotated[float, Bounds(ge=0, le=1e6)], ...],
+    Literal["none", "balanced"]
+    | Annotated[tuple[Annotated[float, Bounds(ge=0, le=1e6)], ...], Bounds(min_length=1, max_length=65536)],
     "none",
     "Of the classes in the training loss; balanced: the rarer, the heavier; or a number for each, in their order.",
 )

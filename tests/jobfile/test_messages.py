@@ -7,6 +7,7 @@ from job_texts import DATASETS, MINIMAL, MODELS, TOP, errors, known
 
 from pipeline.jobfile import catalog
 
+OF_MODELS = ("backbone_lr", "freeze_epochs", "init", "name")  # fields that all have
 NAMES = ", ".join(sorted(catalog.MODELS))
 ANY = f"choose one of {NAMES}, as {{name: {next(iter(catalog.MODELS))}}}"
 DURATION = "is not a duration; write 90s, 5m, 1h30m, 2d or a number of seconds"
@@ -126,7 +127,7 @@ def test_a_mistake_gets_its_message_on_its_line(more: str, message: str) -> None
         ("net", "model: 'net' should be a mapping of fields; write {name: net}"),
         ("vgg11", f"model: 'vgg11' should be a mapping of fields; {ANY}"),
         ("", f"model: nothing (null) should be a mapping of fields; {ANY}"),
-        ("{name: net, depth: 11}", "model.depth: 'net' has no such field; it belongs to vgg" + known("name")),
+        ("{name: net, depth: 11}", "model.depth: 'net' has no such field; it belongs to vgg" + known(*OF_MODELS)),
         (
             "{name: vgg, depth: 12}",
             "model.depth: 12 is not allowed; did you mean 11?" + known("11", "13", "16", "19"),
@@ -157,7 +158,7 @@ def test_a_wrong_model_is_told_apart(model: str, message: str) -> None:
         (
             "{name: mnist, path: x}",
             "data.path: 'mnist' has no such field; it belongs to image_folder"
-            + known("augment", "batch_size", "image_size", "name", "val"),
+            + known("augment", "batch_size", "image_size", "name", "readers", "sampler", "val"),
         ),
         ("{name: mnist, augment: crop}", "data.augment: 'crop' should be a list; write [crop]"),
         (

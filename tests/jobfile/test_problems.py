@@ -97,7 +97,20 @@ def test_a_wrong_name_hides_nothing_that_is_wrong_by_any_name(text: str, fields:
 
 def test_a_field_that_no_entry_has_is_told_with_all_that_there_are() -> None:
     found = errors(text="name: x\nmodel: {name: vgg1, depht: 11}\ndata: {name: cifar10}\n")
-    fields = known("batch_norm", "depth", "dropout", "name", "width", "widths")
+    fields = known(
+        *(
+            "backbone_lr",
+            "batch_norm",
+            "depth",
+            "dropout",
+            "freeze_epochs",
+            "init",
+            "name",
+            "weights",
+            "width",
+            "widths",
+        )
+    )
     assert found[1] == f"job.yaml:2: model.depht: there is no such field; did you mean 'depth'?{fields}"
 
 
