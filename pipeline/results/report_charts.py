@@ -205,8 +205,8 @@ def _draw(kind: ChartKind, series: Mapping[str, Sequence[Point]], finite: list[f
         for name, points in series.items():
             steps, values = zip(*thinned(points), strict=True)
             marker = {} if len(points) <= MARKED_POINTS else {"marker": ""}
-            size = {"marker": "o"} if len(points) == 1 else {}
-            axes.plot(steps, values, label=name, markersize=3.5, **{**STYLES[name], **marker, **size})
+            size = {"marker": "o", "markersize": 6} if len(points) == 1 else {"markersize": 3.5}
+            axes.plot(steps, values, label=name, **{**STYLES[name], **marker, **size})
         axes.set_xlabel("step")
         axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
         axes.xaxis.set_major_formatter(FuncFormatter(lambda step, _: f"{step:,.0f}"))
@@ -215,7 +215,9 @@ def _draw(kind: ChartKind, series: Mapping[str, Sequence[Point]], finite: list[f
         elif kind.may_be_log and min(finite) > 0 and max(finite) > LOG_SCALE_FROM * min(finite):
             axes.set_yscale("log")
         if len(series) > 1:
-            axes.legend(frameon=False, ncols=2, loc="lower right", bbox_to_anchor=(1, 0.97))  # not on the curves
+            axes.legend(
+                frameon=False, ncols=len(series), loc="lower right", bbox_to_anchor=(1, 0.97)
+            )  # not on the curves
         file = io.StringIO()
         FigureCanvasSVG(figure).print_svg(file)
     return _for_the_page(file.getvalue(), kind, summary)
