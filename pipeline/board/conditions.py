@@ -10,16 +10,24 @@ from typing import Any
 Row = tuple[str, str]
 
 
+OF_ALL_DATASETS = ("batch_size", "augment", "image_size", "val", "sampler", "readers")  # told by themselves, or not
+DEFAULTS_OF_MODELS = {"init": None, "freeze_epochs": 0, "backbone_lr": 1.0}
+
+
 def describe_conditions(spec: dict[str, Any], manifest: dict[str, Any]) -> list[Row]:
     """Returns what the figures of a run depend on. `seed` stands as it is: a grouped one could not be copied."""
     train, data = object_at(spec, "train"), object_at(spec, "data")
     attempts = attempts_of(manifest)
     computes = object_at(attempts[-1], "computes") if attempts else {}
     rows: list[tuple[str, object]] = [
-        ("Model", spec.get("model")),
-        ("Dataset", {k: v for k, v in data.items() if k not in ("batch_size", "augment", "image_size")} or None),
+        ("Model", without(object_at(spec, "model"), DEFAULTS_OF_MODELS)),
+        ("Dataset", {k: v for k, v in data.items() if k not in OF_ALL_DATASETS} or None),
+        ("Share held out to choose the best epoch by", data.get("val")),
         *_dataset(object_at(manifest, "dataset")),
         ("Augmentation", data.get("augment")),
+        ("Mixup's alpha", train.get("mixup") or None),
+        ("CutMix's alpha", train.get("cutmix") or None),
+        ("Sampler", "balanced" if data.get("sampler") == "balanced" else None),
         ("Batch size", data.get("batch_size")),
         ("Batches in a step", train.get("accumulate")),
         ("Epochs", train.get("epochs")),
@@ -36,6 +44,11 @@ def describe_conditions(spec: dict[str, Any], manifest: dict[str, Any]) -> list[
         *((f"SHA-256 of modules/{name}", digest) for name, digest in object_at(manifest, "modules").items()),
     ]
     return [(label, as_words(value)) for label, value in rows if value not in (None, "", {})]
+
+
+def without(section: dict[str, Any], defaults: dict[str, Any]) -> dict[str, Any] | None:
+    """Returns a section less what is as it always is; None where nothing is left."""
+    return {key: value for key, value in section.items() if key not in defaults or value != defaults[key]} or None
 
 
 def describe_versions(manifest: dict[str, Any]) -> list[Row]:

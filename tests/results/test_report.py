@@ -77,7 +77,7 @@ def test_the_page_that_a_worker_leaves_says_what_the_run_holds(ran: tuple[Home, 
     figures = dict(zip(page.texts("dt"), page.texts("dd"), strict=True))
     assert figures["Test accuracy"].startswith(f"{100 * end.metrics['test/accuracy']:.2f} %")
     assert figures["Test loss"].startswith(f"{end.metrics['test/loss']:.4f}")
-    assert re.fullmatch(r"[0-9.]+ % epoch [123]", figures["Best test accuracy"])
+    assert re.fullmatch(r"[0-9.]+ % epoch [123], chosen on the test set", figures["Best test accuracy"])
     assert (figures["Epochs"], figures["Steps"]) == ("3 of 3", "69 of 69")
     assert [e.text for e in page.all("title") if "svg" in e.inside] == [
         f"{title}, a chart" for title in ("Loss", "Accuracy", "Learning rate", "Gradient norm")

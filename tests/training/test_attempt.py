@@ -362,7 +362,7 @@ def test_a_run_in_the_foreground_saves_itself_at_ctrl_c(home: Home, tmp_path: Pa
         (MemoryError(), "out of memory; a smaller data.batch_size"),
         (RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried"), "out of memory"),
         (ValueError("first line\nsecond line"), "ValueError: first line (the log has the traceback)"),
-        (KeyError(), "KeyError: (the log"),
+        (KeyError(), "KeyError (the log"),
     ],
 )
 def test_an_error_is_explained_in_a_line(error: BaseException, expected: str) -> None:
