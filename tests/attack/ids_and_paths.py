@@ -23,6 +23,7 @@ Contents = dict[Path, tuple[int, int, bytes]]  # mode, size, and what is in smal
 
 SMALL = 1024**2
 PROGRAMS = ("nvidia-smi", "fc-list")  # that a worker asks; and matplotlib, once
+TORCHS_OWN = "torchinductor_"  # begins the name of a folder of caches, which importing parts of torch makes
 
 
 @dataclass(frozen=True)
@@ -118,7 +119,8 @@ def touches(around: Surroundings, typed: Typed, answer: Answer, may_change: list
     """What it read, started or changed and should not have."""
     paths = {how: [Path(thing.path) for thing in answer.touched if thing.how == how] for how in ("reads", "changes")}
     started = [thing.path for thing in answer.touched if thing.how == "starts"]
-    outside = [path for path in paths["changes"] if not path.is_relative_to(around.home.root)]
+    changed = [path for path in paths["changes"] if not path.name.startswith(TORCHS_OWN)]
+    outside = [path for path in changed if not path.is_relative_to(around.home.root)]
     return [
         *(f"it reads {path}" for path in paths["reads"] if typed.is_id and around.is_decoy(path)),
         *(f"it starts {path}" for path in started if path not in PROGRAMS),
