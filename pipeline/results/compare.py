@@ -41,6 +41,9 @@ def compare(home: Home, runs: Sequence[RunPaths], metric: str, *, say: Say) -> C
     if len(runs) < 2:
         raise UsageError(f"{runs[0].root.name}: that is one run, and it takes two; `pipeline show` shows one")
     read = [read_run(home, run, say=say) for run in runs]
+    tags_there = {tag for run in read for tag in run.curves}
+    if metric == tags.TEST_ACCURACY and metric not in tags_there and tags.VAL_ACCURACY in tags_there:
+        metric = tags.VAL_ACCURACY  # of runs that have no test set, or have not come to it
     check_metric(metric, read, say=say)
     read.sort(key=lambda run: _rank(run, metric))  # stable
     fields = list(dict.fromkeys(name for run in read for name in run.fields))

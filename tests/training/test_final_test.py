@@ -17,6 +17,7 @@ from pipeline.home.paths import Home, RunPaths
 from pipeline.jobfile import frozen
 from pipeline.jobfile.spec import Spec
 from pipeline.results import classifier
+from pipeline.results.compare import compare
 from pipeline.results.report import render
 from pipeline.stop import Stop
 from pipeline.training import checkpoint, final_test
@@ -99,6 +100,7 @@ def test_a_folder_with_val_and_no_test_is_judged_by_val_alone(home: Home, tmp_pa
     attempt, lines = trained(home, spec)
     assert lines[-1].endswith("was best, with val accuracy 100.00 %")
     assert tags.TEST_ACCURACY not in attempt.progress.latest.metrics
+    assert compare(home, [home.run("job")] * 2, tags.TEST_ACCURACY, say=lines.append).metric == tags.VAL_ACCURACY
     page = render(home, home.run("job"))
     assert "Best val accuracy" in page
     assert "test set" not in page
