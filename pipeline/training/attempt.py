@@ -258,7 +258,8 @@ class Attempt:
             try:
                 loop.train()
                 saver.finish()
-                loop.log(final_test.judge_best(engine, self.run, self.stop, log=self.log))
+                if tested := final_test.judge_best(engine, self.run, self.stop, log=self.log):
+                    loop.log(tested)
                 self.log(logbook.costs(self.progress.elapsed_s))
             finally:
                 self.progress.end(engine.moment, loop.metrics)
