@@ -480,7 +480,7 @@ def test_a_download_that_failed_does_not_hide_what_a_further_folder_has(home: Ho
 def test_a_download_tells_how_far_it_is_now_and_then(monkeypatch: pytest.MonkeyPatch) -> None:
     """torchvision writes `\\r0.1%` thousands of times."""
     told: list[str] = []
-    progress = downloads._Progress(told.append)
+    progress = downloads.Progress(told.append)
     for percent in range(100):
         progress.write(f"\r{percent}.0%")
     assert told == []
