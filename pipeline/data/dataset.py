@@ -192,7 +192,7 @@ def _restore(cache: Cache, state: str) -> Dataset | None:
 
 def _seal(dataset: Dataset) -> str:
     """A digest of all that the fingerprint does not cover."""
-    files = [split.files for split in (dataset.train, dataset.test) if isinstance(split, Split)]
+    files = [split.files for split in (dataset.train, dataset.test, dataset.val) if isinstance(split, Split)]
     text = repr((dataset.fingerprint, dataset.mean, dataset.std, dataset.notes, files))
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 

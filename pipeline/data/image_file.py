@@ -49,7 +49,7 @@ warnings.simplefilter("error", Image.DecompressionBombWarning)  # as Pillow's do
 def read_image(file: Path, image_size: int | None) -> NDArray[np.uint8]:
     """uint8 (H, W, 3); the centre square, `image_size` wide, unless that is None. Raises DataError, naming the file."""
     try:
-        with _open(file) as stream, Image.open(stream) as image:
+        with open_file(file) as stream, Image.open(stream) as image:
             _require_harmless(image.format, stream)
             if image_size is not None:
                 # A JPEG decodes faster at a half, quarter or eighth; twice the size asked for keeps the quality.
@@ -62,7 +62,7 @@ def read_image(file: Path, image_size: int | None) -> NDArray[np.uint8]:
         raise DataError(f"{file}: {reason or type(error).__name__}") from error
 
 
-def _open(file: Path) -> BinaryIO:
+def open_file(file: Path) -> BinaryIO:
     """Raises ValueError for a pipe, which would be waited for, and a device, which may have no end."""
     stream = open(file, "rb", opener=lambda path, flags: os.open(path, flags | os.O_NONBLOCK))  # noqa: SIM115
     if not stat.S_ISREG(os.fstat(stream.fileno()).st_mode):

@@ -7,6 +7,7 @@ Those too many for memory are decoded again, each epoch, from disk.
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import os
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -23,7 +24,7 @@ from pipeline.data import splitting
 from pipeline.data.cache import Log
 from pipeline.data.dataset import Contents, Found, digest
 from pipeline.data.folder_listing import SPLITS, Files, Listing, abbreviated, list_folder
-from pipeline.data.image_file import read_image
+from pipeline.data.image_file import open_file, read_image
 from pipeline.data.splits import FileSplit, Split, within_folder
 from pipeline.errors import DataError
 from pipeline.home.paths import find_data
@@ -69,7 +70,7 @@ def read(
 def _with_shares(listing: Listing, shares: Mapping[str, float], *, seed: int) -> Listing:
     """Returns a listing with shares of its training images held out, by what is in their files. Raises DataError."""
     train = listing.splits["train"]
-    numbers = splitting.places(splitting.digests_of_files(train.paths), seed=seed)
+    numbers = splitting.places(map(_digest, train.paths), seed=seed)
     labels = torch.tensor(train.labels, dtype=torch.int64)
     val, test = (shares.get(name, 0.0) for name in ("val", "test"))
     sides = splitting.sides(numbers, labels, listing.classes, val=val, test=test)
@@ -81,6 +82,15 @@ def _with_shares(listing: Listing, shares: Mapping[str, float], *, seed: int) ->
     }
     splits = {**listing.splits, **held_out}
     return dataclasses.replace(listing, splits={name: splits[name] for name in SPLITS if name in splits})
+
+
+def _digest(file: Path) -> bytes:
+    """Of what is in it; of one that cannot be read, of its name: `_decode` meets it again, and says so."""
+    try:
+        with open_file(file) as stream:
+            return hashlib.file_digest(stream, "blake2b").digest()
+    except (OSError, ValueError):
+        return os.fsencode(file.name)
 
 
 def resolve(path: str, datasets: Path) -> Path:

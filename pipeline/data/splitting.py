@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 
 import torch
 
@@ -29,16 +28,6 @@ def places(contents: Iterable[bytes], *, seed: int) -> torch.Tensor:
 def digests_of_images(images: torch.Tensor) -> Iterable[bytes]:
     """Of each image's pixels. images: uint8 (N, H, W, C)."""
     return (hashlib.blake2b(image.tobytes(), digest_size=16).digest() for image in images.numpy())
-
-
-def digests_of_files(files: Iterable[Path]) -> Iterable[bytes]:
-    """Of each file's bytes. Raises DataError where one cannot be read."""
-    for file in files:
-        try:
-            with file.open("rb") as stream:
-                yield hashlib.file_digest(stream, "blake2b").digest()
-        except OSError as error:
-            raise DataError(f"{file} cannot be read: {error.strerror}") from None
 
 
 def sides(

@@ -151,7 +151,7 @@ AUGMENTATIONS: dict[str, Entry] = {
 
 _CLASS_WEIGHTS = option(
     Literal["none", "balanced"]
-    | Annotated[tuple[Annotated[float, Bounds(ge=0, le=1e6)], ...], Bounds(min_length=1, max_length=65536)],
+    | Annotated[tuple[Annotated[float, Bounds(gt=0, le=1e6)], ...], Bounds(min_length=1, max_length=65536)],
     "none",
     "Of the classes in the training loss; balanced: the rarer, the heavier; or a number for each, in their order.",
 )

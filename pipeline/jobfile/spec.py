@@ -48,7 +48,8 @@ class Data(NamedSection):
     )
     readers: Annotated[int, Bounds(ge=0, le=64)] | Literal["auto"] = field(
         "auto",
-        description="Processes that decode images which stream from disk, 0.3 GB each; auto: by the processors.",
+        description="Processes that decode images which stream from disk, for each split; 0.3 GB each. auto: by the "
+        "processors.",
     )
     image_size: int | None = field(
         None, ge=4, le=1024, description="Resize every image once to this many pixels a side; default: as they are."

@@ -27,9 +27,9 @@ def build(*, name: str, num_classes: int, channels: int, image_size: int, weight
     import torchvision.models
 
     sized = {"image_size": image_size} if name.startswith("vit_") else {}
-    network: nn.Module = torchvision.models.get_model(name, weights=None, num_classes=num_classes, **sized)
-    model = network if channels == 3 else ThreeChannels(network)
     try:
+        network: nn.Module = torchvision.models.get_model(name, weights=None, num_classes=num_classes, **sized)
+        model = network if channels == 3 else ThreeChannels(network)
         with torch.no_grad():
             model.eval()(torch.zeros(1, channels, image_size, image_size))
     except (RuntimeError, AssertionError) as error:

@@ -29,6 +29,7 @@ from pipeline.data.normalization import Normalization, normalize
 from pipeline.errors import CheckpointError, DataError, PipelineError
 from pipeline.home import durable
 from pipeline.home.paths import RunPaths
+from pipeline.home.records import Result
 from pipeline.jobfile import frozen
 from pipeline.jobfile.spec import Spec
 from pipeline.training import checkpoint
@@ -140,7 +141,7 @@ def load(run: RunPaths, which: Which = "best") -> Classifier:
     except (RuntimeError, LookupError, TypeError, AttributeError) as error:
         reason = textwrap.shorten(str(error), 300)
         raise CheckpointError(f"{_file(run, which)}: does not fit the model of {run.spec}: {reason}") from None
-    return Classifier(run.root.name, which, spec, expected, network, _accuracy(state))
+    return Classifier(run.root.name, which, spec, expected, network, _accuracy(state) or _tested_at_the_end(run, which))
 
 
 def find_images(paths: Sequence[Path]) -> tuple[list[Path], list[str], list[str]]:
@@ -242,6 +243,14 @@ def _model_input(run: RunPaths) -> ModelInput:
             f"from an older version; train it again: {_submit(run)}"
         ) from None
     return expected
+
+
+def _tested_at_the_end(run: RunPaths, which: Which) -> float | None:
+    """Returns the test accuracy of the best weights where they were chosen by other images, if it is known."""
+    result = Result.read(run.result) if which == "best" else None
+    if result is None or result.outcome != "succeeded" or "val/accuracy" not in result.metrics:
+        return None
+    return result.metrics.get("test/accuracy")
 
 
 def _accuracy(state: dict[str, Any]) -> float | None:

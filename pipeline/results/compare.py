@@ -100,6 +100,11 @@ def to_json(comparison: Comparison) -> dict[str, Any]:
     }
 
 
+def _best_to_json(run: ComparedRun, metric: str, best: Point) -> dict[str, Any]:
+    epoch = run.epoch_at(run.step_of(metric, best))
+    return {"value": shortest(best.value), "step": best.step, "epoch": epoch}
+
+
 def _run_to_json(run: ComparedRun, comparison: Comparison) -> dict[str, Any]:
     best = run.best(comparison.metric)
     return {
@@ -108,7 +113,7 @@ def _run_to_json(run: ComparedRun, comparison: Comparison) -> dict[str, Any]:
         "epoch": run.epoch,
         "epochs": run.epochs,
         "seconds": run.seconds,
-        "best": best and {"value": shortest(best.value), "step": best.step, "epoch": run.epoch_at(best.step)},
+        "best": best and _best_to_json(run, comparison.metric, best),
         "final": {tag: _finite(run.final(tag)) for tag in run.curves},
         "differing": {name: run.fields.get(name) for name in comparison.differing},
     }
@@ -175,7 +180,7 @@ def result_columns(comparison: Comparison) -> Columns:
     train_loss = tags.EPOCH_LOSS if any(run.curves.get(tags.EPOCH_LOSS) for run in runs) else tags.TRAIN_LOSS
     return [
         (f"BEST {metric}", [number(metric, point.value if point else None) for point in best]),
-        ("AT", [_where(run, point) for run, point in zip(runs, best, strict=True)]),
+        ("AT", [_where(run, comparison.metric, point) for run, point in zip(runs, best, strict=True)]),
         ("FINAL", [number(metric, run.final(metric)) for run in runs]),
         *((tag, [number(tag, run.final(tag)) for run in runs]) for tag in others),
         *([] if train_loss == metric else [(train_loss, [number(train_loss, run.final_train_loss) for run in runs])]),
@@ -192,10 +197,10 @@ def field_columns(comparison: Comparison) -> Columns:
     ]
 
 
-def _where(run: ComparedRun, point: Point | None) -> str:
+def _where(run: ComparedRun, metric: str, point: Point | None) -> str:
     if point is None:
         return MISSING
-    epoch = run.epoch_at(point.step)
+    epoch = run.epoch_at(run.step_of(metric, point))
     return f"epoch {round(epoch, 1):g}" if epoch else f"step {point.step:,}"
 
 

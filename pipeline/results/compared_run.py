@@ -51,6 +51,11 @@ class ComparedRun:
         sign = 1 if lower_is_better(tag) else -1
         return min(points, key=lambda point: sign * point.value, default=None)
 
+    def step_of(self, tag: str, point: Point) -> int:
+        """Returns the step whose weights a point is of: with `val`, the test set is looked at once, with the best."""
+        chosen = self.best(tags.VAL_ACCURACY)
+        return chosen.step if chosen is not None and tag.startswith("test/") else point.step
+
     def epoch_at(self, step: int) -> float | None:
         return step * self.epochs / self.steps if self.steps else None
 

@@ -19,10 +19,11 @@ from pipeline.data import own_dataset
 from pipeline.data.dataset import Dataset
 from pipeline.data.loader import Loader
 from pipeline.data.splits import FileSplit, Split
-from pipeline.errors import CheckpointError, DivergedError
+from pipeline.errors import CheckpointError, DataError, DivergedError
 from pipeline.jobfile.spec import Spec
 from pipeline.training import backbone, parts
 from pipeline.training.device import Setting
+from pipeline.training.features import last_layer
 from pipeline.training.metrics import DIVERGED_HINT, TrainingMeans
 from pipeline.training.moment import Moment
 
@@ -49,6 +50,8 @@ class Engine:
         )
         self.model.to(setting.device).to(memory_format=setting.memory_format)
         self.network: Network = torch.compile(self.model) if setting.compile else self.model
+        if last_layer(self.model) is None and (spec.model.freeze_epochs or spec.model.backbone_lr != 1):
+            raise DataError("the model has no linear layer and no convolution, so that it has no backbone to freeze")
         groups = backbone.groups(self.model, scale=spec.model.backbone_lr, are_parted=spec.model.freeze_epochs > 0)
         self.optimizer = parts.build_optimizer(spec, groups, fused=setting.fused)
         counts = torch.bincount(dataset.train.labels, minlength=len(dataset.classes)).to(setting.device)
@@ -158,7 +161,7 @@ class Engine:
             "scaler": self.scaler.state_dict(),
             **self.means.state_dict(),
             "position": {"epoch": self.epoch, "batch": self.batch, "step": self.step},
-            "best": {"accuracy": self.best_accuracy, "epoch": self.best_epoch},
+            "best": {"accuracy": self.best_accuracy, "epoch": self.best_epoch, "of": self.dataset.held_out_name},
             "random": torch.get_rng_state(),
             "random_cuda": torch.cuda.get_rng_state(self.setting.device)
             if self.setting.device.type == "cuda"
@@ -177,7 +180,8 @@ class Engine:
             self.means.load_state_dict(state)
             position, best = state["position"], state["best"]
             self.epoch, self.batch, self.step = (operator.index(position[key]) for key in ("epoch", "batch", "step"))
-            self.best_accuracy, self.best_epoch = float(best["accuracy"]), operator.index(best["epoch"])
+            if best.get("of", "test") == self.dataset.held_out_name:  # else it was the best by other images
+                self.best_accuracy, self.best_epoch = float(best["accuracy"]), operator.index(best["epoch"])
             self._load_random_state(state)
         except (RuntimeError, ValueError, LookupError, TypeError, AttributeError) as error:
             why = f"{type(error).__name__}: {error}"

@@ -16,15 +16,21 @@ from pipeline.training.evaluation import evaluate
 def judge_best(engine: Engine, run: RunPaths, stop: Stop, *, log: Callable[[str], None]) -> dict[str, float]:
     """Judges the best epoch's weights by the test set, and leaves the engine with them.
 
-    Returns loss and accuracy by their tags; nothing where every epoch was judged by the test set, or there is none.
-    Raises CheckpointError where the best weights have gone.
+    Returns loss and accuracy by their tags; nothing where every epoch was judged by the test set, or there is none, and
+    where the best weights have gone, which is told.
     """
     test = engine.dataset.test
     if engine.dataset.val is None or test is None:
         return {}
-    state = checkpoint.load(run.best)
+    try:
+        state = checkpoint.load(run.best)
+    except CheckpointError as error:
+        state, why = None, str(error)
+    else:
+        why = f"{run.best} has gone"
     if state is None:
-        raise CheckpointError(f"{run.best} has gone, so that the best epoch cannot be tested; retry trains on for it")
+        log(f"the best epoch cannot be tested: {why}")
+        return {}
     engine.model.load_state_dict(state["model"])
     found = evaluate(engine, stop, loader=engine.evaluation_loader(test))
     of = f"epoch {engine.best_epoch}, the best by val"

@@ -13,6 +13,7 @@ from torch import nn
 from pipeline.errors import CheckpointError, DataError
 from pipeline.home.paths import Home
 from pipeline.jobfile.spec import Spec
+from pipeline.models.torchvision_models import ThreeChannels
 from pipeline.training import checkpoint, pretrained
 
 NAMED = 5  # tensors in a line of the log
@@ -26,7 +27,11 @@ def begin(spec: Spec, model: nn.Module, home: Home, *, log: Callable[[str], None
     if spec.model.init is not None:
         return take(model, spec.model.init, home, log=log)
     weights = pretrained.wanted(spec)
-    return None if weights is None else take_from(pretrained.fetch(weights, home.datasets, log=log), model, log=log)
+    if weights is not None:
+        return take_from(pretrained.fetch(weights, home.datasets, log=log), model, log=log)
+    if spec.model.freeze_epochs:
+        log("model.freeze_epochs keeps a backbone that has learned nothing; model.init gives it weights to begin with")
+    return None
 
 
 def take(model: nn.Module, init: str, home: Home, *, log: Callable[[str], None]) -> dict[str, Any]:
@@ -34,13 +39,17 @@ def take(model: nn.Module, init: str, home: Home, *, log: Callable[[str], None])
 
     init: the id of a run, or the beginning of one, or a file. Raises DataError where there is none, or nothing fits.
     """
-    return take_from(_find(init, home), model, log=log)
+    file, is_of_a_run = _find(init, home)
+    return take_from(file, model, log=log, is_of_a_run=is_of_a_run)
 
 
-def take_from(file: Path, model: nn.Module, *, log: Callable[[str], None]) -> dict[str, Any]:
-    """As `take`, from a file. The network behind `ThreeChannels` is meant where there is one."""
-    weights, own = _read(file), getattr(model, "network", model).state_dict()
-    fitting = {name for name, value in weights.items() if name in own and own[name].shape == value.shape}
+def take_from(file: Path, model: nn.Module, *, log: Callable[[str], None], is_of_a_run: bool = False) -> dict[str, Any]:
+    """As `take`, from a file. Where nothing fits, the network inside `ThreeChannels` is meant."""
+    weights, own = _read(file, is_of_a_run=is_of_a_run), model.state_dict()
+    fitting = _fitting(weights, own)
+    if not fitting and isinstance(model, ThreeChannels):
+        own = model.network.state_dict()
+        fitting = _fitting(weights, own)
     if not fitting:
         raise DataError(f"model.init: nothing in {file} fits this model: {_differences(weights, own)}")
     with torch.no_grad():
@@ -52,12 +61,20 @@ def take_from(file: Path, model: nn.Module, *, log: Callable[[str], None]) -> di
     return {"file": str(file), "sha256": hashlib.sha256(file.read_bytes()).hexdigest(), "tensors": len(fitting)}
 
 
-def _find(init: str, home: Home) -> Path:
-    path = Path(init).expanduser()
+def _fitting(weights: Mapping[str, torch.Tensor], own: Mapping[str, torch.Tensor]) -> set[str]:
+    return {name for name, value in weights.items() if name in own and own[name].shape == value.shape}
+
+
+def _find(init: str, home: Home) -> tuple[Path, bool]:
+    """The file, and whether it is the checkpoint of a run."""
+    try:
+        path = Path(init).expanduser()
+    except RuntimeError as error:  # ~somebody whom nobody knows
+        raise DataError(f"model.init: {init}: {error}") from None
     if path.is_absolute():
         if not path.is_file():
             raise DataError(f"model.init: there is no file {path}")
-        return path
+        return path, path.is_relative_to(home.runs)
     names = sorted(run.name for run in home.runs.iterdir() if run.name.startswith(init)) if home.runs.is_dir() else []
     if init in names:
         names = [init]
@@ -67,18 +84,18 @@ def _find(init: str, home: Home) -> Path:
     run = home.run(names[0])
     for file in (run.best, run.last):
         if file.is_file():
-            return file
+            return file, True
     raise DataError(f"model.init: {names[0]} has no checkpoint")
 
 
-def _read(file: Path) -> Mapping[str, torch.Tensor]:
+def _read(file: Path, *, is_of_a_run: bool) -> Mapping[str, torch.Tensor]:
     """Returns tensors by their names, from a checkpoint of ours or a state dict of anybody's."""
     try:
         if file.suffix == ".safetensors":
             from safetensors.torch import load_file
 
             return load_file(file)
-        if file.parent.name == "checkpoints":
+        if is_of_a_run:
             state: Any = checkpoint.load(file)
         else:
             state = torch.load(file, map_location="cpu", weights_only=True)

@@ -239,6 +239,17 @@ def test_shares_take_from_the_training_images_what_there_is_no_folder_for(pets: 
         load(pets, split={"test": 0.3})
 
 
+def test_what_cannot_be_read_is_skipped_with_shares_too(flat: Path) -> None:
+    (flat / "cat" / "link.png").symlink_to("/nowhere")
+    (flat / "cat" / "text.png").write_text("no image")
+    os.mkfifo(flat / "dog" / "pipe.png")
+    shares = {"val": 0.2, "test": 0.2}
+    with pytest.raises(DataError, match=r"3 files of .* cannot be read"):
+        load(flat, split=shares)
+    loaded = load(flat, split=shares, on_corrupt="skip")
+    assert sum(loaded.sizes.values()) == 60
+
+
 def test_folders_that_are_classes_without_shares_are_told_how(flat: Path) -> None:
     with pytest.raises(DataError, match=r"if its folders are the classes, set data\.split: \{val: 0\.1, test: 0\.1\}"):
         load(flat)

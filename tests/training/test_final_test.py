@@ -48,6 +48,7 @@ def test_the_best_epoch_is_chosen_by_val_and_tested_once_at_the_end(home: Home) 
     best = 1 + max(range(4), key=lambda epoch: val[epoch][1])
     assert f"epoch {best} was best, with val accuracy" in lines[-1]
     assert f"test accuracy {100 * result.metrics[tags.TEST_ACCURACY]:.2f} %" in lines[-1]
+    assert classifier.load(home.run("job")).test_accuracy == result.metrics[tags.TEST_ACCURACY]
     assert accuracy_of(home, "best") == pytest.approx(result.metrics[tags.TEST_ACCURACY])
     sizes = json.loads(home.run("job").manifest.read_text())["dataset"]
     assert (sizes["train"] + sizes["val"], sizes["test"]) == (1437, 360)
@@ -115,7 +116,9 @@ def test_a_best_checkpoint_that_has_gone_is_told(home: Home, monkeypatch: pytest
 
     monkeypatch.setattr(final_test, "judge_best", lose_it)
     _, lines = trained(home, quick_spec(epochs=1, data={"val": 0.2}))
-    assert "best.pt has gone, so that the best epoch cannot be tested" in lines[-1]
+    assert "the best epoch cannot be tested" in "\n".join(lines)
+    assert lines[-1].endswith("%")
+    assert "succeeded: trained 1 epochs; epoch 1 was best" in lines[-1]
 
 
 def test_a_job_that_was_stopped_after_its_last_epoch_is_tested_all_the_same(home: Home) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import urllib.request
 from pathlib import Path
 
 import pytest
@@ -28,6 +29,12 @@ SMALLEST = "torchvision/squeezenet1_1"
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
+@pytest.fixture(autouse=True)
+def opener_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    """urllib keeps the first one that is made, with the proxies of then; other tests have others."""
+    monkeypatch.setattr(urllib.request, "_opener", None)
+
+
 def test_the_names_are_torchvisions() -> None:
     known = torchvision.models.list_models(module=torchvision.models)
     assert sorted(torchvision_models.NAMES) == sorted(
@@ -49,6 +56,12 @@ def test_images_that_are_too_small_are_told() -> None:
     spec = quick_spec(model={"name": "torchvision/alexnet"}, data={"image_size": 32})
     with pytest.raises(DataError, match="'torchvision/alexnet' cannot take 32-pixel images"):
         build_model(spec, num_classes=7, channels=3, image_size=32)
+
+
+def test_a_size_that_patches_do_not_divide_is_told() -> None:
+    spec = quick_spec(model={"name": "torchvision/vit_b_32"}, data={"image_size": 40})
+    with pytest.raises(DataError, match="cannot take 40-pixel images: Input shape indivisible by patch size"):
+        build_model(spec, num_classes=7, channels=3, image_size=40)
 
 
 def test_mistakes_in_a_job_file() -> None:
@@ -140,3 +153,9 @@ def test_a_job_is_fine_tuned_from_weights_to_a_model_in_use(
     trained = classifier.load(home.run("job"), "last").network.state_dict()
     there = torch.load(home.datasets / "weights" / weights.name, weights_only=True)
     assert torch.equal(trained["network.features.0.weight"], there["features.0.weight"]), "it was frozen"
+    again = quick_spec(epochs=1, model={"name": SMALLEST, "init": "job"}, data={"image_size": 32, "batch_size": 256})
+    monkeypatch.setattr(pretrained, "wanted", lambda _: None)
+    frozen.save(home.run("second"), again)
+    lines.clear()
+    assert Attempt(home, "second", 1, Stop(), lines.append).execute().outcome == "succeeded"
+    assert "begins with 52 of 52 tensors" in "\n".join(lines)

@@ -74,6 +74,22 @@ def test_a_file_of_weights_will_do(home: Home, first: Path, tmp_path: Path, kind
     assert f"begins with {len(state['model'])} of {len(state['model'])} tensors" in "\n".join(lines)
 
 
+def test_a_folder_may_be_called_as_those_of_runs_are(home: Home, first: Path, tmp_path: Path) -> None:
+    """As that of torch.hub is."""
+    state = checkpoint.load(first)
+    assert state is not None
+    file = tmp_path / "hub" / "checkpoints" / "weights.pth"
+    file.parent.mkdir(parents=True)
+    torch.save(state["model"], file)
+    result, _ = execute(home, "second", job("second", {"init": str(file)}))
+    assert result.outcome == "succeeded", result.why
+
+
+def test_a_backbone_that_has_learned_nothing_is_told_of(home: Home) -> None:
+    _, lines = execute(home, "job", job("job", {"freeze_epochs": 1}))
+    assert "keeps a backbone that has learned nothing" in "\n".join(lines)
+
+
 def test_what_does_not_fit_is_told_and_stays_as_it_was_made(home: Home, first: Path) -> None:
     assert first.is_file()
     wider = {"widths": [4, "M", 16], "init": "first"}
@@ -87,6 +103,7 @@ def test_what_does_not_fit_is_told_and_stays_as_it_was_made(home: Home, first: P
     ("init", "said"),
     [
         ("nobody", "model.init: nobody: no run's id begins so; a file is given with its whole path"),
+        ("~no-such-user/weights.pt", "model.init: ~no-such-user/weights.pt: "),
         ("/nowhere/weights.pt", "model.init: there is no file /nowhere/weights.pt"),
         ("{tmp}/text.pt", "cannot be read"),
         ("{tmp}/empty.pt", "holds no weights"),
