@@ -18,6 +18,7 @@ import stat
 import struct
 import warnings
 import zlib
+from io import BufferedReader
 from pathlib import Path
 from typing import BinaryIO
 
@@ -62,7 +63,7 @@ def read_image(file: Path, image_size: int | None) -> NDArray[np.uint8]:
         raise DataError(f"{file}: {reason or type(error).__name__}") from error
 
 
-def open_file(file: Path) -> BinaryIO:
+def open_file(file: Path) -> BufferedReader:
     """Raises ValueError for a pipe, which would be waited for, and a device, which may have no end."""
     stream = open(file, "rb", opener=lambda path, flags: os.open(path, flags | os.O_NONBLOCK))  # noqa: SIM115
     if not stat.S_ISREG(os.fstat(stream.fileno()).st_mode):
