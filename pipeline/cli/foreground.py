@@ -11,7 +11,7 @@ from pipeline.cli import own_code
 from pipeline.cli.arguments import File, Overrides, message, queue_of
 from pipeline.errors import PipelineError
 from pipeline.home.paths import RunPaths
-from pipeline.jobfile import own_modules, reading
+from pipeline.jobfile import reading
 from pipeline.worker.executors.local import child_environment
 
 BEGUN = "PIPELINE_BEGUN"  # environment variable: the process that has begun anew, so that it does so once
@@ -20,8 +20,7 @@ BEGUN = "PIPELINE_BEGUN"  # environment variable: the process that has begun ane
 def run(context: typer.Context, file: File, overrides: Overrides = None) -> None:
     """Train a job in the foreground, without the queue."""
     _begin_anew_in(child_environment(slots=1))  # before anything is read: the file may be a pipe
-    modules = own_modules.Modules.in_folder(own_code.folder_for(file, context.obj))
-    spec = reading.load(file, overrides or [], modules=modules)
+    spec = reading.load(file, overrides or [], modules=own_code.modules_for(file, context.obj))
     queue = queue_of(context)
     from pipeline.results.report import write
     from pipeline.training.attempt import train_in_foreground

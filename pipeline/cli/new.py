@@ -14,12 +14,12 @@ from pipeline.errors import UsageError
 from pipeline.home.paths import Home
 
 TEMPLATES = Path(__file__).parent
+JOBS = Path("jobs")
 
 
 def new(
     context: typer.Context,
     name: Annotated[str, typer.Argument(metavar="NAME", help="Of the module, as wide_net.", show_default=False)],
-    jobs: Annotated[Path, typer.Option(metavar="DIR", help="Folder of job files.")] = Path("jobs"),
 ) -> None:
     """Write a model of your own, to change, and a job file that trains it at once on the digits."""
     from pipeline.jobfile.own_files import NOT_TO_BE_HIDDEN
@@ -30,7 +30,7 @@ def new(
     if name in NOT_TO_BE_HIDDEN:
         raise UsageError(f"{name} is a module that others import; call yours something else")
     class_name = "".join(part.capitalize() for part in name.split("_"))
-    files = {home.modules / f"{name}.py": "new_model.template", jobs / f"{name}.yaml": "new_job.template"}
+    files = {home.modules / f"{name}.py": "new_model.template", JOBS / f"{name}.yaml": "new_job.template"}
     for path in files:
         if path.exists():
             raise UsageError(f"{path}: there is such a file already; give another name, or remove it")
@@ -43,7 +43,7 @@ def new(
         except OSError as error:
             raise UsageError(f"{path}: cannot be written: {error.strerror}") from None
     print_lines([str(_shown(path)) for path in files])
-    message(f"train it with `make submit JOB={name}`, or pipeline submit {_shown(jobs / name)}.yaml")
+    message(f"train it with `make submit JOB={name}`, or pipeline submit {_shown(JOBS / name)}.yaml")
 
 
 def _like(name: str) -> str:

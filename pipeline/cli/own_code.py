@@ -16,15 +16,17 @@ from pipeline.errors import Problem
 from pipeline.home.paths import Home, RunPaths
 from pipeline.jobfile import reading
 from pipeline.jobfile.origins import Origins
+from pipeline.jobfile.own_modules import Modules
 from pipeline.jobfile.spec import Spec
 
 LIMIT_S = 600.0  # that code may take to be tried
 
 
-def folder_for(file: Path, home: Home) -> Path:
-    """The folder of modules that a job file may name: the home's, or a run's own for the spec that lies there."""
+def modules_for(file: Path, home: Home) -> Modules:
+    """The modules that a job file may name: the home's, or a run's own for the spec that lies there."""
     run = RunPaths(file.absolute().parent)
-    return run.modules if file.name == run.spec.name and run.modules.is_dir() else home.modules
+    is_frozen = file.name == run.spec.name and run.modules.is_dir()
+    return Modules.in_folder(run.modules if is_frozen else home.modules)
 
 
 def rehearse(spec: Spec, origins: Origins) -> list[Problem]:

@@ -9,7 +9,7 @@ import typer
 
 from pipeline.cli import own_code
 from pipeline.cli.arguments import File, Overrides, message, queue_of
-from pipeline.jobfile import own_modules, reading
+from pipeline.jobfile import reading
 
 
 def preview(
@@ -19,8 +19,7 @@ def preview(
     out: Annotated[Path, typer.Option(metavar="FILE", help="The image to write, a .png file.")] = Path("preview.png"),
 ) -> None:
     """Draw what the network will see: some training images, as they are and augmented. Nothing is trained."""
-    modules = own_modules.Modules.in_folder(own_code.folder_for(file, context.obj))
-    spec = reading.load(file, overrides or [], modules=modules)
+    spec = reading.load(file, overrides or [], modules=own_code.modules_for(file, context.obj))
     home = queue_of(context).home
     from pipeline.results import output_file
     from pipeline.results import preview as previewing

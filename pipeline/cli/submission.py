@@ -90,7 +90,7 @@ def load_all(
     specs, problems = [], []
     for path in files:
         try:
-            modules = own_modules.Modules.in_folder(own_code.folder_for(path, home))
+            modules = own_code.modules_for(path, home)
             spec, origins = reading.load_with_origins(path, overrides, modules=modules)
             problems += rehearse(spec, origins)
             specs.append(spec)

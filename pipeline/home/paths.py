@@ -18,6 +18,8 @@ DATA = "PIPELINE_DATA"  # environment variable: a folder of datasets that may be
 MODULES = "PIPELINE_MODULES"  # environment variable: a folder of modules of the user's own
 STATES = ("pending", "running", "done", "failed", "cancelled")
 """The folders that a ticket can lie in; the folder is the job's state."""
+MODULE = re.compile(r"(?:[A-Za-z_][A-Za-z0-9_]*/){0,8}[A-Za-z_][A-Za-z0-9_]*\.py")
+"""What a module of the user's own may be called, by its path in the folder."""
 LOG = re.compile(r"attempt-([1-9][0-9]{0,4})\.log")  # nobody tries a job 100,000 times
 
 

@@ -19,6 +19,8 @@ from typing import Any, Protocol
 
 from pipeline.errors import OwnCodeError
 
+BOM = "\ufeff"  # with which some editors begin a file
+
 
 class Sources(Protocol):
     """Python files of a user's own, by their path in the folder, as `my_models.py`."""
@@ -170,7 +172,7 @@ class _Finder(MetaPathFinder, InspectLoader):
         file, text = self._file(fullname), self.get_source(fullname)
         if file is None or text is None:
             return None
-        code: CodeType = compile(text.removeprefix("\ufeff"), str(self.sources.root / file), "exec", dont_inherit=True)
+        code: CodeType = compile(text.removeprefix(BOM), str(self.sources.root / file), "exec", dont_inherit=True)
         return code
 
 

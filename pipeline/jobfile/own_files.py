@@ -6,7 +6,6 @@ import ast
 import contextlib
 import hashlib
 import os
-import re
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -14,12 +13,12 @@ from typing import NoReturn, Self
 
 from pipeline.errors import OwnCodeError
 from pipeline.home import durable
+from pipeline.home.paths import MODULE
+from pipeline.jobfile.own_code import BOM
 from pipeline.jobfile.own_values import Names
 from pipeline.wording import nearest
 
-FILE = re.compile(r"(?:[A-Za-z_]\w*/){0,8}[A-Za-z_]\w*\.py", re.ASCII)
 MAX_FILE_BYTES = 256 * 1024
-BOM = "\ufeff"  # with which some editors begin a file
 MAX_DEPTH = 10  # of names that are imported from where they are imported
 NOT_TO_BE_HIDDEN = frozenset(sys.stdlib_module_names) | {
     *("pipeline", "torch", "torchvision", "tensorboard", "numpy", "PIL", "pydantic", "pydantic_core", "yaml", "typer"),
@@ -53,7 +52,7 @@ class OwnFiles:
         """Returns the text of a file, always the same; None where there is none. Raises OwnCodeError."""
         if self.files is not None:
             return self.files.get(file)
-        if not FILE.fullmatch(file):
+        if not MODULE.fullmatch(file):
             return None
         if file not in self._texts:
             self._texts[file] = self._read(file)
@@ -74,7 +73,7 @@ class OwnFiles:
         if self.files is not None:
             return sorted(self.files)
         found = (path.relative_to(self.root).as_posix() for path in self.root.rglob("*.py"))
-        return sorted(filter(FILE.fullmatch, found))
+        return sorted(filter(MODULE.fullmatch, found))
 
     def has_folder(self, folder: str) -> bool:
         if self.files is None:

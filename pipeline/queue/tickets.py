@@ -19,13 +19,12 @@ from typing import TYPE_CHECKING, Any
 from pipeline.errors import OwnCodeError, Problem, QueueError, SpecError, UsageError
 from pipeline.home import durable
 from pipeline.home.ids import ID, by_age, new_id
-from pipeline.home.paths import STATES, QueuePaths
+from pipeline.home.paths import MODULE, STATES, QueuePaths
 from pipeline.home.records import now
 
 if TYPE_CHECKING:
     from pipeline.jobfile.spec import Spec
 
-MODULE = re.compile(r"(?:[A-Za-z_][A-Za-z0-9_]*/){0,8}[A-Za-z_][A-Za-z0-9_]*\.py")
 MAX_MODULE_NAME = 200  # characters, of the whole path
 TICKET = re.compile(ID.pattern + r"\.json")
 MAX_TICKET_BYTES = 1024 * 1024

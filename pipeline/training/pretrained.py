@@ -25,7 +25,6 @@ from pipeline.jobfile.spec import Spec
 
 FOLDER = "weights"
 TIMEOUT_S = 60.0
-CHUNK_BYTES = 1 << 20
 
 
 class Weights(NamedTuple):

@@ -254,11 +254,14 @@ def test_what_no_job_file_could_give_is_no_option_and_harms_nobody(write: Write,
             f"U{number} = Union[{', '.join([f'U{number - 1}'] * 12)}]",
             f"B{number} = B{number - 1} * B{number - 1}",
         ]
-    text = "\n".join([*names, "class Net:", f"    def __init__(self, x: {default}, good: int = 3):", "        pass"])
+    text = "\n".join(
+        [*names, "class Net:", f"    def __init__(self, num_classes, x: {default}, good: int = 3):", "        pass"]
+    )
     modules = write(my=text)
     assert read(modules, "{name: my:Net}", tmp_path).model.options() == {"good": 3}
     with own_modules.using(modules):
-        assert "my:Net" not in json.dumps(json_schema.json_schema()) or reference.markdown()
+        assert "x" not in json_schema.json_schema()["$defs"]["my:Net_section"]["properties"]
+        assert "| `my:Net` |" in reference.markdown()
 
 
 def test_a_class_of_very_many_bases_is_read_at_once(write: Write, tmp_path: Path) -> None:
@@ -448,6 +451,15 @@ def test_the_schema_and_the_page_have_ones_own(write: Write) -> None:
     assert "| `my:Net` | A small net. |" in page
     assert "| `width` | whole number, ≥ 1, ≤ 64 | `32` | Channels. |" in page
     assert "my:Net" not in json.dumps(json_schema.json_schema())
+
+
+def test_a_decorator_lists_what_nothing_else_tells(write: Write) -> None:
+    text = "from pipeline.modules import model, loss\n@model\nclass A: pass\n@loss\ndef b(x, y): pass\nclass C: pass\n"
+    modules = write(my=text)
+    assert {kind: names for kind in own_modules.KINDS if (names := modules.listing(kind))} == {
+        "model": ["my:A"],
+        "loss": ["my:b"],
+    }
 
 
 def test_a_name_of_ones_own_in_every_section_is_right_for_an_editor() -> None:
