@@ -5,9 +5,9 @@ Left out are inception_v3 and googlenet, which give several answers while they a
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Literal
 
-from pipeline.jobfile.entries import Facts, Model, Rule, option
+from pipeline.jobfile.entries import Model, option
 
 PREFIX = "torchvision/"
 _NAMES = (
@@ -27,12 +27,6 @@ _NAMES = (
 NAMES = tuple(PREFIX + name for name in _NAMES)
 
 
-def _has_a_size(section: Any, facts: Facts) -> str | None:
-    if section.weights == "none" or facts.image_size is not None:
-        return None
-    return "its weights were learned on images of one size, 224 pixels for most; set data.image_size: 224, or another"
-
-
 MODEL = Model(
     "pipeline.models.torchvision_models:build",
     "any classifier of torchvision, for images as in ImageNet",
@@ -41,10 +35,10 @@ MODEL = Model(
             Literal["none", "default"],
             "none",
             "default: begin with what torchvision's best weights have learned on ImageNet. They are downloaded once, "
-            "into `datasets/weights/`; images are normalized as theirs were.",
+            "into `datasets/weights/`; images are normalized as theirs were, and those of a folder are made as large "
+            "where `data.image_size` does not say otherwise.",
         )
     },
-    rules=(Rule("name", _has_a_size, also=("weights",), blames="data.image_size"),),
     min_size=32,
     min_batch=2,
     takes_name=True,

@@ -21,7 +21,7 @@ from pipeline.data.loader import Loader
 from pipeline.data.splits import FileSplit, Split
 from pipeline.errors import CheckpointError, DataError, DivergedError
 from pipeline.jobfile.spec import Spec
-from pipeline.training import backbone, parts
+from pipeline.training import backbone, parts, pretrained
 from pipeline.training.device import Setting
 from pipeline.training.features import last_layer
 from pipeline.training.metrics import DIVERGED_HINT, TrainingMeans
@@ -201,12 +201,16 @@ def load_dataset(spec: Spec, folder: Path, *, log: Callable[[str], None]) -> Dat
     Raises DataError, or OwnCodeError where the user's own code reads it.
     """
     data = spec.data
+    image_size = data.image_size
+    if spec.image_size is None and (weights := pretrained.wanted(spec)):
+        image_size = weights.size
+        log(f"images are made {image_size} pixels a side, as those were that {weights.name} was learned on")
     with parts.telling_where(data.entry, "as a dataset: "):
         reader = data.entry.load()
         if data.entry.own is not None:
             reader = functools.partial(own_dataset.read, data.entry.given, reader)
         return datasets.load(
-            data.name, reader, data.options(), image_size=data.image_size, datasets=folder, log=log, val=data.val
+            data.name, reader, data.options(), image_size=image_size, datasets=folder, log=log, val=data.val
         )
 
 

@@ -28,11 +28,15 @@ TIMEOUT_S = 60.0
 
 
 class Weights(NamedTuple):
-    """url: where they are. mean, std: of the images that they were learned on, by channel, in [0, 1]."""
+    """url: where they are. mean, std: of the images that they were learned on, by channel, in [0, 1].
+
+    size: of those images, in pixels a side.
+    """
 
     url: str
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    size: int = 224
 
     @property
     def name(self) -> str:
@@ -53,7 +57,7 @@ def wanted(spec: Spec) -> Weights | None:
 
     weights = torchvision.models.get_model_weights(spec.model.name.partition("/")[2]).DEFAULT
     transforms: Any = weights.transforms()
-    return Weights(weights.url, tuple(transforms.mean), tuple(transforms.std))
+    return Weights(weights.url, tuple(transforms.mean), tuple(transforms.std), transforms.crop_size[0])
 
 
 def normalized(dataset: Dataset, spec: Spec) -> Dataset:

@@ -11,6 +11,7 @@ import pytest
 import torch
 import torchvision
 from job_texts import errors
+from PIL import Image
 from quick import quick_spec
 
 from pipeline.data.dataset import Dataset
@@ -22,6 +23,7 @@ from pipeline.results import classifier
 from pipeline.stop import Stop
 from pipeline.training import pretrained
 from pipeline.training.attempt import Attempt
+from pipeline.training.engine import load_dataset
 from pipeline.training.parts import build_model
 from pipeline.training.pretrained import Weights
 
@@ -68,9 +70,6 @@ def test_mistakes_in_a_job_file() -> None:
     text = "name: a\nmodel: {name: torchvision/resnet81, weights: default}\ndata: {name: cifar10}\n"
     (line,) = errors(text=text)
     assert "did you mean 'torchvision/resnet18'? (docs/job-files.md has the 78 that are known)" in line
-    text = "name: a\nmodel: {name: torchvision/resnet18, weights: default}\ndata: {name: image_folder, path: x}\n"
-    (line,) = errors(text=text)
-    assert "data.image_size: its weights were learned on images of one size, 224 pixels for most" in line
 
 
 def weights_at(folder: Path) -> Weights:
@@ -118,9 +117,27 @@ def test_torchvision_says_where_its_weights_are_and_how_their_images_were() -> N
     spec = quick_spec(model={"name": "torchvision/resnet50", "weights": "default"}, data={"image_size": 64})
     weights = pretrained.wanted(spec)
     assert weights is not None
-    assert (weights.digest, weights.mean, weights.std) == ("11ad3fa6", MEAN, STD)
+    assert (weights.digest, weights.mean, weights.std, weights.size) == ("11ad3fa6", MEAN, STD, 224)
     assert pretrained.wanted(quick_spec(model={"name": "torchvision/resnet50"}, data={"image_size": 64})) is None
     assert pretrained.wanted(quick_spec()) is None
+
+
+@pytest.mark.parametrize("given", [None, 40])
+def test_images_of_a_folder_are_made_as_large_as_those_of_the_weights(home: Home, given: int | None) -> None:
+    for name in ("train/a/1.png", "train/b/1.png", "test/a/1.png", "test/b/1.png"):
+        file = home.datasets / "pictures" / name
+        file.parent.mkdir(parents=True)
+        Image.new("RGB", (16, 16), "red").save(file)
+    model = {"name": "torchvision/efficientnet_b1", "weights": "default"}
+    data = {"name": "image_folder", "path": "pictures", "batch_size": 2} | ({"image_size": given} if given else {})
+    spec, said = quick_spec(model=model, data=data), list[str]()
+    assert load_dataset(spec, home.datasets, log=said.append).train.image_size == (given or 240)
+    assert ("images are made 240 pixels a side" in "\n".join(said)) == (given is None)
+
+
+def test_images_of_a_built_in_set_are_left_as_they_are(home: Home) -> None:
+    spec = quick_spec(model={"name": "torchvision/resnet50", "weights": "default"}, data={"image_size": 32})
+    assert load_dataset(spec, home.datasets, log=print).train.image_size == 32
 
 
 @pytest.mark.parametrize("channels", [1, 3])
