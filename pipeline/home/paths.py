@@ -174,6 +174,16 @@ class RunPaths:
         """The user's own Python files that the job needs, as they were when it was submitted."""
         return self.root / "modules"
 
+    @property
+    def trials(self) -> Path:
+        """Of a sweep: its trials, and the job of each."""
+        return self.root / "trials.json"
+
+    @property
+    def study(self) -> Path:
+        """Of a sweep: Optuna's own storage."""
+        return self.root / "optuna.journal"
+
     def events(self) -> list[Path]:
         """TensorBoard's event files, one an attempt, in no order that counts."""
         return sorted(self.root.glob("events.out.tfevents.*"))

@@ -4,6 +4,7 @@ runs/<id>/result.json         Result    how an attempt ended as it saw it itself
 runs/<id>/progress.json       Progress  where the running attempt is; not durable, replaced every second or so
 queue/jobs/<id>/attempts.json Attempts  one entry an attempt, with its verdict; by the holder of the job's lease
 queue/jobs/<id>/result.json   End       the job's one recorded end
+queue/control/<id>.cancel     StopRequest   that it is to end; by anybody
 """
 
 from __future__ import annotations
@@ -21,8 +22,9 @@ from typing import Any, ClassVar, Literal, Self, TypedDict
 from pipeline.home import durable
 from pipeline.home.typed import convert
 
-Outcome = Literal["succeeded", "failed", "invalid", "cancelled", "timed_out", "lost", "interrupted"]
-"""How an attempt ended. `interrupted` was asked to stop and goes on later; it is the end of no job."""
+Outcome = Literal["succeeded", "failed", "invalid", "cancelled", "timed_out", "lost", "pruned", "interrupted"]
+"""How an attempt ended. `interrupted` was asked to stop and goes on later; it is the end of no job. `pruned` was a trial
+of a sweep that others had left behind, which is no failure."""
 
 FOLDER_OF: dict[str, str] = {
     "succeeded": "done",
@@ -31,8 +33,12 @@ FOLDER_OF: dict[str, str] = {
     "timed_out": "failed",
     "lost": "failed",
     "cancelled": "cancelled",
+    "pruned": "done",
 }
 """The folder that a ticket lies in once its job has ended."""
+
+WELL = ("succeeded", "pruned")
+"""The ends that are no reason to look for what went wrong."""
 
 MAX_WHY = 10_000  # characters
 
@@ -138,11 +144,27 @@ class End(Result):
     name: str = ""
     priority: int = 0
     submitted_at: str = ""
+    sweep: str = ""  # the id of the sweep that it was a trial of
+    trial: int | None = None  # its number there, from 0
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.outcome not in FOLDER_OF:
             raise ValueError(self.outcome)
+
+
+@dataclass(frozen=True)
+class StopRequest(Record):
+    """`queue/control/<id>.cancel`: somebody wants a job that waits or runs to end."""
+
+    outcome: Literal["cancelled", "pruned"] = "cancelled"
+    why: str = ""  # where there is more to say than the outcome does
+    requested_at: str = field(default_factory=now)
+
+    def in_words(self, when: str) -> str:
+        """What the job's end says of it."""
+        what = f"{self.outcome} {when}".rstrip()
+        return f"{what}: {self.why}" if self.why else what
 
 
 class Entry(TypedDict, total=False):

@@ -7,6 +7,7 @@ spec can be submitted again as it is.
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -62,9 +63,19 @@ def modules(run: RunPaths) -> Modules:
 def save(run: RunPaths, spec: Spec) -> None:
     """The frozen spec with every default filled in, as YAML that could be submitted again."""
     durable.make_folder(run.root)
-    for name, content in spec.own_files().items():
+    _save(run, spec.model_dump(mode="json"), spec.own_files())
+
+
+def save_sweep(run: RunPaths, written: dict[str, Any], modules: Mapping[str, str]) -> None:
+    """The job file of a sweep, as it was written, and the user's own files that its trials need."""
+    durable.make_folder(run.root)
+    _save(run, written, modules)
+
+
+def _save(run: RunPaths, fields: dict[str, Any], modules: Mapping[str, str]) -> None:
+    for name, content in modules.items():
         _save_module(run.modules / name, content.encode())
-    text = yaml.dump(spec.model_dump(mode="json"), Dumper=_Dumper, sort_keys=False, allow_unicode=True)
+    text = yaml.dump(fields, Dumper=_Dumper, sort_keys=False, allow_unicode=True)
     durable.replace(run.spec, lambda file: file.write(text.encode()))
 
 

@@ -92,7 +92,7 @@ def _expected(detail: ErrorDetails) -> str:
     if kind in _EXPECTED:
         return "be " + _EXPECTED[kind].format(**{key: str(bound).removesuffix(".0") for key, bound in context.items()})
     message = re.sub(r" after validation, not \d+$", "", detail["msg"])
-    return re.sub(r"^(Input|Tuple|String|List|Value) should ", "", message)
+    return re.sub(r"^(Input|Tuple|String|List|Dictionary|Value) should ", "", message)
 
 
 def _hint(kind: str, value: Any, path: Keys, plain: Any) -> str:

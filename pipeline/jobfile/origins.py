@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
 
 from pipeline import wording
 from pipeline.errors import Problem, SpecError, UsageError
@@ -22,6 +23,8 @@ class Origins:
     def __init__(self, source: str, root: Node) -> None:
         self.source, self.root = source, root
         self.overridden: dict[int, str] = {}  # id of a node -> the override that it came from
+        self.written: dict[str, Any] = {}  # the tree as plain data, before a sweep's first values are put into it
+        self.files: dict[str, str] = {}  # of the user's own, that the other jobs of a sweep need
 
     def override(self, text: str) -> None:
         key, separator, value = text.partition("=")
@@ -33,25 +36,39 @@ class Origins:
             new = yamltree.parse(value.encode("utf-8", "surrogatepass"), source)
         except SpecError as error:
             raise SpecError([problem._replace(line=0) for problem in error.problems]) from None
+        self.mark(new, source)
+        self.put(path, new, source, 0)
+
+    def put(self, path: Sequence[str], new: Node, source: str, line: int) -> Callable[[], None]:
+        """Give a field another value, and return what undoes that. Raises SpecError where the field can be none.
+
+        source, line: where the value was given.
+        """
+        undo: Callable[[], None] | None = None
         node = self.root
         for part in path[:-1]:
             child = node.child(part)
             if child is None or child.value is None:
-                child = node.value[part] = Node(0, {}, 0)
-                self.overridden[id(child)] = source
+                undo = undo or _restoring(node, part)
+                child = node.value[part] = Node(line, {}, 0)
+                if not line:
+                    self.overridden[id(child)] = source
             if not isinstance(child.value, dict):
                 whole = "; give the whole list" if isinstance(child.value, list) else ""
                 problem = f"'{part}' is {wording.short(child.plain())}, which has no fields of its own{whole}"
-                raise SpecError([Problem(source, 0, ".".join(path), problem)])
+                raise SpecError([Problem(source, line, ".".join(path), problem)])
             node = child
-        self._mark(new, source)
+        undo = undo or _restoring(node, path[-1])
         node.value[path[-1]] = new
+        return undo
 
-    def _mark(self, node: Node, source: str) -> None:
+    def mark(self, node: Node, source: str) -> Node:
+        """Remember that a node, and all in it, came from an override."""
         self.overridden[id(node)] = source
         children = node.value.values() if isinstance(node.value, dict) else node.value
         for child in children if isinstance(node.value, (dict, list)) else ():
-            self._mark(child, source)
+            self.mark(child, source)
+        return node
 
     def find(self, path: Keys, *, of_key: bool = False) -> tuple[str, int]:
         """The source, and the line in it, of a field or of the last there is of what it lies in."""
@@ -72,3 +89,16 @@ class Origins:
             if not other_line and len(list(yamltree.walk(self.root, field))) == len(field):
                 source, line = other, 0  # the override that changed what the field depends on
         return source, line
+
+
+def _restoring(node: Node, key: str) -> Callable[[], None]:
+    """What makes a mapping have at a key what it has there now."""
+    fields, before = node.value, node.value.get(key)
+
+    def restore() -> None:
+        if before is None:
+            fields.pop(key, None)
+        else:
+            fields[key] = before
+
+    return restore

@@ -14,7 +14,7 @@ from pydantic_core import ValidationError
 from pipeline import wording
 from pipeline.errors import OwnCodeError, Problem, SpecError, UsageError
 from pipeline.home import durable
-from pipeline.jobfile import yamltree
+from pipeline.jobfile import sweep, yamltree
 from pipeline.jobfile.origins import Origins
 from pipeline.jobfile.own_modules import NONE, Modules, using
 from pipeline.jobfile.sections import NamedSection
@@ -58,10 +58,45 @@ def _parse(data: bytes, source: str, overrides: Sequence[str]) -> tuple[Spec, Or
     origins = Origins(source, root)
     for override in overrides:
         origins.override(override)
+        sweep.settle(origins, override)
+    if lists := [override for override in overrides if sweep.may_be_list(override)]:
+        _search_lists(origins, lists)
+    origins.written = root.plain()
+    sweep.put_first_values(origins)
     spec = _validate(origins, problems)
-    if problems := list(_problems_with_own_code(spec, origins)):
+    if problems := [*_problems_with_own_code(spec, origins), *(_problems_with_values(origins) if spec.search else ())]:
         raise SpecError(problems)
     return spec, origins
+
+
+def _search_lists(origins: Origins, overrides: Sequence[str]) -> None:
+    """Search the fields that are given several values, as `0.1,0.05`, which none of them can be as it stands."""
+    try:
+        _validate(origins, [])
+    except SpecError as error:
+        for override in overrides:
+            key, _, values = override.partition("=")
+            if any(problem.field == key.strip() for problem in error.problems):
+                source = f"--set {wording.cut(override)}"
+                nodes = yamltree.parse(f"[{values}]".encode("utf-8", "surrogatepass"), source).value
+                sweep.add_grid(origins, key.strip(), nodes, source)
+
+
+def _problems_with_values(origins: Origins) -> Iterator[Problem]:
+    """What keeps further values of a sweep from being tried: each is put into the file in its turn."""
+    for key, value in sweep.other_values(origins):
+        undo = None
+        try:
+            undo = sweep.trying(origins, key, value)
+            spec = _validate(origins, [])
+            origins.files |= spec.own_files()
+        except SpecError as error:
+            yield sweep.blamed(error, origins, key, value)
+        except OwnCodeError as error:
+            yield sweep.blamed(SpecError([Problem(origins.source, 0, key, str(error))]), origins, key, value)
+        finally:
+            if undo is not None:
+                undo()
 
 
 def _validate(origins: Origins, refused: list[Problem]) -> Spec:

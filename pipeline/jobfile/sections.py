@@ -122,6 +122,8 @@ class Section:
 def _plain(value: Any, sequence: type, mode: Literal["python", "json"]) -> Any:
     if isinstance(value, Section):
         return value.model_dump(mode=mode)
+    if isinstance(value, Mapping):  # the space of a sweep
+        return value.plain()  # type: ignore[attr-defined]
     return sequence(_plain(item, sequence, mode) for item in value) if isinstance(value, tuple) else value
 
 

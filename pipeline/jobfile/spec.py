@@ -15,6 +15,7 @@ from pydantic_core import InitErrorDetails, PydanticCustomError, ValidationError
 from pipeline.jobfile import catalog, torchvision_models
 from pipeline.jobfile.entries import Dataset, Entry, Facts, FieldConflict
 from pipeline.jobfile.fields import Bounds, Duration, Size, TextFormat, field
+from pipeline.jobfile.search import Search
 from pipeline.jobfile.sections import ChosenByName, NamedSection, Section
 
 Name = Annotated[
@@ -200,6 +201,7 @@ class Spec(Section):
     train: Train = field({}, description="How it is trained.")
     log: Log = field({}, description="What TensorBoard gets.")
     resources: Resources = field({}, description="Where it runs, how long, how often.")
+    search: Search | None = field(None, description="Makes it a sweep: many jobs that differ in some fields.")
 
     @property
     def image_size(self) -> int | None:
@@ -232,7 +234,8 @@ class Spec(Section):
             epochs=self.train.epochs,
             label_smoothing=self.train.label_smoothing,
         )
-        if conflicts := find_conflicts(self.named_sections(), facts):
+        conflicts = [*find_conflicts(self.named_sections(), facts), *(self.search.conflicts() if self.search else ())]
+        if conflicts:
             raise ValidationError.from_exception_data("Spec", [conflict_error(conflict) for conflict in conflicts])
 
 

@@ -13,6 +13,8 @@ from pipeline.queue.tickets import Ticket
 if TYPE_CHECKING:
     from pipeline.jobfile.spec import Resources, Spec
 
+SWEEP_RETRIES = 1_000  # it goes on with what its trials have come to, whoever was killed
+
 
 @dataclass
 class Claim:
@@ -33,6 +35,16 @@ class Claim:
         from pipeline.jobfile.spec import Resources  # here: whoever looks at jobs does without
 
         return self.spec.resources if self.spec else Resources()
+
+    @property
+    def is_sweep(self) -> bool:
+        """Whether it is a sweep, which runs other jobs, and computes nothing itself."""
+        return self.ticket.is_sweep
+
+    @property
+    def retry_on(self) -> tuple[tuple[str, ...], int]:
+        """The ends of an attempt after which it is tried again, and how often. Of a sweep, the spec has its trials'."""
+        return (("lost",), SWEEP_RETRIES) if self.is_sweep else (self.resources.retry_on, self.resources.retries)
 
 
 @dataclass(frozen=True)

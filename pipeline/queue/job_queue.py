@@ -16,7 +16,7 @@ import contextlib
 import copy
 import dataclasses
 import errno
-from collections.abc import Container, Iterable, Iterator, Set
+from collections.abc import Container, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -25,7 +25,7 @@ from pipeline.errors import QueueError, SpecError
 from pipeline.home import durable
 from pipeline.home.lease import Lease
 from pipeline.home.paths import Home
-from pipeline.home.records import FOLDER_OF, Attempts, End, Progress, Result, now
+from pipeline.home.records import FOLDER_OF, Attempts, End, Progress, Result, StopRequest, now
 from pipeline.home.temporaries import remove_temporaries
 from pipeline.queue import back_off
 from pipeline.queue.claims import Claim, Ended, RecordExecutor, by_nobody
@@ -65,17 +65,17 @@ class Queue:
 
     # Submitting
 
-    def submit(self, spec: Spec) -> str:
+    def submit(self, job: Spec | Ticket) -> str:
         """Puts a job into the queue and returns its id, once it is on stable storage."""
-        return self.submit_all([spec])[0]
+        return self.submit_all([job])[0]
 
-    def submit_all(self, specs: Iterable[Spec]) -> list[str]:
+    def submit_all(self, jobs: Iterable[Spec | Ticket]) -> list[str]:
         """As `submit`, waiting once for the folder's storage. All are in, or none and QueueError says why."""
         self.create()
         ids: list[str] = []
         try:
-            for spec in specs:
-                ticket = Ticket.new(spec)
+            for job in jobs:
+                ticket = job if isinstance(job, Ticket) else Ticket.new(job)
                 content = ticket.to_json()
                 ids.append(ticket.id)  # first: an error below may come when the ticket is there already
                 durable.create(self.paths.ticket("pending", ticket.id), content, by_way_of=self.paths.tmp)
@@ -95,14 +95,18 @@ class Queue:
 
     # Claiming
 
-    def claim(self, worker: str, executor: RecordExecutor = by_nobody) -> Claim | Ended | None:
+    def claim(
+        self, worker: str, executor: RecordExecutor = by_nobody, *, with_sweeps: bool = True
+    ) -> Claim | Ended | None:
         """The next job: highest priority, then oldest. None where nothing can be run now.
 
-        executor: gives what the record of a job's attempt says of who runs it. A job that needs no attempt any more, as
+        with_sweeps: whether it may be a sweep. executor: gives what the record of a job's attempt says of who runs it. A job that needs no attempt any more, as
         it was cancelled or this version does not take its spec, is ended instead. Raises OSError where the disk does
         not let it take the next one, which it passes over for a while from then on.
         """
         for ticket in self._candidates():
+            if ticket.is_sweep and not with_sweeps:
+                continue
             try:
                 claim = self._claim_one(ticket, worker, executor)
             except OSError as error:
@@ -140,8 +144,8 @@ class Queue:
         if self.follow_end(ticket.id, "running"):
             return None
         claim = Claim(ticket, lease, self.records.sound_attempts(ticket.id))
-        if self.is_cancel_requested(ticket.id):
-            return self.end_waiting(claim)
+        if request := self.stop_request(ticket.id):
+            return self.end_waiting(claim, request)
         try:
             claim.spec = ticket.validated()
         except SpecError as error:
@@ -188,11 +192,13 @@ class Queue:
         claim.attempts = copy.deepcopy(claim.attempts)  # so that it can be called again where the disk was full
         if claim.attempts.is_open:
             claim.attempts.end(result, lacked_room=lacked_room)
-        resources, used = claim.resources, claim.attempts.retries_used
-        is_retried = result.outcome in resources.retry_on and used < resources.retries
-        if self.is_cancel_requested(claim.id) and (is_retried or result.outcome not in ("succeeded", "failed")):
-            why = f"cancelled at step {result.step}" if result.step else "cancelled"
-            return self.end(claim, dataclasses.replace(result, outcome="cancelled", why=why)).end
+        retry_on, retries = claim.retry_on
+        used = claim.attempts.retries_used
+        is_retried = result.outcome in retry_on and used < retries
+        request = self.stop_request(claim.id)
+        if request and (is_retried or result.outcome not in ("succeeded", "failed")):
+            why = request.in_words(f"at step {result.step}" if result.step else "")
+            return self.end(claim, dataclasses.replace(result, outcome=request.outcome, why=why)).end
         if result.outcome == "interrupted":
             times = claim.attempts.num_without_room
             self.requeue(claim, delay_s=back_off.delay_s(times - 1) if times else 0)
@@ -203,11 +209,12 @@ class Queue:
             return None
         return self.end(claim, result).end
 
-    def end_waiting(self, claim: Claim) -> Ended:
-        """End a cancelled job that nobody runs, with the figures that its latest attempt left."""
+    def end_waiting(self, claim: Claim, request: StopRequest) -> Ended:
+        """End a job that nobody runs, and nobody is to run, with the figures that its latest attempt left."""
         run, number = self.home.run(claim.id), claim.attempts.number
         left = Result.read(run.result) or Progress.glance(run.progress) or Progress(0)
-        return self.end(claim, Result.after(left, attempt=number, outcome="cancelled", why="cancelled while it waited"))
+        why = request.in_words("while it waited")
+        return self.end(claim, Result.after(left, attempt=number, outcome=request.outcome, why=why))
 
     def end(self, claim: Claim, result: Result) -> Ended:
         """Record the job's end, once: a second end changes nothing, and the first is given. The lease stays held.
@@ -221,6 +228,8 @@ class Queue:
             name=ticket.name,
             priority=ticket.priority,
             submitted_at=ticket.submitted_at,
+            sweep=ticket.sweep,
+            trial=ticket.trial,
         )
         path = self.paths.end(claim.id)
         self.records.recorded_end(claim.id)  # takes a damaged one out of the way
@@ -257,38 +266,20 @@ class Queue:
     def attempts(self, job_id: str) -> Attempts:
         return Attempts.read(self.paths.attempts(job_id)) or Attempts()
 
-    def is_cancel_requested(self, job_id: str) -> bool:
-        return durable.is_plain(self.paths.cancel_request(job_id))
+    def stop_request(self, job_id: str) -> StopRequest | None:
+        """What somebody has asked of a job that waits or runs: to end as cancelled, or pruned."""
+        path = self.paths.cancel_request(job_id)
+        return (StopRequest.read(path) or StopRequest()) if durable.is_plain(path) else None
 
     def live_workers(self) -> list[str]:
         """Their names."""
-        return sorted(path.name.removeprefix(".worker-") for path in self.worker_leases() if _is_held(path))
+        return sorted(path.name.removeprefix(".worker-") for path in self.worker_leases() if is_held(path))
 
     def worker_leases(self) -> list[Path]:
         return list(self.paths.leases.glob(".worker-*"))
 
-    def is_drained(self, but_for: Set[str] = frozenset()) -> bool:
-        """Whether nothing waits: no ticket, no retry for its time, no job of a dead worker for its attempt to leave.
 
-        Running jobs are looked at first: one that goes back is seen there, or among those that wait.
-        but_for: jobs that are not waited for, whatever state they are in.
-        """
-        running, alive = self.tickets.ids("running"), self.live_workers()
-        if not set(self.tickets.ids("pending")).issubset(but_for):
-            return False
-        return all(job_id in but_for or self._is_in_good_hands(job_id, alive) for job_id in running)
-
-    def _is_in_good_hands(self, job_id: str, alive: Container[str]) -> bool:
-        """Whether a worker that lives has it; whose it is, an unreadable record does not say."""
-        if not _is_held(self.paths.lease(job_id)):
-            return False
-        try:
-            return self.attempts(job_id).latest.get("worker", "") in alive
-        except OSError:
-            return True
-
-
-def _is_held(path: Path) -> bool:
+def is_held(path: Path) -> bool:
     """Whether somebody holds a worker's lease; one that cannot be opened tells nothing, and is nobody's."""
     try:
         return Lease.is_held(path)

@@ -14,7 +14,7 @@ from typing import Any
 from pipeline.errors import QueueError, SpecError
 from pipeline.home import durable
 from pipeline.home.lease import Lease
-from pipeline.home.records import FOLDER_OF, End, Progress, Result, now
+from pipeline.home.records import FOLDER_OF, End, Progress, Result, StopRequest
 from pipeline.queue.claims import Claim
 from pipeline.queue.job_queue import Queue
 from pipeline.queue.tickets import ForeignFile
@@ -158,8 +158,8 @@ def _settle_abandoned(queue: Queue, job_id: str, lease: Lease) -> tuple[str | No
     run = queue.home.run(job_id)
     if claim.attempts.is_open:
         end = queue.settle(claim, _left_by(claim, Result.read(run.result), Progress.glance(run.progress)))
-    elif queue.is_cancel_requested(job_id):
-        end = queue.end_waiting(claim).end
+    elif request := queue.stop_request(job_id):
+        end = queue.end_waiting(claim, request).end
     else:
         queue.requeue(claim)
     return queue.tickets.state(job_id), end
@@ -198,17 +198,17 @@ def _remove_old_stop_requests(queue: Queue) -> None:
                 path.unlink()
 
 
-def cancel(queue: Queue, job_id: str) -> str:
+def cancel(queue: Queue, job_id: str, why: str = "") -> str:
     """Cancel a job that waits, or ask the worker of a running one to stop it: `cancelled` or `stopping`.
 
-    Raises QueueError where the job has ended.
+    why: what its end is to say, where that is more. Raises QueueError where the job has ended.
     """
     with _as_queue_error(f"{job_id}: cannot be cancelled now"):
         state = queue.tickets.state(job_id)
         if state not in ("pending", "running"):
             raise QueueError(_cannot_be_cancelled(job_id, state))
         queue.records.make_way(queue.paths.cancel_request(job_id))
-        durable.replace_json(queue.paths.cancel_request(job_id), {"requested_at": now()})
+        durable.replace_json(queue.paths.cancel_request(job_id), StopRequest(why=why).to_json())
         lease = Lease.acquire(queue.paths.lease(job_id))
         if lease is None:
             return "stopping"
@@ -222,6 +222,12 @@ def cancel(queue: Queue, job_id: str) -> str:
         queue.records.clear(queue.paths.cancel_request(job_id))
         raise QueueError(_cannot_be_cancelled(job_id, state))
     return "cancelled"
+
+
+def prune(queue: Queue, job_id: str, why: str) -> None:
+    """Have a job end as pruned, whether it runs or is to be run again. Raises OSError."""
+    queue.records.make_way(queue.paths.cancel_request(job_id))
+    durable.replace_json(queue.paths.cancel_request(job_id), StopRequest("pruned", why).to_json())
 
 
 def _cannot_be_cancelled(job_id: str, state: str | None) -> str:

@@ -7,11 +7,12 @@ to `quarantine/` with a `.why` file.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import errno
 import json
 import re
 import secrets
-from collections.abc import Container
+from collections.abc import Container, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -43,15 +44,31 @@ class Ticket:
     submitted_at: str
     spec: dict[str, Any]  # validated when submitted; the worker validates it again before it runs it
     modules: dict[str, str] = field(default_factory=dict)  # the user's own Python files that it needs, by their paths
+    sweep: str = ""  # the id of the sweep that it is a trial of
+    trial: int | None = None  # its number there, from 0
 
     @classmethod
     def new(cls, spec: Spec) -> Ticket:
         frozen = spec.model_dump(mode="json")
         return cls(new_id(spec.name), spec.name, spec.resources.priority, now(), frozen, spec.own_files())
 
+    @classmethod
+    def of_sweep(cls, spec: Spec, written: Mapping[str, Any], modules: Mapping[str, str]) -> Ticket:
+        """Makes the ticket of a sweep: its job file as it was written, for a trial may name another model with others.
+
+        modules: the files that its further trials need.
+        """
+        return dataclasses.replace(cls.new(spec), spec=dict(written), modules={**modules, **spec.own_files()})
+
+    @property
+    def is_sweep(self) -> bool:
+        return self.spec.get("search") is not None
+
     def to_json(self) -> bytes:
         """Raises QueueError where it would be too large to be read again."""
-        content = durable.to_json({name: value for name, value in vars(self).items() if name != "modules" or value})
+        may_lack: dict[str, Any] = {"modules": {}, "sweep": "", "trial": None}
+        fields = {name: v for name, v in vars(self).items() if name not in may_lack or v != may_lack[name]}
+        content = durable.to_json(fields)
         if len(content) > MAX_TICKET_BYTES:
             raise QueueError(f"{self.name}: it is too large for a ticket, with {len(content):,} bytes")
         return content
@@ -62,14 +79,22 @@ class Ticket:
         value = durable.parse_json(data)
         try:
             required = {name: value[name] for name in ("id", "name", "priority", "submitted_at", "spec")}
-            ticket = cls(**required, modules=value.get("modules", {}))
+            further = {name: value[name] for name in ("modules", "sweep", "trial") if name in value}
+            ticket = cls(**required, **further)
         except (TypeError, KeyError, IndexError):
             raise ValueError("not a ticket") from None
         if ticket.id != job_id:
             raise ValueError(f"it says that it is {ticket.id!r}")
         given = tuple(type(value) for value in list(vars(ticket).values())[1:])
-        if given != (str, int, str, dict, dict) or not all(type(text) is str for text in ticket.modules.values()):
+        of_trial = given[5:] == ((str, int) if ticket.sweep else (str, type(None)))
+        if (
+            given[:5] != (str, int, str, dict, dict)
+            or not of_trial
+            or not all(type(text) is str for text in ticket.modules.values())
+        ):
             raise ValueError("a field of it is of the wrong kind")
+        if ticket.sweep and not ID.fullmatch(ticket.sweep):
+            raise ValueError("it is of a sweep whose name none can have")
         if not all(MODULE.fullmatch(name) and len(name) <= MAX_MODULE_NAME for name in ticket.modules):
             raise ValueError("a module has a name that none can have")
         return ticket

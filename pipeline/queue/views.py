@@ -22,7 +22,7 @@ from pipeline.queue import back_off
 from pipeline.queue.job_queue import Queue
 from pipeline.queue.tickets import ForeignFile, Ticket
 
-EXIT_CODES = {"succeeded": 0, "failed": 3, "invalid": 3, "cancelled": 4, "timed_out": 5, "lost": 6}
+EXIT_CODES = {"succeeded": 0, "failed": 3, "invalid": 3, "cancelled": 4, "timed_out": 5, "lost": 6, "pruned": 0}
 """Of `submit --wait`, by how the job ended."""
 
 T = TypeVar("T")
@@ -55,6 +55,8 @@ class JobView:
     run_dir: str
     images_per_second: float = 0.0
     time_left_s: float | None = None
+    sweep: str = ""  # the id of the sweep that it is a trial of
+    trial: int | None = None  # its number there
 
     def to_json(self) -> dict[str, Any]:
         return dict(vars(self))
@@ -159,6 +161,8 @@ def _without_end(queue: Queue, ticket: Ticket, state: str, *, is_recorded: bool)
         run_dir=queue.home.run_text(ticket.id),
         images_per_second=progress.images_per_second,
         time_left_s=progress.time_left_s,
+        sweep=ticket.sweep,
+        trial=ticket.trial,
     )
 
 
@@ -212,6 +216,12 @@ def _why(state: str, latest: Entry, progress: Progress, *, is_alive: bool) -> st
     if not is_alive:
         return "its worker died; the next worker goes on with it"
     return progress.note or "training"
+
+
+def look(queue: Queue, job_id: str) -> JobView | None:
+    """One job, wherever it is; None where its ticket is none, or gone. Raises OSError."""
+    view = _follow(queue, job_id, queue.tickets.state(job_id))
+    return view if isinstance(view, JobView) else None
 
 
 def find(queue: Queue, prefix: str) -> JobView:

@@ -29,6 +29,7 @@ from pipeline.home.temporaries import remove_temporaries
 from pipeline.jobfile import frozen
 from pipeline.jobfile.own_code import frame_in
 from pipeline.jobfile.spec import Spec
+from pipeline.process import append_line, drop_unwritten_output, leave_at_once, write_line
 from pipeline.stop import NO_ROOM, WORKER_DIED, Stop, listen
 from pipeline.training.progress import ProgressWriter
 from pipeline.training.reasons import as_text, disk_full_error, explain
@@ -65,36 +66,6 @@ def offer_to_be_killed_first() -> None:
     with contextlib.suppress(OSError, ValueError):  # another system than Linux, or one that does not allow it
         score = Path("/proc/self/oom_score_adj")
         score.write_text(str(max(OOM_SCORE, int(score.read_text()))))
-
-
-def leave_at_once() -> None:
-    """End this process and its process group, where it leads a session, as an attempt of a worker does."""
-    if os.getsid(0) == os.getpid():
-        os.killpg(0, signal.SIGKILL)
-    os._exit(1)
-
-
-def write_line(line: str) -> None:
-    """Write to the log: a worker sends an attempt's output there."""
-    append_line(1, line)
-
-
-def append_line(fd: int, line: str) -> None:
-    """Write a line at once; what a full disk has no room for is lost. A stream would keep it, and fail again later."""
-    left = (line + "\n").encode(errors="backslashreplace")
-    with contextlib.suppress(OSError):
-        while left:
-            left = left[os.write(fd, left) :]
-
-
-def drop_unwritten_output() -> None:
-    """Forget what others have printed and a full disk did not take: Python would leave with exit code 120 for it."""
-    for stream in (sys.stdout, sys.stderr):
-        try:
-            stream.flush()
-        except OSError:
-            with open(os.devnull, "wb") as nowhere:  # noqa: PTH123 - a device is no path of ours
-                os.dup2(nowhere.fileno(), stream.fileno())
 
 
 def train_in_foreground(home: Home, spec: Spec, *, echo: Callable[[str], None]) -> tuple[Result, Path]:

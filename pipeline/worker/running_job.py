@@ -20,7 +20,10 @@ def prepare_run(run: RunPaths, claim: Claim) -> None:
     """Leave in the run's folder what an attempt goes by, and what people see until it speaks for itself."""
     number = claim.attempts.number
     assert claim.spec is not None
-    frozen.save(run, claim.spec)
+    if claim.is_sweep:
+        frozen.save_sweep(run, claim.ticket.spec, claim.ticket.modules)
+    else:
+        frozen.save(run, claim.spec)
     before = Progress.glance(run.progress) or Progress(number)
     durable.replace_json(run.progress, dataclasses.replace(before, attempt=number, note="starting").to_json())
 
@@ -47,7 +50,12 @@ class RunningJob:
 
     @property
     def timeout_s(self) -> float | None:
-        return self.claim.resources.timeout
+        return None if self.claim.is_sweep else self.claim.resources.timeout  # that of its trials
+
+    @property
+    def takes_slot(self) -> bool:
+        """Whether no other job can take its place: a sweep computes nothing, and what is gone is yet to be recorded."""
+        return not self.is_gone and not self.claim.is_sweep
 
     @property
     def is_too_long(self) -> bool:
@@ -86,7 +94,7 @@ class RunningJob:
 
     def kill_if_too_large(self) -> None:
         """Without a grace period: by the time of a checkpoint it may have taken all that the machine has."""
-        limit = self.claim.resources.memory
+        limit = None if self.claim.is_sweep else self.claim.resources.memory
         if limit is not None and not self.too_much and (used := self.attempt.used_bytes(limit)) > limit:
             self.too_much = (
                 f"it took {used / 1e6:,.0f} MB of memory, more than resources.memory, {limit / 1e6:,.0f} MB; "

@@ -57,6 +57,6 @@ def _without_result(progress: Progress, attempt: int, status: int) -> Result:
 def _why(asked: Outcome, left: Result, timeout_s: float | None) -> str:
     if asked == "timed_out":
         return f"ran longer than resources.timeout, {timeout_s or 0:g} s; `retry` goes on from its last checkpoint"
-    if asked == "cancelled":
-        return f"cancelled at step {left.step}" if left.step else "cancelled"
+    if asked in ("cancelled", "pruned"):
+        return f"{asked} at step {left.step}" if left.step else asked
     return left.why if left.outcome == "interrupted" else "asked to stop; goes on from its last checkpoint"

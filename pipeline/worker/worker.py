@@ -20,9 +20,10 @@ from pipeline.errors import QueueError
 from pipeline.home import durable
 from pipeline.home.lease import Lease
 from pipeline.home.paths import Home
-from pipeline.home.records import End, Result
+from pipeline.home.records import WELL, End, Result
 from pipeline.queue import checks
 from pipeline.queue.claims import Claim, Ended
+from pipeline.queue.drained import is_drained
 from pipeline.queue.job_queue import Queue
 from pipeline.queue.live_workers import new_name
 from pipeline.queue.repair import Repaired
@@ -38,6 +39,7 @@ from pipeline.worker.running_job import RunningJob, prepare_run
 
 TICK_S = 0.2
 MOST_REFUSED = 20  # jobs in a tick: each is said
+MOST_SWEEPS = 8  # at the same time, beside the jobs that have slots: a process of 100 MB each
 BEAT_EVERY_S = 2.0
 RECORD_S = 10.0  # for which a job that is gone is tried to be recorded, where its worker was stopped
 LEAVE_S = 3.0  # the same, for one that was asked twice
@@ -119,7 +121,7 @@ class Worker:
     def is_drained(self) -> bool:
         """Whether nothing waits that could ever be run or repaired from here; what cannot is said, and counted."""
         stuck = self.repairs.stuck.jobs | self.queue.refusals.hopeless
-        if not self.queue.is_drained(but_for=stuck):
+        if not is_drained(self.queue, but_for=stuck):
             return False
         self.leave_unrecorded()
         left = stuck.intersection(self.queue.tickets.ids("pending") + self.queue.tickets.ids("running"))
@@ -163,11 +165,6 @@ class Worker:
 
     # Claiming and starting
 
-    @property
-    def num_running(self) -> int:
-        """Slots that are taken: a job whose end cannot be recorded now takes none."""
-        return sum(not job.is_gone for job in self.jobs)
-
     def fill_slots(self) -> None:
         """Where the system refuses a job, go on with the next one, so that many such jobs hold up no other."""
         for _ in range(MOST_REFUSED):
@@ -179,8 +176,9 @@ class Worker:
 
     def start_jobs(self) -> None:
         """Raises OSError where the system refuses something now; if that is a job, it is passed over from then on."""
-        while not self.stop.why and self.num_running < self.slots and self.room.is_there():
-            claim = self.queue.claim(self.name, self.executor.record)
+        while not self.stop.why and sum(job.takes_slot for job in self.jobs) < self.slots and self.room.is_there():
+            with_sweeps = sum(job.claim.is_sweep for job in self.jobs) < MOST_SWEEPS
+            claim = self.queue.claim(self.name, self.executor.record, with_sweeps=with_sweeps)
             if claim is None:
                 break
             if isinstance(claim, Ended):
@@ -232,8 +230,8 @@ class Worker:
     def stop_if_asked(self, job: RunningJob) -> None:
         if self.stop.why:
             job.ask_to_stop("interrupted")
-        elif self.queue.is_cancel_requested(job.id):
-            job.ask_to_stop("cancelled")
+        elif request := self.queue.stop_request(job.id):
+            job.ask_to_stop(request.outcome)
         elif job.is_too_long:
             job.ask_to_stop("timed_out")
         if job.has_recorded(self.home.run(job.id)):
@@ -269,7 +267,7 @@ class Worker:
 
     def tell_end(self, job_id: str, end: End) -> None:
         """Say how a job ended, count it, and have its report written."""
-        self.num_unsuccessful += end.outcome != "succeeded"
+        self.num_unsuccessful += end.outcome not in WELL
         self.display.say(f"{job_id}: {end.outcome}: {end.why}")
         self.reports.ask(job_id)
 
@@ -278,7 +276,7 @@ class Worker:
     def tell_repair(self, repaired: Repaired) -> None:
         self.complaints.make(repaired.line)
         if repaired.end is not None:
-            self.num_unsuccessful += repaired.end.outcome != "succeeded"
+            self.num_unsuccessful += repaired.end.outcome not in WELL
             self.reports.ask(repaired.job_id)
 
     def leave_at_once(self) -> None:

@@ -210,7 +210,7 @@ class AnyOrder(RuleBasedStateMachine):
             found = self.queue.tickets.state(job_id) or "nowhere"
             assert found == was or found in may_become.get(was, ()), f"{job_id} was {was}, and is {found}"
             self.state[job_id] = found
-            if self.queue.is_cancel_requested(job_id):
+            if self.queue.stop_request(job_id):
                 self.cancelled.add(job_id)
 
     @rule(number=st.integers(0, 2**32), state=st.sampled_from(STATES))

@@ -12,6 +12,7 @@ from pipeline.home.paths import Home
 from pipeline.home.records import Outcome, Result
 from pipeline.queue import repair
 from pipeline.queue.claims import Claim
+from pipeline.queue.drained import is_drained
 from pipeline.queue.job_queue import Queue
 
 TURNS = 30  # of repairing and working, after which a queue that still has something to do has got stuck
@@ -65,7 +66,7 @@ def drain(home: Home) -> list[str]:
             path.unlink()
         while (complaint := take_turn(queue)) is not None:
             wrong += complaint
-        if queue.is_drained():
+        if is_drained(queue):
             return wrong + held_leases(queue)
     left = {state: queue.tickets.ids(state) for state in ("pending", "running")}
     return [*wrong, f"it does not drain: {left}"]

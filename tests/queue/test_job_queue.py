@@ -28,6 +28,7 @@ from pipeline.home.paths import STATES, Home
 from pipeline.home.records import FOLDER_OF, Attempts, End, Outcome, Result
 from pipeline.queue import back_off, repair
 from pipeline.queue.claims import Claim, Ended
+from pipeline.queue.drained import is_drained
 from pipeline.queue.job_queue import Queue
 from pipeline.queue.tickets import Ticket
 
@@ -279,7 +280,7 @@ def test_a_claimed_job_is_running_and_nobody_elses(queue: Queue) -> None:
 def claim_everything(root: Path, worker: str) -> None:
     queue = Queue(Home(root))
     with (root / f"claimed-by-{worker}").open("w") as file:
-        while not queue.is_drained():
+        while not is_drained(queue):
             claimed = queue.claim(worker)
             if claimed is not None:
                 file.write(f"{claimed.id}\n")
@@ -583,7 +584,7 @@ def test_a_retry_waits_longer_each_time_while_others_run(queue: Queue) -> None:
     assert queue.claim("worker") is None
     other = queue.submit(quick_spec())
     assert claim(queue).id == other
-    assert not queue.is_drained(), "a retry that waits for its time counts"
+    assert not is_drained(queue), "a retry that waits for its time counts"
 
 
 def test_a_retry_whose_time_has_come_is_claimed_by_itself(queue: Queue) -> None:
@@ -630,17 +631,17 @@ def test_a_success_stands_although_somebody_asked_to_cancel(queue: Queue) -> Non
 
 
 def test_a_queue_is_drained_when_nothing_waits_and_every_running_job_has_a_worker(queue: Queue) -> None:
-    assert queue.is_drained()
+    assert is_drained(queue)
     queue.submit(quick_spec())
-    assert not queue.is_drained()
+    assert not is_drained(queue)
     lease = Lease.acquire(queue.paths.worker_lease("worker"))
     assert lease is not None
     claimed = claim(queue, "worker")
-    assert queue.is_drained()
+    assert is_drained(queue)
     lease.release()
-    assert not queue.is_drained(), "its worker is dead: the job will have to go on elsewhere"
+    assert not is_drained(queue), "its worker is dead: the job will have to go on elsewhere"
     settle(queue, claimed, "succeeded")
-    assert queue.is_drained()
+    assert is_drained(queue)
 
 
 def test_a_job_that_goes_back_between_two_looks_is_not_overlooked(queue: Queue) -> None:
@@ -657,7 +658,7 @@ def test_a_job_that_goes_back_between_two_looks_is_not_overlooked(queue: Queue) 
                 queue.tickets.move(job_id, "running", "pending")
 
     sys.addaudithook(requeue_at_the_second_look)
-    assert not queue.is_drained()
+    assert not is_drained(queue)
     assert len(listed) == 2
     claimed.lease.release()
 

@@ -206,7 +206,7 @@ def finish(queue: Queue, job_id: str, state: str) -> None:
     if state != "done":
         before = queue.attempts(job_id).number
         queue.paths.wait(job_id).unlink(missing_ok=True)
-        if queue.is_cancel_requested(job_id):
+        if queue.stop_request(job_id):
             ended = queue.claim("worker")
             assert isinstance(ended, Ended)
             assert ended.end.outcome == check_is_whole(queue, job_id) == "cancelled"
@@ -436,13 +436,13 @@ def test_cancelling_a_running_job_asks_its_worker(queue: Queue) -> None:
     job_id = waiting(queue)
     claimed = claim(queue)
     assert repair.cancel(queue, job_id) == "stopping"
-    assert queue.is_cancel_requested(job_id)
+    assert queue.stop_request(job_id)
     assert queue.tickets.state(job_id) == "running"
     end = queue.settle(claimed, Result(1, "cancelled", "cancelled at step 5"))
     assert end is not None
     assert queue.tickets.state(job_id) == end.outcome == "cancelled"
     claimed.lease.release()
-    assert not queue.is_cancel_requested(job_id)
+    assert not queue.stop_request(job_id)
 
 
 def test_cancelling_an_abandoned_job_ends_it(queue: Queue) -> None:
@@ -456,7 +456,7 @@ def test_an_abandoned_job_that_had_succeeded_cannot_be_cancelled(queue: Queue) -
     with pytest.raises(QueueError, match=r"has ended already \(done\)"):
         repair.cancel(queue, job_id)
     assert check_is_whole(queue, job_id) == "done"
-    assert not queue.is_cancel_requested(job_id)
+    assert not queue.stop_request(job_id)
 
 
 @pytest.mark.parametrize("outcome", FOLDER_OF)
@@ -468,7 +468,7 @@ def test_an_ended_job_cannot_be_cancelled(queue: Queue, outcome: Any) -> None:
         repair.cancel(queue, job_id)
     assert check_is_whole(queue, job_id) == state
     assert queue.paths.end(job_id).read_bytes() == before
-    assert not queue.is_cancel_requested(job_id)
+    assert not queue.stop_request(job_id)
 
 
 def test_a_job_cancelled_while_it_is_claimed_is_cancelled_or_told_to_stop(queue: Queue) -> None:
@@ -483,7 +483,7 @@ def test_a_job_cancelled_while_it_is_claimed_is_cancelled_or_told_to_stop(queue:
         [claimed] = claims
         if isinstance(claimed, Claim):
             assert answer == "stopping"
-            assert queue.is_cancel_requested(job_id)
+            assert queue.stop_request(job_id)
             queue.settle(claimed, Result(1, "cancelled", "cancelled"))
             claimed.lease.release()
         elif queue.tickets.state(job_id) == "pending":  # each was in the other's way

@@ -58,7 +58,7 @@ class LocalExecutor:
         log_path = self.home.run(claim.id).log(claim.attempts.number)
         try:
             fds += os.pipe()
-            gpu = self.gpus.take(claim.resources.device)
+            gpu = None if claim.is_sweep else self.gpus.take(claim.resources.device)
             with contextlib.ExitStack() as stack:
                 log = stack.enter_context(open_log(log_path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, "ab"))
                 reader = stack.enter_context(open_log(log_path))  # first: nothing may fail once the process is there
@@ -89,7 +89,8 @@ class LocalExecutor:
     def command(self, claim: Claim, alive_fd: int) -> list[str]:
         """The command line that worker and attempt share."""
         arguments = [str(self.home.root), claim.id, str(claim.attempts.number), "--alive", str(alive_fd)]
-        return [sys.executable, "-P", "-m", "pipeline.training.attempt", *arguments]  # -P: not from here
+        module = "pipeline.search.attempt" if claim.is_sweep else "pipeline.training.attempt"
+        return [sys.executable, "-P", "-m", module, *arguments]  # -P: not from here
 
 
 def open_log(path: Path, flags: int = os.O_RDONLY, mode: str = "rb") -> BinaryIO:

@@ -1,0 +1,120 @@
+"""The jobs of a sweep, before it is submitted: each value of its space is tried as `--set` would try it.
+
+The file itself is read as the job with the first value of every field, so that what is searched need not stand elsewhere.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from typing import Any
+
+from pipeline import wording
+from pipeline.errors import Problem, SpecError
+from pipeline.jobfile import yamltree
+from pipeline.jobfile.origins import Origins
+from pipeline.jobfile.search import NOT_SEARCHED
+from pipeline.jobfile.yamltree import Node
+
+SPACE = ("search", "space")
+GRID = "grid"
+
+
+def space_of(origins: Origins) -> dict[str, Node]:
+    """The nodes of the fields that are searched, as they were written; nothing where that is no mapping."""
+    found = list(yamltree.walk(origins.root, SPACE))
+    space = found[-1][1].value if len(found) == len(SPACE) else None
+    return space if isinstance(space, dict) else {}
+
+
+def put_first_values(origins: Origins) -> None:
+    """Make the file that of the job with the first value of each field. Raises SpecError for what can be no field."""
+    for key, node in space_of(origins).items():
+        if (values := list(_values(node))) and _is_key(key):
+            origins.put(key.split("."), values[0], *_place(origins, key, values[0]))
+
+
+def other_values(origins: Origins) -> Iterator[tuple[str, Node]]:
+    """The further values, each with its field."""
+    for key, node in space_of(origins).items():
+        yield from ((key, value) for value in list(_values(node))[1:])
+
+
+def trying(origins: Origins, key: str, value: Node) -> Callable[[], None]:
+    """Give a field another value; returns what undoes that. Raises SpecError."""
+    return origins.put(key.split("."), value, *_place(origins, key, value))
+
+
+def may_be_list(override: str) -> bool:
+    """Whether an override may be meant as several values: `0.1,0.05`, and neither `[64, M]` nor `"a, b"`."""
+    value = override.partition("=")[2].strip()
+    return "," in value and value[0] not in "[{\"'"
+
+
+def settle(origins: Origins, override: str) -> None:
+    """Search a field no more that an override gives a value."""
+    space_of(origins).pop(override.partition("=")[0].strip(), None)
+
+
+def add_grid(origins: Origins, key: str, values: Sequence[Node], source: str) -> None:
+    """Search a field in a list of values, as `--set train.optimizer.lr=0.1,0.05` asks for; by a grid, unless told."""
+
+    def made(value: Any) -> Node:
+        return origins.mark(Node(0, value), source)
+
+    root = origins.root.value
+    if not isinstance(root.get("search"), Node) or not isinstance(root["search"].value, dict):
+        root["search"] = made({"sampler": made(GRID)})
+    search = root["search"].value
+    if not isinstance(search.get("space"), Node) or not isinstance(search["space"].value, dict):
+        search["space"] = made({})
+    search["space"].value[key] = made(list(values))
+
+
+def with_values(plain: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:
+    """The file of a trial, as plain data: that of the sweep without its search, and with these values.
+
+    Raises ValueError where a field can be none.
+    """
+    tree = {key: value for key, value in plain.items() if key != "search"}
+    for key, value in values.items():
+        *parts, last = key.split(".")
+        inner = tree
+        for part in parts:
+            inner[part] = dict(inner.get(part) or {})
+            inner = inner[part]
+        inner[last] = value
+    return tree
+
+
+def _is_key(key: str) -> bool:
+    return all(key.split(".")) and key.split(".")[0] not in NOT_SEARCHED
+
+
+def _values(node: Node) -> Iterator[Node]:
+    """What is to be tried of a field: every choice, or both ends of a range; whatever is wrong is told by the schema."""
+    if isinstance(node.value, list):
+        yield from node.value
+    elif isinstance(node.value, dict):
+        yield from (node.value[key] for key in ("from", "to") if key in node.value)
+
+
+def _place(origins: Origins, key: str, value: Node) -> tuple[str, int]:
+    """The source and line of a value."""
+    if id(value) in origins.overridden:
+        return origins.overridden[id(value)], 0
+    with suppress(KeyError):
+        if id(node := space_of(origins)[key]) in origins.overridden:
+            return origins.overridden[id(node)], 0
+    return origins.source, value.line
+
+
+def blamed(error: SpecError, origins: Origins, key: str, value: Node) -> Problem:
+    """What is told of a value that does not fit: the first problem, at the line of the value."""
+    problem = error.problems[0]
+    if problem.field == key or problem.field.startswith(f"{key}."):
+        return problem
+    source, line = _place(origins, key, value)
+    return Problem(
+        source, line, key, f"{wording.short(value.plain())} does not fit: {problem.field}: {problem.message}"
+    )
