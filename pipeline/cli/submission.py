@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from pipeline.jobfile.origins import Origins
     from pipeline.jobfile.spec import Spec
     from pipeline.queue.job_queue import Queue
+    from pipeline.queue.tickets import Ticket
     from pipeline.queue.views import JobView
 
 
@@ -44,9 +45,11 @@ def submit(
     """Put jobs into the queue and print their ids. Nothing is submitted if one of the files is wrong."""
     changes = list(overrides or []) + ([] if priority is None else [f"resources.priority={priority}"])
     queue = queue_of(context)
-    specs = load_all(files, changes, context.obj)
-    warn_of_missing_folders(specs, queue.home)
-    ids = queue.submit_all(specs)  # whatever fails from here on is no failure: a script would submit again for it
+    found = read_all(files, changes, context.obj)
+    warn_of_missing_folders([spec for spec, _ in found], queue.home)
+    ids = queue.submit_all(
+        ticket_of(spec, origins) for spec, origins in found
+    )  # whatever fails from here on is no failure: a script would submit again for it
     with told_in_any_case(ids):
         if as_json and not wait:
             print_json([look_at(queue, job_id).to_json() for job_id in ids])
@@ -87,18 +90,35 @@ def load_all(
     rehearse: Callable[[Spec, Origins], list[Problem]] = lambda spec, origins: [],  # noqa: ARG005
 ) -> list[Spec]:
     """All specs. Raises SpecError with the problems of all files. rehearse: gives those with code of the user's own."""
-    specs, problems = [], []
+    return [spec for spec, _ in read_all(files, overrides, home, rehearse=rehearse)]
+
+
+def ticket_of(spec: Spec, origins: Origins) -> Ticket:
+    from pipeline.queue.tickets import Ticket
+
+    return Ticket.new(spec) if spec.search is None else Ticket.of_sweep(spec, origins.written, origins.files)
+
+
+def read_all(
+    files: Sequence[Path],
+    overrides: Sequence[str],
+    home: Home,
+    *,
+    rehearse: Callable[[Spec, Origins], list[Problem]] = lambda spec, origins: [],  # noqa: ARG005
+) -> list[tuple[Spec, Origins]]:
+    """As `load_all`, and where each field was given."""
+    found, problems = list[tuple["Spec", "Origins"]](), list[Problem]()
     for path in files:
         try:
             modules = own_code.modules_for(path, home)
             spec, origins = reading.load_with_origins(path, overrides, modules=modules)
             problems += rehearse(spec, origins)
-            specs.append(spec)
+            found.append((spec, origins))
         except SpecError as error:
             problems += error.problems
     if problems:
         raise SpecError(list(dict.fromkeys(problems)))  # an override may be wrong in each file
-    return specs
+    return found
 
 
 def warn_of_missing_folders(specs: Sequence[Spec], home: Home) -> None:

@@ -1,0 +1,293 @@
+"""A sweep that runs: it asks for trials, submits each as a job, follows them, and tells Optuna what they came to.
+
+    ask     values of the next trial      into Optuna's journal
+    record  its number and its job's id   into trials.json         from here on it is never asked for again
+    submit  its job                       into the queue
+    tell    how the job has ended         into Optuna's journal    a second time changes nothing
+
+Each step is durable before the next, and is found and gone on from after a kill between two of them. One trial is always
+ready before somebody asks for it, so that however many workers there are, none of them waits.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections import Counter
+from collections.abc import Callable
+from datetime import datetime
+from typing import Any
+
+from pipeline import wording
+from pipeline.errors import QueueError, SpecError
+from pipeline.home import durable, epoch_record
+from pipeline.home.ids import new_id
+from pipeline.home.paths import Home
+from pipeline.home.records import FOLDER_OF, End, Outcome, Progress, now
+from pipeline.home.sweep_record import SweepRecord, Trial
+from pipeline.jobfile.search import Range
+from pipeline.jobfile.spec import Spec
+from pipeline.jobfile.sweep import with_values
+from pipeline.queue import repair, sweeps
+from pipeline.queue.job_queue import Queue
+from pipeline.queue.tickets import Ticket
+from pipeline.search.study import Study
+from pipeline.stop import Stop
+from pipeline.wording import plural
+
+POLL_S = 0.2
+GONE_S = 10.0  # for which a trial's ticket is looked for
+ENDED = frozenset(FOLDER_OF.values())  # states
+CANCELLED = "its sweep was cancelled"
+GIVEN_UP = "its sweep has ended"
+MOST_INVALID, MOST_FAILED = 2, 5  # trials that may end so before one has succeeded
+MAX_NAME = 64
+
+
+class Sweep:
+    def __init__(self, home: Home, ticket: Ticket, attempt: int, stop: Stop, log: Callable[[str], None]) -> None:
+        """Takes up the sweep where it was. Raises SpecError where this version does not take its job file."""
+        self.home, self.ticket, self.attempt, self.stop, self.log = home, ticket, attempt, stop, log
+        self.queue = Queue(home)
+        self.run = home.run(ticket.id)
+        self.spec = ticket.validated()
+        assert self.spec.search is not None
+        self.search = self.spec.search
+        self.record = SweepRecord.read(self.run.trials) or SweepRecord(
+            self.search.num_trials,
+            [tag for tag, is_high in self.search.objectives if is_high],
+            [tag for tag, is_high in self.search.objectives if not is_high],
+            list(self.search.space),
+        )
+        self.study = Study(
+            self.run.study,
+            self.search,
+            epochs=self.spec.train.epochs,
+            seed=self.spec.train.seed,
+            fractional={key for key in self.search.space if self.takes_fractions(key)},
+            recorded=self.record.trials,
+        )
+        self.ends: dict[int, End | None] = {}  # of the trials that were told; None where it is not known any more
+        self.sizes: dict[int, int] = {}  # of their files of figures, when they were read last
+        self.gone_since: dict[int, float] = {}  # on the monotonic clock
+        self.scores: dict[int, sweeps.Score] = {}  # of those that have succeeded
+        self.states: dict[int, str | None] = {}  # of the tickets of the others
+        self.progress = Progress(attempt)
+
+    def takes_fractions(self, key: str) -> bool:
+        """Whether a field with a range of whole numbers takes others too, as a learning rate from 0 to 1 does."""
+        values = self.search.space[key]
+        if not isinstance(values, Range) or not values.is_whole:
+            return False
+        first = {k: v.low if isinstance(v, Range) else v[0] for k, v in self.search.space.items()}
+        try:
+            dataclasses.replace(self.ticket, spec=self.tree(first | {key: values.low + 0.5})).validated()
+        except SpecError:
+            return False
+        return True
+
+    def tree(self, values: dict[str, Any]) -> dict[str, Any]:
+        return with_values(self.ticket.spec, values)
+
+    def go(self) -> tuple[Outcome, str]:
+        """Run it to its end, and return that. Raises Interrupted where it is asked to stop, and OSError."""
+        self.recover()
+        while True:
+            self.stop.check()
+            for trial in self.open_trials():
+                self.follow(trial)
+            if why := self.hopeless():
+                self.cancel_trials(GIVEN_UP)
+                return "failed", why
+            if self.wants_trial():
+                self.ask()
+                continue
+            self.write_progress()
+            if not self.open_trials() and len(self.record.trials) >= self.record.num_trials:
+                return self.ending()
+            time.sleep(POLL_S)
+
+    def open_trials(self) -> list[Trial]:
+        return [trial for trial in self.record.trials if trial.number not in self.ends]
+
+    def wants_trial(self) -> bool:
+        """Whether no trial waits for a worker any more."""
+        is_one_ready = any(self.states.get(trial.number) == "pending" for trial in self.open_trials())
+        return len(self.record.trials) < self.record.num_trials and not is_one_ready
+
+    def recover(self) -> None:
+        """Go on after what an earlier process did last, whatever that was."""
+        if self.record.trials:
+            self.log(f"goes on after {plural(len(self.record.trials), 'trial')}")
+        for trial in self.record.trials:
+            state = self.queue.tickets.state(trial.job)
+            end = self.queue.records.sound_end(trial.job)
+            if self.study.is_told(trial.number):
+                self.keep(trial, end)
+            elif state is None and end is None:
+                self.submit(trial)
+            elif end is not None and end.outcome == "cancelled" and CANCELLED in end.why:
+                repair.retry(self.queue, trial.job)
+        if not self.record.trials:
+            self.record.write(self.run.trials)
+
+    # Asking
+
+    def ask(self) -> None:
+        """Submit the next trial's job."""
+        number = len(self.record.trials)
+        values = self.study.ask(number)
+        trial = Trial(number, new_id(self.name_of(number)), values)
+        self.record = dataclasses.replace(self.record, trials=[*self.record.trials, trial])
+        self.record.write(self.run.trials)
+        self.submit(trial)
+
+    def name_of(self, number: int) -> str:
+        return f"{self.ticket.name[: MAX_NAME - len(str(number)) - 1]}-{number}"
+
+    def submit(self, trial: Trial) -> None:
+        """Put a trial's job into the queue. One whose values do not fit together ends there, as invalid."""
+        name = self.name_of(trial.number)
+        tree = {**self.tree(trial.values), "name": name}
+        mine = {"id": trial.job, "name": name, "submitted_at": now(), "sweep": self.ticket.id, "trial": trial.number}
+        ticket = dataclasses.replace(self.ticket, **mine, spec=tree)
+        try:
+            spec: Spec = ticket.validated()
+            ticket = dataclasses.replace(ticket, spec=spec.model_dump(mode="json"), modules=spec.own_files())
+        except SpecError:
+            pass
+        self.queue.submit(ticket)
+        self.states[trial.number] = "pending"
+        self.log(f"trial {trial.number}: {in_a_line(trial.values)}: {trial.job}")
+
+    # Following
+
+    def follow(self, trial: Trial) -> None:
+        """Report a trial's epochs; have it end early where others are ahead; tell how it has ended."""
+        self.report(trial)
+        state = self.states[trial.number] = self.queue.tickets.state(trial.job)
+        if state is None:
+            self.look_for(trial)
+        elif state in ENDED and (end := self.queue.records.sound_end(trial.job)):
+            self.report(trial)
+            self.tell(trial, end)
+
+    def report(self, trial: Trial) -> None:
+        if len(self.search.objectives) > 1:
+            return
+        path = self.home.run(trial.job).epochs
+        try:
+            size = path.lstat().st_size
+        except OSError:
+            return
+        if size == self.sizes.get(trial.number):
+            return
+        self.sizes[trial.number] = size
+        (tag, _), *_ = self.search.objectives
+        figures = {epoch: sweeps.value_of(metrics, tag) for epoch, metrics in epoch_record.read(path).items()}
+        values = {epoch: value for epoch, value in figures.items() if value is not None}
+        if self.study.report(trial.number, values) and self.states.get(trial.number) == "running":
+            repair.prune(self.queue, trial.job, f"{tag} was {max(values.items())[1]:.4g} after epoch {max(values)}")
+
+    def look_for(self, trial: Trial) -> None:
+        """Give up a trial whose ticket somebody has removed."""
+        since = self.gone_since.setdefault(trial.number, time.monotonic())
+        if time.monotonic() > since + GONE_S:
+            self.log(f"trial {trial.number}: its ticket is gone")
+            self.study.tell(trial.number, "lost", None)
+            self.ends[trial.number] = None
+
+    def tell(self, trial: Trial, end: End) -> None:
+        self.keep(trial, end)
+        found = self.scores.get(trial.number)
+        self.study.tell(trial.number, end.outcome, found.values if found else None)
+        self.queue.records.clear(self.queue.paths.cancel_request(trial.job))  # that came when it had just ended
+        figures = "" if found is None else f", {self.in_words(found)}"
+        self.log(f"trial {trial.number}: {end.outcome}: {end.why}{figures}")
+
+    def keep(self, trial: Trial, end: End | None) -> None:
+        self.ends[trial.number] = end
+        if end is not None and end.outcome == "succeeded":
+            epochs = epoch_record.read(self.home.run(trial.job).epochs)
+            if found := sweeps.score(epochs, end.metrics, self.search.objectives):
+                self.scores[trial.number] = found
+
+    # What it has come to
+
+    def outcomes(self) -> Counter[str]:
+        return Counter("lost" if end is None else end.outcome for end in self.ends.values())
+
+    def hopeless(self) -> str:
+        """Why there is no point in going on; nothing where there is."""
+        ends = self.outcomes()
+        if ends["succeeded"] or ends["pruned"] or ends["cancelled"]:
+            return ""
+        if ends["invalid"] < MOST_INVALID and ends["failed"] < MOST_FAILED:
+            return ""
+        number, last = max((n, end) for n, end in self.ends.items() if end and end.outcome in ("invalid", "failed"))
+        return f"the first {plural(len(self.ends), 'trial')} came to nothing; trial {number} {last.outcome}: {last.why}"
+
+    def best(self) -> int | None:
+        """The number of the best trial, by the first objective."""
+        is_high = self.search.objectives[0][1]
+        choose = max if is_high else min
+        return choose(self.scores, key=lambda number: self.scores[number].values[0], default=None)
+
+    def in_words(self, score: sweeps.Score) -> str:
+        tags = [tag for tag, _ in self.search.objectives]
+        return ", ".join(f"{tag} {value:.4g}" for tag, value in zip(tags, score.values, strict=True))
+
+    def summary(self) -> str:
+        ends = self.outcomes()
+        ended = ", ".join(f"{count} {outcome}" for outcome, count in ends.items())
+        best = self.best()
+        found = "" if best is None else f"; best: trial {best}, {self.in_words(self.scores[best])}"
+        return f"{len(self.ends)} of {self.record.num_trials} trials{f' ({ended})' if ended else ''}{found}"
+
+    def ending(self) -> tuple[Outcome, str]:
+        return ("succeeded" if self.scores else "failed"), self.summary()
+
+    def write_progress(self) -> None:
+        best = self.best()
+        progress = Progress(
+            self.attempt,
+            epoch=len(self.ends),
+            epochs=self.record.num_trials,
+            metrics={} if best is None else dict(self.scores[best].metrics),
+            time_left_s=self.time_left_s(),
+            note=self.summary(),
+        )
+        if progress != self.progress:
+            self.progress = progress
+            durable.replace_json(self.run.progress, progress.to_json())
+
+    def time_left_s(self) -> float | None:
+        """By how long trials took so far, and how many run now."""
+        took = [seconds for end in self.ends.values() if end and (seconds := _seconds(end)) is not None]
+        if not took:
+            return None
+        running = sum(state == "running" for n, state in self.states.items() if n not in self.ends)
+        return sum(took) / len(took) * (self.record.num_trials - len(self.ends)) / max(1, running)
+
+    def cancel_trials(self, why: str) -> None:
+        """Cancel what waits or runs. Raises OSError."""
+        for trial in self.open_trials():
+            try:
+                repair.cancel(self.queue, trial.job, why)
+            except QueueError as error:  # it has ended by itself
+                self.log(str(error))
+
+
+def in_a_line(values: dict[str, Any]) -> str:
+    """The values of a trial in words."""
+    return ", ".join(f"{key} {wording.short(value)}" for key, value in values.items())
+
+
+def _seconds(end: End) -> float | None:
+    """How long a job took, from its first start to its end."""
+    if not end.started_at or not end.finished_at:
+        return None
+    try:
+        return (datetime.fromisoformat(end.finished_at) - datetime.fromisoformat(end.started_at)).total_seconds()
+    except ValueError:
+        return None
