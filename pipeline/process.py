@@ -1,4 +1,4 @@
-"""What every attempt does as a process of a worker, whatever it is an attempt at: how it writes its log, how it leaves."""
+"""What every attempt does as a process of a worker, whatever it is at: how it writes its log, how it leaves."""
 
 from __future__ import annotations
 

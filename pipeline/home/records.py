@@ -23,8 +23,8 @@ from pipeline.home import durable
 from pipeline.home.typed import convert
 
 Outcome = Literal["succeeded", "failed", "invalid", "cancelled", "timed_out", "lost", "pruned", "interrupted"]
-"""How an attempt ended. `interrupted` was asked to stop and goes on later; it is the end of no job. `pruned` was a trial
-of a sweep that others had left behind, which is no failure."""
+"""How an attempt ended. `interrupted` was asked to stop and goes on later; it is the end of no job. `pruned` was a
+trial of a sweep that others had left behind, which is no failure."""
 
 FOLDER_OF: dict[str, str] = {
     "succeeded": "done",

@@ -1,6 +1,7 @@
 """The jobs of a sweep, before it is submitted: each value of its space is tried as `--set` would try it.
 
-The file itself is read as the job with the first value of every field, so that what is searched need not stand elsewhere.
+The file itself is read as the job with the first value of every field, so that what is searched need not stand
+elsewhere.
 """
 
 from __future__ import annotations
@@ -92,7 +93,7 @@ def _is_key(key: str) -> bool:
 
 
 def _values(node: Node) -> Iterator[Node]:
-    """What is to be tried of a field: every choice, or both ends of a range; whatever is wrong is told by the schema."""
+    """What is to be tried of a field: every choice, or both ends of a range; what is neither, the schema refuses."""
     if isinstance(node.value, list):
         yield from node.value
     elif isinstance(node.value, dict):

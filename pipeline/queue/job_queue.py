@@ -100,9 +100,10 @@ class Queue:
     ) -> Claim | Ended | None:
         """The next job: highest priority, then oldest. None where nothing can be run now.
 
-        with_sweeps: whether it may be a sweep. executor: gives what the record of a job's attempt says of who runs it. A job that needs no attempt any more, as
-        it was cancelled or this version does not take its spec, is ended instead. Raises OSError where the disk does
-        not let it take the next one, which it passes over for a while from then on.
+        with_sweeps: whether it may be a sweep. executor: gives what the record of a job's attempt says of who runs it.
+        A job that needs no attempt any more, as it was cancelled or this version does not take its spec, is ended
+        instead. Raises OSError where the disk does not let it take the next one, which it passes over for a while from
+        then on.
         """
         for ticket in self._candidates():
             if ticket.is_sweep and not with_sweeps:

@@ -12,12 +12,12 @@ import random
 import warnings
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.storages import JournalStorage
-from optuna.storages.journal import BaseJournalFileLock, JournalFileBackend
+from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from pipeline.home import durable
@@ -44,7 +44,10 @@ class Study:
         fractional: Collection[str],
         recorded: Sequence[RecordedTrial],
     ) -> None:
-        """fractional: the fields that take other numbers than whole ones. recorded: the trials of the sweep's record."""
+        """fractional: the fields that take other numbers than whole ones. recorded: the trials of the sweep's record.
+
+        epochs: of a trial.
+        """
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         warnings.simplefilter("ignore")  # of what is new in it, and of ranges that a step does not divide
         self.fields = {
@@ -60,7 +63,9 @@ class Study:
         self.study.sampler = _sampler(search, seed, num_before=len(self.study.trials))
 
     def _open(self, path: Path, search: Search, recorded: Sequence[RecordedTrial]) -> optuna.Study:
-        directions = ["maximize" if is_high else "minimize" for _, is_high in search.objectives]
+        directions: list[Literal["maximize", "minimize"]] = [
+            "maximize" if is_high else "minimize" for _, is_high in search.objectives
+        ]
         try:
             study = _load(path, directions)
             found = study.trials
@@ -131,7 +136,7 @@ class Study:
         self.study.tell(number, values, state=state, skip_if_finished=True)
 
 
-class _Leased(BaseJournalFileLock):
+class _Leased:
     """Locks nothing: who holds the sweep's lease is the only one that writes."""
 
     def acquire(self) -> bool:
@@ -141,9 +146,9 @@ class _Leased(BaseJournalFileLock):
         return
 
 
-def _load(path: Path, directions: Sequence[str]) -> optuna.Study:
+def _load(path: Path, directions: Sequence[Literal["maximize", "minimize"]]) -> optuna.Study:
     _cut_torn_line(path)
-    storage = JournalStorage(JournalFileBackend(str(path), lock_obj=_Leased()))
+    storage = JournalStorage(JournalFileBackend(str(path), lock_obj=_Leased()))  # type: ignore[arg-type]
     return optuna.create_study(storage=storage, study_name=NAME, directions=directions, load_if_exists=True)
 
 

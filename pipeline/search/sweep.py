@@ -5,8 +5,8 @@
     submit  its job                       into the queue
     tell    how the job has ended         into Optuna's journal    a second time changes nothing
 
-Each step is durable before the next, and is found and gone on from after a kill between two of them. One trial is always
-ready before somebody asks for it, so that however many workers there are, none of them waits.
+Each step is durable before the next, and is found and gone on from after a kill between two of them. One trial is
+always ready before somebody asks for it, so that however many workers there are, none of them waits.
 """
 
 from __future__ import annotations
@@ -149,8 +149,15 @@ class Sweep:
         """Put a trial's job into the queue. One whose values do not fit together ends there, as invalid."""
         name = self.name_of(trial.number)
         tree = {**self.tree(trial.values), "name": name}
-        mine = {"id": trial.job, "name": name, "submitted_at": now(), "sweep": self.ticket.id, "trial": trial.number}
-        ticket = dataclasses.replace(self.ticket, **mine, spec=tree)
+        ticket = dataclasses.replace(
+            self.ticket,
+            id=trial.job,
+            name=name,
+            submitted_at=now(),
+            spec=tree,
+            sweep=self.ticket.id,
+            trial=trial.number,
+        )
         try:
             spec: Spec = ticket.validated()
             ticket = dataclasses.replace(ticket, spec=spec.model_dump(mode="json"), modules=spec.own_files())
