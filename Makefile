@@ -141,6 +141,10 @@ cancel: $(PREPARED) ## Cancel a job: make cancel JOB=id
 	@test -n "$(JOB)" || { echo "which job? make status lists them; then: make cancel JOB=id" >&2; exit 2; }
 	@$(PIPELINE) cancel "$(JOB)"
 
+best: $(PREPARED) ## Print the job file of a sweep's best trial: make --silent best JOB=id > jobs/best.yaml
+	@test -n "$(JOB)" || { echo "which sweep? make status lists them; then: make --silent best JOB=id" >&2; exit 2; }
+	@$(PIPELINE) best "$(JOB)"
+
 retry: $(PREPARED) ## Queue a failed or cancelled job again: make retry JOB=id
 	@test -n "$(JOB)" || { echo "which job? make status lists them; then: make retry JOB=id" >&2; exit 2; }
 	@$(PIPELINE) retry "$(JOB)"

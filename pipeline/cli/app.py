@@ -22,6 +22,7 @@ COMMANDS: Mapping[str, str] = {
     "show": "pipeline.cli.overview:show",
     "logs": "pipeline.cli.overview:logs",
     "cancel": "pipeline.cli.control:cancel",
+    "best": "pipeline.cli.sweeps:best",
     "retry": "pipeline.cli.control:retry",
     "schema": "pipeline.cli.submission:schema",
     "run": "pipeline.cli.foreground:run",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
@@ -11,20 +12,34 @@ from pipeline.cli.arguments import Ids, message, queue_of
 from pipeline.cli.streams import drop_unwritten_output
 from pipeline.errors import QueueError, UsageError
 from pipeline.home import durable
-from pipeline.queue import repair
+from pipeline.queue import repair, sweeps
+from pipeline.wording import plural
 
 if TYPE_CHECKING:
     from pipeline.queue.job_queue import Queue
 
 
 def cancel(context: typer.Context, ids: Ids) -> None:
-    """Cancel jobs that wait or run."""
+    """Cancel jobs that wait or run; a sweep with its trials."""
     queue = queue_of(context)
 
     def cancel_one(job_id: str) -> str:
-        return "cancelled" if repair.cancel(queue, job_id) == "cancelled" else "its worker was asked to stop it"
+        is_ended = repair.cancel(queue, job_id) == "cancelled"
+        num_trials = cancel_each(queue, sweeps.jobs_of(queue, job_id))
+        trials = f", and {plural(num_trials, 'trial')} of it" if num_trials else ""
+        return f"cancelled{trials}" if is_ended else f"its worker was asked to stop it{trials}"
 
     do_each(queue, ids, cancel_one)
+
+
+def cancel_each(queue: Queue, job_ids: Sequence[str]) -> int:
+    """Cancel the trials of a sweep that have not ended; how many those were."""
+    count = 0
+    for job_id in job_ids:
+        with contextlib.suppress(QueueError):
+            repair.cancel(queue, job_id, sweeps.CANCELLED)
+            count += 1
+    return count
 
 
 def retry(context: typer.Context, ids: Ids) -> None:

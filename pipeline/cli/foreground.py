@@ -9,7 +9,7 @@ import typer
 
 from pipeline.cli import own_code
 from pipeline.cli.arguments import File, Overrides, message, queue_of
-from pipeline.errors import PipelineError
+from pipeline.errors import PipelineError, UsageError
 from pipeline.home.paths import RunPaths
 from pipeline.jobfile import reading
 from pipeline.worker.executors.local import child_environment
@@ -21,6 +21,8 @@ def run(context: typer.Context, file: File, overrides: Overrides = None) -> None
     """Train a job in the foreground, without the queue."""
     _begin_anew_in(child_environment(slots=1))  # before anything is read: the file may be a pipe
     spec = reading.load(file, overrides or [], modules=own_code.modules_for(file, context.obj))
+    if spec.search is not None:
+        raise UsageError(f"{file}: is a sweep, of {spec.search.num_trials} jobs; submit it")
     queue = queue_of(context)
     from pipeline.results.report import write
     from pipeline.training.attempt import train_in_foreground

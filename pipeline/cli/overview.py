@@ -6,9 +6,10 @@ from typing import Annotated, Literal
 
 import typer
 
+from pipeline.cli import sweeps as sweep_output
 from pipeline.cli.arguments import Id, Json, hint_at_worker, message, print_json, print_json_lines, queue_of
-from pipeline.cli.terminal import RECENT, command_to_look, print_job, print_jobs
-from pipeline.queue import views
+from pipeline.cli.terminal import RECENT, command_to_look, print_facts, print_job, print_jobs
+from pipeline.queue import sweeps, views
 
 State = Literal["pending", "running", "done", "failed", "cancelled"]
 
@@ -42,9 +43,16 @@ def status(
 
 
 def show(context: typer.Context, job_id: Id, as_json: Json = False) -> None:
-    """Show one job: its end, its figures, where its run lies and how to look at it."""
+    """Show one job: its end, its figures, where its run lies and how to look at it; of a sweep, its best trials."""
     queue = queue_of(context)
     job = views.find(queue, job_id)
+    if job.is_sweep and (sweep := sweeps.look(queue, job.id)):
+        if as_json:
+            print_json(sweep_output.to_json(job, sweep))
+        else:
+            print_facts([*sweep_output.facts(job, sweep), ("TensorBoard", command_to_look(queue.home))])
+            sweep_output.print_trials(sweep)
+        return
     if as_json:
         print_json(job.to_json())
         return

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import shlex
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -33,7 +33,7 @@ TENSORBOARD_URL = "PIPELINE_TENSORBOARD_URL"  # environment variable: where a co
 COLOURS: Mapping[str, str] = {
     **{"pending": "yellow", "running": "cyan", "done": "green", "cancelled": "magenta"},
     **dict.fromkeys(("failed", "invalid", "timed_out", "lost"), "red"),
-    **{"succeeded": "green", "ok": "green", "warning": "yellow", "error": "red"},
+    **{"pruned": "blue", "succeeded": "green", "ok": "green", "warning": "yellow", "error": "red"},
 }
 """The colours of jobs' states and outcomes, and of the verdicts of checks."""
 
@@ -49,14 +49,36 @@ def print_jobs(found: Survey, *, show_all: bool) -> None:
         print_lines([f"... and {found.num_earlier:,} that ended earlier (--all shows them)"])
     ended = [job for job in found.jobs if job.outcome is not None]
     others = [job for job in found.jobs if job.outcome is None and job.id not in later]
-    _print_table([_row(job) for job in [*ended, *others]], header=("ID", "STATE", "EPOCH", "ACCURACY", "WHY"))
+    rows = list(_grouped([*ended, *others], show_all=show_all))
+    _print_table(rows, header=("ID", "STATE", "EPOCH", "ACCURACY", "WHY"))
     if later:
         print_lines([f"... and {len(later):,} that wait for longer (--all shows them)"])
 
 
+def _grouped(jobs: Sequence[JobView], *, show_all: bool) -> Iterator[tuple[str, ...]]:
+    """The rows of jobs, the trials of a sweep below it; of those, what has ended is left out unless all are shown."""
+    sweeps = {job.id for job in jobs if job.is_sweep}
+    trials: dict[str, list[JobView]] = {}
+    for job in jobs:
+        if job.trial is not None and job.sweep in sweeps:
+            trials.setdefault(str(job.sweep), []).append(job)
+    for job in jobs:
+        if job.trial is not None and job.sweep in sweeps:
+            continue
+        yield _row(job)
+        for trial in trials.get(job.id, ()):
+            if show_all or trial.outcome is None:
+                job_id, *rest = _row(trial)
+                yield (f"  {job_id}", *rest)
+
+
 def print_job(job: JobView, *, tensorboard: str) -> None:
     """One job, a line a fact."""
-    _print_table([*_facts(job), ("TensorBoard", tensorboard)])
+    print_facts([*_facts(job), ("TensorBoard", tensorboard)])
+
+
+def print_facts(rows: Rows) -> None:
+    _print_table(rows)
 
 
 def print_checks(checks: Sequence[Check]) -> None:
@@ -83,7 +105,8 @@ def console(*, width: int | None = None) -> Console:
 def _row(job: JobView) -> tuple[str, ...]:
     accuracy = job.metrics.get(tags.TEST_ACCURACY, job.metrics.get(tags.VAL_ACCURACY))
     state = job.outcome or "failed" if job.state == "failed" else job.state
-    epoch = f"{job.epoch}/{job.epochs}" if job.epochs else ""
+    state = "pruned" if job.outcome == "pruned" else state
+    epoch = f"{job.epoch}/{job.epochs}" if job.epochs and not job.is_sweep else ""
     return job.id, state, epoch, "" if accuracy is None else f"{100 * accuracy:.2f} %", " ".join(job.why.split())
 
 

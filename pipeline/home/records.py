@@ -144,7 +144,7 @@ class End(Result):
     name: str = ""
     priority: int = 0
     submitted_at: str = ""
-    sweep: str = ""  # the id of the sweep that it was a trial of
+    sweep: str | None = None  # the id of the sweep that it was a trial of, or its own where it was one
     trial: int | None = None  # its number there, from 0
 
     def __post_init__(self) -> None:

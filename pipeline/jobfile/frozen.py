@@ -75,8 +75,13 @@ def save_sweep(run: RunPaths, written: dict[str, Any], modules: Mapping[str, str
 def _save(run: RunPaths, fields: dict[str, Any], modules: Mapping[str, str]) -> None:
     for name, content in modules.items():
         _save_module(run.modules / name, content.encode())
-    text = yaml.dump(fields, Dumper=_Dumper, sort_keys=False, allow_unicode=True)
-    durable.replace(run.spec, lambda file: file.write(text.encode()))
+    durable.replace(run.spec, lambda file: file.write(to_yaml(fields).encode()))
+
+
+def to_yaml(fields: dict[str, Any]) -> str:
+    """The fields of a job file as one that could be submitted."""
+    text: str = yaml.dump(fields, Dumper=_Dumper, sort_keys=False, allow_unicode=True)
+    return text
 
 
 def _save_module(path: Path, content: bytes) -> None:

@@ -229,7 +229,7 @@ class Queue:
             name=ticket.name,
             priority=ticket.priority,
             submitted_at=ticket.submitted_at,
-            sweep=ticket.sweep,
+            sweep=ticket.sweep_id,
             trial=ticket.trial,
         )
         path = self.paths.end(claim.id)

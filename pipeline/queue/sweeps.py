@@ -13,6 +13,8 @@ from pipeline.queue import views
 from pipeline.queue.job_queue import Queue
 from pipeline.queue.views import JobView
 
+CANCELLED = "its sweep was cancelled"  # why a trial was, so that the sweep takes it up when it is retried
+
 Objectives = Sequence[tuple[str, bool]]
 """Tags of scalars, and whether more of each is better."""
 
@@ -62,6 +64,10 @@ class SweepView:
         scored = [trial for trial in self.trials if trial.score is not None]
         sign = -1 if self.record.objectives[0][1] else 1
         return sorted(scored, key=lambda trial: (not trial.is_complete, sign * _values(trial)[0]))
+
+    @property
+    def num_ended(self) -> int:
+        return sum(trial.job is not None and trial.job.outcome is not None for trial in self.trials)
 
     def count(self) -> dict[str, int]:
         """How many trials there are of each outcome or state."""

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from pipeline.errors import OwnCodeError, Problem, QueueError, SpecError, UsageError
 from pipeline.home import durable
-from pipeline.home.ids import ID, by_age, new_id
+from pipeline.home.ids import ID, by_age, name_of, new_id
 from pipeline.home.paths import MODULE, STATES, QueuePaths
 from pipeline.home.records import now
 
@@ -44,7 +44,7 @@ class Ticket:
     submitted_at: str
     spec: dict[str, Any]  # validated when submitted; the worker validates it again before it runs it
     modules: dict[str, str] = field(default_factory=dict)  # the user's own Python files that it needs, by their paths
-    sweep: str = ""  # the id of the sweep that it is a trial of
+    sweep: str | None = None  # the id of the sweep that it is a trial of
     trial: int | None = None  # its number there, from 0
 
     @classmethod
@@ -64,9 +64,14 @@ class Ticket:
     def is_sweep(self) -> bool:
         return self.spec.get("search") is not None
 
+    @property
+    def sweep_id(self) -> str | None:
+        """The sweep that it is a trial of, or itself where it is one."""
+        return self.id if self.is_sweep else self.sweep
+
     def to_json(self) -> bytes:
         """Raises QueueError where it would be too large to be read again."""
-        may_lack: dict[str, Any] = {"modules": {}, "sweep": "", "trial": None}
+        may_lack: dict[str, Any] = {"modules": {}, "sweep": None, "trial": None}
         fields = {name: v for name, v in vars(self).items() if name not in may_lack or v != may_lack[name]}
         content = durable.to_json(fields)
         if len(content) > MAX_TICKET_BYTES:
@@ -86,14 +91,14 @@ class Ticket:
         if ticket.id != job_id:
             raise ValueError(f"it says that it is {ticket.id!r}")
         given = tuple(type(value) for value in list(vars(ticket).values())[1:])
-        of_trial = given[5:] == ((str, int) if ticket.sweep else (str, type(None)))
+        of_trial = given[5:] in ((str, int), (type(None), type(None)))
         if (
             given[:5] != (str, int, str, dict, dict)
             or not of_trial
             or not all(type(text) is str for text in ticket.modules.values())
         ):
             raise ValueError("a field of it is of the wrong kind")
-        if ticket.sweep and not ID.fullmatch(ticket.sweep):
+        if ticket.sweep is not None and not ID.fullmatch(ticket.sweep):
             raise ValueError("it is of a sweep whose name none can have")
         if not all(MODULE.fullmatch(name) and len(name) <= MAX_MODULE_NAME for name in ticket.modules):
             raise ValueError("a module has a name that none can have")
@@ -240,7 +245,10 @@ class Tickets:
         durable.fsync_folder(self.paths.state(target))
 
     def find(self, prefix: str) -> str:
-        """The id that begins so; `latest` is the newest. Raises UsageError where there is none, or more than one."""
+        """The id that begins so; `latest` is the newest. Raises UsageError where there is none, or more than one.
+
+        A name that one job alone has is meant as that: of a sweep's trials, `digits_sweep-2` is the third, and not 22.
+        """
         require_prefix(prefix)
         if ID.fullmatch(prefix) and self.state(prefix):
             return prefix
@@ -252,9 +260,10 @@ class Tickets:
         found = [prefix] if prefix in ids else [job_id for job_id in ids if job_id.startswith(prefix)]
         if not found:
             raise UsageError(f"{prefix}: no job's id begins so; the latest is {ids[-1]}")
-        if len(found) > 1:
+        named = [job_id for job_id in found if name_of(job_id) == prefix]
+        if len(found) > 1 and len(named) != 1:
             raise UsageError(f"{prefix}: {len(found)} ids begin so, the latest is {found[-1]}; give more of it")
-        return found[0]
+        return named[0] if named else found[0]
 
 
 def require_prefix(prefix: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import codecs
 import contextlib
+import dataclasses
 import functools
 import os
 import time
@@ -55,8 +56,12 @@ class JobView:
     run_dir: str
     images_per_second: float = 0.0
     time_left_s: float | None = None
-    sweep: str = ""  # the id of the sweep that it is a trial of
+    sweep: str | None = None  # the id of the sweep that it is a trial of, or its own where it is one
     trial: int | None = None  # its number there
+
+    @property
+    def is_sweep(self) -> bool:
+        return self.sweep == self.id
 
     def to_json(self) -> dict[str, Any]:
         return dict(vars(self))
@@ -75,24 +80,28 @@ class Survey:
 def survey(queue: Queue, state: str | None = None, *, most_ended: int | None = None) -> Survey:
     """Looks at all jobs, or those in one state; of the ended ones at the latest `most_ended`. Raises OSError.
 
-    None that moves meanwhile is left out. Each ticket is read once, and of a job that was never started only that.
+    The trials of sweeps do not count for that. None that moves meanwhile is left out. Each ticket is read once, and of
+    a job that was never started only that.
     """
     states = queue.tickets.states()
     ids = by_age(job_id for job_id, where in states.items() if state in (None, where))
-    ended = [job_id for job_id in ids if states[job_id] in ENDED]
-    earlier = set() if most_ended is None else set(ended[: max(0, len(ended) - most_ended)])
     recorded = {*durable.names_in(queue.paths.jobs), *durable.names_in(queue.home.runs)}
-    durable.expect(len(ids) - len(earlier))
-    found = Survey(num_earlier=len(earlier), ids=set(ids) - earlier)
-    for job_id in ids:
-        if job_id in earlier:
+    durable.expect(sum(most_ended is None or states[job_id] not in ENDED for job_id in ids))
+    found, num_ended, num_earlier = Survey(), 0, 0
+    for job_id in reversed(ids):
+        if num_ended == most_ended and states[job_id] in ENDED:
+            num_earlier += 1
             continue
         view = _follow(queue, job_id, states[job_id], is_recorded=job_id in recorded)
+        found.ids.add(job_id)
         if isinstance(view, ForeignFile):
             found.foreign.append(view)
         elif view is not None and state in (None, view.state):
             found.jobs.append(view)
-    return found
+            num_ended += view.outcome is not None and view.trial is None
+    found.jobs.reverse()
+    found.foreign.reverse()
+    return dataclasses.replace(found, num_earlier=num_earlier)
 
 
 def jobs(queue: Queue, state: str | None = None) -> list[JobView]:
@@ -161,7 +170,7 @@ def _without_end(queue: Queue, ticket: Ticket, state: str, *, is_recorded: bool)
         run_dir=queue.home.run_text(ticket.id),
         images_per_second=progress.images_per_second,
         time_left_s=progress.time_left_s,
-        sweep=ticket.sweep,
+        sweep=ticket.sweep_id,
         trial=ticket.trial,
     )
 

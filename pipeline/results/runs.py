@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 
 from pipeline.errors import UsageError
-from pipeline.home.ids import age_key
+from pipeline.home.ids import ID, age_key, name_of
 from pipeline.home.paths import STATES, Home, RunPaths
 from pipeline.queue.tickets import Tickets, require_prefix
 
@@ -26,6 +26,9 @@ def find(home: Home, prefix: str) -> RunPaths:
     found = [name for name in begin_so if home.run(name).spec.is_file()]
     if not found:
         raise UsageError(_why_none(home, prefix, names))
+    named = [name for name in found if ID.fullmatch(name) and name_of(name) == prefix]
+    if len(named) == 1:
+        return home.run(named[0])
     if len(found) > 1 and prefix != "latest":
         more = "  ...\n" if len(found) > SHOWN else ""
         listed = "\n".join(f"  {name}" for name in found[-SHOWN:])

@@ -21,9 +21,10 @@ from pipeline.home.paths import Home
 from pipeline.home.records import Outcome, Progress, Result, now
 from pipeline.home.temporaries import remove_temporaries
 from pipeline.process import drop_unwritten_output, leave_at_once, write_line
+from pipeline.queue import sweeps
 from pipeline.queue.job_queue import Queue
 from pipeline.queue.tickets import Ticket
-from pipeline.search.sweep import CANCELLED, Sweep
+from pipeline.search.sweep import Sweep
 from pipeline.stop import NO_ROOM, WORKER_DIED, Stop, listen
 
 Ending = tuple[Outcome, str]
@@ -56,7 +57,7 @@ def execute(home: Home, sweep_id: str, number: int, stop: Stop) -> int:
         ending: Ending = sweep.go()
     except Interrupted as request:
         if sweep is not None and (asked := queue.stop_request(sweep_id)) and asked.outcome == "cancelled":
-            sweep.cancel_trials(CANCELLED)
+            sweep.cancel_trials(sweeps.CANCELLED)
         ending = ("lost" if str(request) == WORKER_DIED else "interrupted", str(request))
     except OSError as error:
         if error.errno in durable.DISK_FULL:

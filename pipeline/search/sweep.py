@@ -38,7 +38,6 @@ from pipeline.wording import plural
 POLL_S = 0.2
 GONE_S = 10.0  # for which a trial's ticket is looked for
 ENDED = frozenset(FOLDER_OF.values())  # states
-CANCELLED = "its sweep was cancelled"
 GIVEN_UP = "its sweep has ended"
 MOST_INVALID, MOST_FAILED = 2, 5  # trials that may end so before one has succeeded
 MAX_NAME = 64
@@ -68,6 +67,7 @@ class Sweep:
             recorded=self.record.trials,
         )
         self.ends: dict[int, End | None] = {}  # of the trials that were told; None where it is not known any more
+        self.known: set[int] = set()  # that were told by an earlier process
         self.sizes: dict[int, int] = {}  # of their files of figures, when they were read last
         self.gone_since: dict[int, float] = {}  # on the monotonic clock
         self.scores: dict[int, sweeps.Score] = {}  # of those that have succeeded
@@ -124,9 +124,10 @@ class Sweep:
             end = self.queue.records.sound_end(trial.job)
             if self.study.is_told(trial.number):
                 self.keep(trial, end)
+                self.known.add(trial.number)
             elif state is None and end is None:
                 self.submit(trial)
-            elif end is not None and end.outcome == "cancelled" and CANCELLED in end.why:
+            elif end is not None and end.outcome == "cancelled" and sweeps.CANCELLED in end.why:
                 repair.retry(self.queue, trial.job)
         if not self.record.trials:
             self.record.write(self.run.trials)
@@ -226,13 +227,15 @@ class Sweep:
 
     def hopeless(self) -> str:
         """Why there is no point in going on; nothing where there is."""
-        ends = self.outcomes()
+        ends = Counter(end.outcome for number, end in self.ends.items() if end and number not in self.known)
         if ends["succeeded"] or ends["pruned"] or ends["cancelled"]:
             return ""
         if ends["invalid"] < MOST_INVALID and ends["failed"] < MOST_FAILED:
             return ""
-        number, last = max((n, end) for n, end in self.ends.items() if end and end.outcome in ("invalid", "failed"))
-        return f"the first {plural(len(self.ends), 'trial')} came to nothing; trial {number} {last.outcome}: {last.why}"
+        bad = [n for n, end in self.ends.items() if end and end.outcome in ("invalid", "failed")]
+        last = self.ends[bad[-1]]
+        assert last is not None
+        return f"the first {plural(len(bad), 'trial')} came to nothing; trial {bad[-1]}: {last.outcome}: {last.why}"
 
     def best(self) -> int | None:
         """The number of the best trial, by the first objective."""

@@ -1,0 +1,76 @@
+"""The job file of a sweep's trial: that of the sweep, with the trial's values in the place of its search."""
+
+from __future__ import annotations
+
+import json
+
+from pydantic_core import ValidationError
+
+from pipeline.errors import SpecError, UsageError
+from pipeline.home.paths import Home
+from pipeline.jobfile import frozen
+from pipeline.jobfile.own_modules import using
+from pipeline.jobfile.spec import Spec
+from pipeline.jobfile.sweep import with_values
+from pipeline.queue import sweeps
+from pipeline.queue.job_queue import Queue
+from pipeline.queue.sweeps import SweepView, TrialView
+from pipeline.wording import plural
+
+MAX_NAME = 64
+
+
+def choose(view: SweepView, sweep_id: str, number: int | None) -> TrialView:
+    """The trial of that number, else the best one. Raises UsageError where there is none."""
+    if number is not None:
+        if found := next((trial for trial in view.trials if trial.number == number), None):
+            return found
+        raise UsageError(f"{sweep_id}: has no trial {number}; it has {plural(len(view.trials), 'trial')}, from 0")
+    if not view.best:
+        ended = ", ".join(f"{count} {outcome}" for outcome, count in view.count().items()) or "none was started"
+        raise UsageError(f"{sweep_id}: no trial has succeeded yet ({ended})")
+    is_high = view.record.objectives[0][1]
+    choose_one = max if is_high else min
+    return choose_one(view.best, key=lambda trial: trial.score.values[0] if trial.score else 0.0)
+
+
+def job_file(home: Home, sweep_id: str, view: SweepView, trial: TrialView) -> str:
+    """A job file that can be submitted. Raises UsageError where the sweep's own cannot be read."""
+    run = home.run(sweep_id)
+    try:
+        written = frozen.read_tree(run)
+    except (OSError, ValueError) as error:
+        raise UsageError(f"{run.spec}: cannot be read: {error}") from None
+    tree = with_values(written, trial.values)
+    suffix = "_best" if trial in view.best else f"_{trial.number}"
+    tree["name"] = f"{str(tree.get('name', 'sweep'))[: MAX_NAME - len(suffix)]}{suffix}"
+    try:
+        with using(frozen.modules(run)):
+            Spec.model_validate_json(json.dumps(tree))
+    except (ValidationError, SpecError) as error:
+        raise UsageError(f"{run.spec}: makes no job file: {error}") from None
+    return "\n".join([*_head(sweep_id, view, trial), frozen.to_yaml(tree)])
+
+
+def _head(sweep_id: str, view: SweepView, trial: TrialView) -> list[str]:
+    figures = [f"{tag} {value:.4g}" for (tag, _), value in zip(view.record.objectives, _values(trial), strict=False)]
+    epoch = f" in epoch {trial.score.epoch}" if trial.score and trial.score.epoch else ""
+    told = f": {', '.join(figures)}{epoch}" if figures else ""
+    return [
+        "# yaml-language-server: $schema=schema.json",
+        f"# Trial {trial.number} of {sweep_id}{told}.",
+    ]
+
+
+def _values(trial: TrialView) -> tuple[float, ...]:
+    return trial.score.values if trial.score else ()
+
+
+def find(home: Home, prefix: str) -> tuple[str, SweepView]:
+    """The sweep whose id begins so. Raises UsageError where there is none."""
+    queue = Queue(home)
+    job_id = queue.tickets.find(prefix)
+    view = sweeps.look(queue, job_id)
+    if view is None:
+        raise UsageError(f"{job_id}: is no sweep, or has not started yet; a sweep's job file has a search section")
+    return job_id, view
