@@ -9,7 +9,7 @@ OVERRIDES = $(foreach pair,$(SET),--set '$(pair)')
 , := ,
 
 # These act on the containers where an engine answers and the images are built, else on the embedded home.
-VERBS   := submit new worker up down status show logs cancel retry doctor shell prune
+VERBS   := submit new worker up down status show logs cancel best retry doctor shell prune
 setting  = $(or $($(1)),$(shell sed -n 's/^$(1)=//p' .env 2>/dev/null | tail -n 1))# as Compose finds it
 IMAGES  := $(addsuffix :$(or $(call setting,PIPELINE_TAG),latest),pipeline-worker pipeline-tensorboard)
 WAIT    := $(if $(shell command -v timeout),timeout 10)# an engine far away may not answer at all
@@ -48,7 +48,7 @@ else
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint submit new worker up down status show logs cancel retry doctor build smoke shell prune bench schema \
+.PHONY: help demo test lint submit new worker up down status show logs cancel best retry doctor build smoke shell prune bench schema \
   gpu crash-test lock clean home engine
 
 help: ## Print this
@@ -86,7 +86,7 @@ test: $(READY) ## Linter, types, and all tests that this machine can run
 lint: $(READY) ## Linter and types only
 	@$(VENV)/bin/ruff check . && $(VENV)/bin/ruff format --check --quiet . && $(VENV)/bin/mypy
 
-submit: $(PREPARED) ## Queue a job: make submit JOB=vgg11 [SET="train.epochs=2"]
+submit: $(PREPARED) ## Queue a job: make submit JOB=vgg11 [SET="train.epochs=2"]; of several values, 2,5, a sweep
 	@test -n "$(JOB)" || { echo "which job? for example: make submit JOB=digits" >&2; echo "jobs: $(JOBS)" >&2; exit 2; }
 	@test -f "jobs/$(JOB).yaml" || { echo "there is no job '$(JOB)'" >&2; echo "jobs: $(JOBS)" >&2; exit 2; }
 	@$(PIPELINE) submit "jobs/$(JOB).yaml" $(OVERRIDES)

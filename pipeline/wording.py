@@ -29,6 +29,11 @@ def short(value: Any) -> str:
     return cut(repr(value) if isinstance(value, str) else json.dumps(value, ensure_ascii=False))
 
 
+def plain(value: Any) -> str:
+    """A value as it would be written in a job file, cut where it is long."""
+    return cut(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False))
+
+
 def cut(text: str, length: int = 60) -> str:
     """Returns the text on one line, and no longer than that."""
     text = text.replace("\n", "\\n").replace("\r", "\\r")

@@ -8,7 +8,8 @@ import typer
 
 from pipeline.cli.arguments import Id, message, print_lines
 from pipeline.home.paths import Home
-from pipeline.wording import in_words, plural, short, table
+from pipeline.queue.sweeps import short_names
+from pipeline.wording import in_words, plain, plural, table
 
 if TYPE_CHECKING:
     from pipeline.queue.sweeps import SweepView, TrialView
@@ -59,7 +60,7 @@ def facts(job: JobView, view: SweepView) -> list[tuple[str, str]]:
         rows.append(("maximizes" if is_high else "minimizes", tag))
     for trial in view.best[:SHOWN]:
         rows += [("best", _in_a_line(trial, view)), ("", trial.job_id)]
-        rows += [("", f"{key}: {short(value)}") for key, value in trial.values.items()]
+        rows += [("", f"{key}: {plain(value)}") for key, value in trial.values.items()]
     times = {"submitted": job.submitted_at, "started": job.started_at, "finished": job.finished_at}
     rows += [(label, at) for label, at in times.items() if at]
     rows += [("run", job.run_dir)]
@@ -80,13 +81,11 @@ def print_trials(view: SweepView) -> None:
     if not shown:
         return
     tags = [tag for tag, _ in view.record.objectives]
-    names = [key.rpartition(".")[2] for key in view.record.fields]
-    names = names if len(set(names)) == len(names) else list(view.record.fields)
-    rows = [("TRIAL", "OUTCOME", "EPOCH", *tags, *names, "JOB")]
+    rows = [("TRIAL", "OUTCOME", "EPOCH", *tags, *short_names(view.record.fields), "JOB")]
     for trial in shown:
         epoch = str(trial.score.epoch) if trial.score and trial.score.epoch else ""
         figures = [f"{value:.4g}" for value in trial.score.values] if trial.score else [""] * len(tags)
-        values = [short(trial.values.get(key)) for key in view.record.fields]
+        values = [plain(trial.values.get(key)) for key in view.record.fields]
         rows.append((str(trial.number), trial.outcome, epoch, *figures, *values, trial.job_id))
     print_lines(["", *table(rows)])
 

@@ -142,3 +142,15 @@ def jobs_of(queue: Queue, sweep_id: str) -> list[str]:
         if record := SweepRecord.read(queue.home.run(sweep_id).trials):
             return [trial.job for trial in record.trials]
     return []
+
+
+def short_names(fields: Sequence[str]) -> list[str]:
+    """The fields by the ends of their names, as long as it takes to tell them apart: `lr`, `optimizer.name`."""
+    return [_short_name(field, [other for other in fields if other != field]) for field in fields]
+
+
+def _short_name(field: str, others: Sequence[str]) -> str:
+    parts = field.split(".")
+    ends = [".".join(parts[-length:]) for length in range(1, len(parts) + 1)]
+    fit = (end for end in ends if end != "name" and not any(f".{other}".endswith(f".{end}") for other in others))
+    return next(fit, field)

@@ -205,7 +205,7 @@ def _rounded(value: float, values: Range) -> float:
 
 def _pruner(search: Search, epochs: int) -> optuna.pruners.BasePruner:
     if search.pruner == "median":
-        return optuna.pruners.MedianPruner(n_startup_trials=STARTUP_TRIALS)
+        return optuna.pruners.MedianPruner(n_startup_trials=STARTUP_TRIALS, n_warmup_steps=epochs // WARMUP)
     if search.pruner == "hyperband":
         return optuna.pruners.HyperbandPruner(min_resource=1, max_resource=epochs, reduction_factor=3)
     return optuna.pruners.NopPruner()

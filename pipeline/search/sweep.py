@@ -18,7 +18,6 @@ from collections.abc import Callable
 from datetime import datetime
 from typing import Any
 
-from pipeline import wording
 from pipeline.errors import QueueError, SpecError
 from pipeline.home import durable, epoch_record
 from pipeline.home.ids import new_id
@@ -33,7 +32,7 @@ from pipeline.queue.job_queue import Queue
 from pipeline.queue.tickets import Ticket
 from pipeline.search.study import Study
 from pipeline.stop import Stop
-from pipeline.wording import plural
+from pipeline.wording import plain, plural
 
 POLL_S = 0.2
 GONE_S = 10.0  # for which a trial's ticket is looked for
@@ -290,7 +289,8 @@ class Sweep:
 
 def in_a_line(values: dict[str, Any]) -> str:
     """The values of a trial in words."""
-    return ", ".join(f"{key} {wording.short(value)}" for key, value in values.items())
+    names = sweeps.short_names(list(values))
+    return ", ".join(f"{name} {plain(value)}" for name, value in zip(names, values.values(), strict=True))
 
 
 def _seconds(end: End) -> float | None:
