@@ -200,7 +200,7 @@ class Search(Section):
     pruner: Literal["none", "median", "hyperband"] = field(
         "none",
         description="Which trials are ended early: none; what is below the median of the others after as many epochs, "
-        "from the sixth trial on; Hyperband (Li et al., 2018).",
+        "from the sixth trial and a quarter of the epochs on; Hyperband (Li et al., 2018).",
     )
     maximize: Metrics | None = field(
         None,

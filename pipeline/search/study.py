@@ -26,6 +26,7 @@ from pipeline.jobfile.search import Choices, Range, Search
 
 NAME = "sweep"
 STARTUP_TRIALS = 5  # that the median pruner waits for
+WARMUP = 4  # the part of a trial's epochs, as 1/4, for which the median pruner lets it be
 SEEDS_APART = 1_000_003  # between two processes that go on with one sweep
 DIGITS = 6  # significant ones of a value that is no whole number
 _STATES = {"succeeded": TrialState.COMPLETE, "pruned": TrialState.PRUNED}
