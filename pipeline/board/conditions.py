@@ -31,6 +31,7 @@ def describe_conditions(spec: dict[str, Any], manifest: dict[str, Any]) -> list[
         ("Batch size", data.get("batch_size")),
         ("Batches in a step", train.get("accumulate")),
         ("Epochs", train.get("epochs")),
+        ("Early stopping", train.get("early_stopping")),
         ("Optimizer", train.get("optimizer")),
         ("Schedule", train.get("schedule")),
         ("Loss", train.get("loss")),

@@ -143,6 +143,11 @@ class RunPaths:
         return self.root / "progress.json"
 
     @property
+    def epochs(self) -> Path:
+        """The figures of each epoch, a line an epoch; see `epoch_record.py`."""
+        return self.root / "epochs.jsonl"
+
+    @property
     def evaluation(self) -> Path:
         """What the latest evaluation found: confusion and the worst mistakes."""
         return self.root / "evaluation.json"

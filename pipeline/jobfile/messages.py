@@ -112,10 +112,18 @@ def _hint(kind: str, value: Any, path: Keys, plain: Any) -> str:
         remedy = f"[{value}]"
     elif kind.startswith(("model", "dict")):
         choice = _choice_of(path)
-        if choice is None or not isinstance(value, str) or choice.entry(value) is None:
+        if choice is None:
+            return _first_field(_section_at(path, plain))
+        if not isinstance(value, str) or choice.entry(value) is None:
             return _names(path)
         remedy = f"{{name: {value}}}"
     return f"; write {remedy}" if remedy else ""
+
+
+def _first_field(section: type[Section]) -> str:
+    """A section as it may be written, with its first field's default."""
+    name, declared = next(iter(section.model_fields.items()))
+    return "" if declared.default in (..., None) else f", as {{{name}: {declared.default}}}"
 
 
 def _hint_for_nothing(kind: str, path: Keys, plain: Any) -> str:

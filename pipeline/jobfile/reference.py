@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from pipeline.jobfile import own_modules
@@ -31,7 +31,8 @@ def markdown() -> str:
     definitions = schema["$defs"]
     parts = [_HEAD, _section("The file", schema["properties"], schema.get("required", []))]
     for name in ("Train", "Log", "Resources"):
-        parts.append(_section(f"`{name.lower()}`", definitions[name]["properties"], []))
+        properties = definitions[name]["properties"]
+        parts.append("\n".join([_section(f"`{name.lower()}`", properties, []), *_inside(properties, definitions)]))
     for path, choice in NAMED_SECTIONS.items():
         entries = {name: entry for name in (*choice.entries, *choice.own_names()) if (entry := choice.entry(name))}
         parts.append(_named_section(".".join(path), path[-1], entries, definitions))
@@ -54,11 +55,17 @@ def _named_section(path: str, noun: str, entries: Mapping[str, Entry], definitio
             section = definitions[f"{name}_section"]
             properties = {key: section["properties"][key] for key in entry.options}
             lines += ["", f"Fields of `{name}`:", "", *_rows(properties, section.get("required", []))]
-            for key, value in properties.items():
-                for part in (part["$ref"] for part in value.get("anyOf", ()) if "$ref" in part):
-                    fields = definitions[part.removeprefix("#/$defs/")]["properties"]
-                    lines += ["", f"Fields of `{key}`:", "", *_rows(fields, [])]
+            for table in _inside(properties, definitions):
+                lines += ["", table.rstrip("\n")]
     return "\n".join([*lines, ""])
+
+
+def _inside(properties: Mapping[str, Any], definitions: Mapping[str, Any]) -> Iterator[str]:
+    """The fields of the sections that a field may be."""
+    for key, value in properties.items():
+        for part in (part["$ref"] for part in value.get("anyOf", ()) if "$ref" in part):
+            fields = definitions[part.removeprefix("#/$defs/")]["properties"]
+            yield "\n".join([f"Fields of `{key}`:", "", *_rows(fields, []), ""])
 
 
 def _further(choice: ChosenByName, definitions: Mapping[str, Any]) -> str:

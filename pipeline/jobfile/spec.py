@@ -95,8 +95,26 @@ NAMED_SECTIONS: Mapping[tuple[str, ...], ChosenByName] = {
 Auto = bool | Literal["auto"]
 
 
+class EarlyStopping(Section):
+    patience: int = field(
+        5, ge=1, le=100_000, description="Epochs in a row without an improvement after which the training ends."
+    )
+    min_delta: float = field(
+        0.0,
+        ge=0,
+        lt=1,
+        description="An epoch is an improvement where its accuracy, from 0 to 1, is above that of the latest one by "
+        "more than this.",
+    )
+
+
 class Train(Section):
     epochs: int = field(10, ge=1, le=100_000, description="Passes over the training set.")
+    early_stopping: EarlyStopping | None = field(
+        None,
+        description="End the training where the accuracy by which the best epoch is chosen rises no more; default: "
+        "never. `{}`: by the defaults below.",
+    )
     seed: int = field(0, ge=0, lt=2**63, description="Of the first weights, the order of images and all augmentation.")
     deterministic: bool = field(
         False, description="Only deterministic kernels: on the CPU the same job gives the same weights, bit for bit."
@@ -137,12 +155,12 @@ Evaluations = bool | Annotated[int, Bounds(ge=1, le=100_000)] | Literal["auto", 
 """After which epochs; see `is_due`."""
 
 
-def is_due(when: bool | int | str, *, epoch: int, epochs: int) -> bool:
-    """Whether an `Evaluations` field names this epoch, counted from 1.
+def is_due(when: bool | int | str, *, epoch: int, is_last: bool) -> bool:
+    """Whether an `Evaluations` field names this epoch, counted from 1. is_last: whether the training ends with it.
 
     TensorBoard keeps ten images of a tag: `auto` gives no more of 500 epochs, the first and the last among them.
     """
-    if when is False or epoch == epochs:
+    if when is False or is_last:
         return when is not False
     if isinstance(when, str):
         return when == "auto" and epoch & (epoch - 1) == 0

@@ -175,7 +175,8 @@ def headline(job: RunFacts, curves: Curves, evaluated: EvaluationRecord | None) 
     metrics = job.metrics
     rows = [*_held_out_headline(job, curves, evaluated)]
     rows += _training_headline(metrics)
-    rows.append(("Epochs", f"{job.epoch:,}", f"of {job.epochs:,}" if job.epochs else ""))
+    early = ", stopped early" if job.state == "succeeded" and job.epoch < job.epochs else ""
+    rows.append(("Epochs", f"{job.epoch:,}", f"of {job.epochs:,}{early}" if job.epochs else ""))
     rows.append(("Steps", f"{job.step:,}", f"of {job.steps:,}" if job.steps else ""))
     rates = [point.value for point in curves.get(tags.IMAGES_PER_SECOND, []) if math.isfinite(point.value)]
     if rates:

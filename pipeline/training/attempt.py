@@ -252,6 +252,7 @@ class Attempt:
                 listener=self.progress,
                 save=saver.save,
                 check_saved=saver.check,
+                record_epoch=self.progress.record_epoch,
                 stop=self.stop,
                 metrics=metrics,
             )

@@ -26,6 +26,7 @@ from pipeline.training.device import Setting
 from pipeline.training.features import last_layer
 from pipeline.training.metrics import DIVERGED_HINT, TrainingMeans
 from pipeline.training.moment import Moment
+from pipeline.training.patience import Patience
 
 EVALUATION_IMAGES = {"cpu": 500, "cuda": 2_500}
 """Of 32 pixels, at once, on each kind of device. More fall out of a CPU's cache; a GPU is bound by calls with fewer."""
@@ -63,6 +64,7 @@ class Engine:
         self.epoch = self.batch = self.step = 0  # finished epochs, batches of the one under way, steps in all
         self.num_images = 0  # images trained on in this attempt
         self.best_accuracy, self.best_epoch = -1.0, 0
+        self.patience = Patience(spec.train.early_stopping)
 
     def evaluation_loader(self, split: Split | FileSplit) -> Loader:
         """Returns images to be judged, in their order."""
@@ -113,7 +115,7 @@ class Engine:
 
     @property
     def moment(self) -> Moment:
-        return Moment(self.step, self.epoch, self.spec.train.epochs)
+        return Moment(self.step, self.epoch, self.spec.train.epochs, is_stopped=self.patience.is_over(self.epoch))
 
     @property
     def is_epoch_trained(self) -> bool:
@@ -162,6 +164,7 @@ class Engine:
             **self.means.state_dict(),
             "position": {"epoch": self.epoch, "batch": self.batch, "step": self.step},
             "best": {"accuracy": self.best_accuracy, "epoch": self.best_epoch, "of": self.dataset.held_out_name},
+            "patience": self.patience.state_dict(),
             "random": torch.get_rng_state(),
             "random_cuda": torch.cuda.get_rng_state(self.setting.device)
             if self.setting.device.type == "cuda"
@@ -180,8 +183,10 @@ class Engine:
             self.means.load_state_dict(state)
             position, best = state["position"], state["best"]
             self.epoch, self.batch, self.step = (operator.index(position[key]) for key in ("epoch", "batch", "step"))
-            if best.get("of", "test") == self.dataset.held_out_name:  # else it was the best by other images
+            is_of_these = best.get("of", "test") == self.dataset.held_out_name  # else it was the best by other images
+            if is_of_these:
                 self.best_accuracy, self.best_epoch = float(best["accuracy"]), operator.index(best["epoch"])
+            self.patience.load_state_dict(state.get("patience") if is_of_these else None, epoch=self.epoch)
             self._load_random_state(state)
         except (RuntimeError, ValueError, LookupError, TypeError, AttributeError) as error:
             why = f"{type(error).__name__}: {error}"

@@ -106,7 +106,7 @@ class Logbook:
     def is_due(self, kind: str, moment: Moment) -> bool:
         """Whether a kind that is a field of the `log` section is to be written at the end of this epoch."""
         when = getattr(self.spec.log, kind)
-        return kind not in self._broken and is_due(when, epoch=moment.epoch, epochs=moment.epochs)
+        return kind not in self._broken and is_due(when, epoch=moment.epoch, is_last=moment.is_last)
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
         with self.measured("scalars"):
@@ -185,7 +185,10 @@ class Logbook:
         return sorted(spread(self.dataset.held_out.labels, projector.NUM_IMAGES))
 
     def wanted_features(self, moment: Moment) -> list[int] | None:
-        """Returns the held-out images whose features the evaluation at this moment is to keep; None: of none."""
+        """Returns the held-out images whose features the evaluation at this moment is to keep; None: of none.
+
+        They are kept wherever this epoch may be the last one, which early stopping decides by the evaluation.
+        """
         return self.samples if self.is_due("embeddings", moment) else None
 
     def end_epoch(self, moment: Moment, model: nn.Module, evaluation: Evaluation) -> None:
@@ -208,7 +211,7 @@ class Logbook:
             with self.optional("embeddings"):
                 features = self._small_enough(evaluation.features)
                 projector.add_embeddings(self.board.folder, predictions.samples(self.samples), features, step=step)
-        if moment.epoch == moment.epochs:
+        if moment.is_last:
             self._add_end(moment, predictions)
 
     def _add_end(self, moment: Moment, predictions: Predictions) -> None:

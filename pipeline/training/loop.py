@@ -49,6 +49,7 @@ class Loop:
     stop: Stop
     metrics: dict[str, float] = field(default_factory=dict)  # the latest value of each scalar
     check_saved: Callable[[], None] = lambda: None  # raises what went wrong since with a checkpoint
+    record_epoch: Callable[[Moment, dict[str, float]], None] = lambda *_: None  # before the epoch's checkpoint
 
     def train(self) -> None:
         """Train to the end. Raises Interrupted, with a checkpoint written, where it is asked to stop."""
@@ -58,9 +59,11 @@ class Loop:
         self.repeat_last_point()
         try:
             self.logbook.after_step(engine.step)
-            while engine.epoch < engine.spec.train.epochs:
+            while not engine.moment.is_last:
                 self.train_epoch()
                 self.end_epoch()
+            if engine.epoch < engine.spec.train.epochs:
+                self.logbook.log(f"stops early: {engine.patience.in_words()}")
         except Interrupted:
             with contextlib.suppress(OSError):  # a full disk: the job goes on from the checkpoint before
                 self.checkpoint(is_best=False)
@@ -112,17 +115,21 @@ class Loop:
     def end_epoch(self) -> None:
         """Evaluate, write what an epoch leaves, save."""
         engine = self.engine
-        moment = dataclasses.replace(engine.moment, epoch=engine.epoch + 1)
+        epoch, patience = engine.epoch + 1, engine.patience
+        moment = dataclasses.replace(engine.moment, epoch=epoch, is_stopped=patience.is_over(epoch))  # if no better
         trained = engine.means.read_epoch(num_images=engine.loader.num_images)
         evaluation = evaluate(engine, self.stop, features_of=self.logbook.wanted_features(moment))
         if not math.isfinite(evaluation.loss):
             name = engine.dataset.held_out_name
             raise DivergedError(f"the {name} loss is {evaluation.loss} after step {engine.step}: {DIVERGED_HINT}")
+        patience.see(epoch, evaluation.accuracy)
+        moment = dataclasses.replace(moment, is_stopped=patience.is_over(epoch))
         is_best = evaluation.accuracy > engine.best_accuracy
         if is_best:
-            engine.best_accuracy, engine.best_epoch = evaluation.accuracy, moment.epoch
+            engine.best_accuracy, engine.best_epoch = evaluation.accuracy, epoch
         self.log_epoch(trained, evaluation)
         self.logbook.end_epoch(moment, engine.model, evaluation)
+        self.record_epoch(moment, self.metrics)  # first, so that what a checkpoint follows is never lost
         engine.end_epoch()
         self.checkpoint(is_best=is_best)
         self.listener.after_epoch(moment, self.metrics)

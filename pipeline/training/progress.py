@@ -1,4 +1,7 @@
-"""How far an attempt is: `progress.json`, for people to look at, and a line in the log after each epoch."""
+"""How far an attempt is: `progress.json`, for people to look at, and after each epoch a line in the log.
+
+A line of figures in `epochs.jsonl`, too, which stays (`home/epoch_record.py`).
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,7 @@ import os
 import time
 from collections.abc import Callable
 
-from pipeline.home import durable
+from pipeline.home import durable, epoch_record
 from pipeline.home.paths import RunPaths
 from pipeline.home.records import Progress
 from pipeline.training.moment import Moment
@@ -49,6 +52,11 @@ class ProgressWriter:
             self._update(moment, metrics)
             self._write()
 
+    def record_epoch(self, moment: Moment, metrics: dict[str, float]) -> None:
+        """Add the epoch to `epochs.jsonl`. A killed attempt's next one may do it again."""
+        self._require_folder()
+        epoch_record.append(self.run.epochs, epoch=moment.epoch, step=moment.step, metrics=metrics)
+
     def after_epoch(self, moment: Moment, metrics: dict[str, float]) -> None:
         self._update(moment, metrics)
         self._write()
@@ -70,7 +78,7 @@ class ProgressWriter:
             top5 = f"  top-5 {100 * metrics[f'{name}/top5_accuracy']:5.2f} %"
         if "train/images_per_second" in metrics:
             rate = f"  {self.latest.images_per_second:,.0f} images/s"
-        if moment.epoch < moment.epochs:
+        if not moment.is_last:
             left = f"  {in_words(self.latest.time_left_s or 0)} left"
         accuracy = 100 * metrics[f"{name}/accuracy"]
         judged = f"{name} loss {metrics[f'{name}/loss']:.4f}  {name} accuracy {accuracy:5.2f} %{top5}"
@@ -90,9 +98,12 @@ class ProgressWriter:
             time_left_s=left_s,
         )
 
-    def _write(self) -> None:
+    def _require_folder(self) -> None:
         if not self.run.spec.exists():  # a folder that was removed may have been made again, by some other file
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(self.run.spec))
+
+    def _write(self) -> None:
+        self._require_folder()
         write_progress(self.run, self.latest)
         self.written_at = time.perf_counter()
 

@@ -27,6 +27,7 @@ VARIED = [
         train={"clip_grad_norm": 0.5, "fused": True},
     ),
     make_spec(data={"augment": ["flip", {"name": "crop", "padding": 1}], "image_size": 32}),
+    make_spec(train={"early_stopping": {"patience": 3}}),
     *(make_spec(train={"optimizer": {"name": name}}) for name in catalog.OPTIMIZERS),
     *(make_spec(train={"schedule": {"name": name}}) for name in catalog.SCHEDULES),
     make_spec(
@@ -79,6 +80,7 @@ def test_what_is_learned_from_is_there_by_its_name_in_the_job_file() -> None:
 def test_a_field_that_is_not_given_is_left_out_and_an_empty_list_is_none() -> None:
     found = dict(hparams.flatten(make_spec()))
     assert "train.clip_grad_norm" not in found
+    assert "train.early_stopping" not in found
     assert "data.image_size" not in found
     assert found["data.augment"] == "none"
 

@@ -72,7 +72,9 @@ NAME = "is not a name; use up to 64 letters, digits, - and _"
         ("train: {deterministic: 1}", "train.deterministic: 1 should be true or false"),
         ("train: {fused: maybe}", "train.fused: 'maybe' should be true or false or auto"),
         ("train:", "train: nothing (null) should be a mapping of fields; leave it out for the default"),
-        ("train: fast", "train: 'fast' should be a mapping of fields"),
+        ("train: fast", "train: 'fast' should be a mapping of fields, as {epochs: 10}"),
+        ("train: {early_stopping: 5}", "train.early_stopping: 5 should be a mapping of fields, as {patience: 5}"),
+        ("train: {early_stopping: {patience: 0}}", "train.early_stopping.patience: 0 should be at least 1"),
         ("train: {optimizer: adam}", "train.optimizer: 'adam' should be a mapping of fields; write {name: adam}"),
         (
             "train: {optimizer: [sgd]}",

@@ -212,7 +212,7 @@ def test_a_large_seed_survives_json() -> None:
 )
 def test_what_is_shown_after_which_epochs(when: Any, epochs: int, expected: list[int]) -> None:
     """The last one is among all but none."""
-    assert [epoch for epoch in range(1, epochs + 1) if is_due(when, epoch=epoch, epochs=epochs)] == expected
+    assert [epoch for epoch in range(1, epochs + 1) if is_due(when, epoch=epoch, is_last=epoch == epochs)] == expected
 
 
 def with_log(**section: Any) -> Spec:

@@ -21,6 +21,7 @@ from quick import quick_spec, wait_until
 from pipeline.board import tags
 from pipeline.board.events import Point, read_scalars
 from pipeline.errors import DataError
+from pipeline.home import epoch_record
 from pipeline.home.paths import Home
 from pipeline.home.records import Progress, Result
 from pipeline.jobfile import frozen
@@ -285,6 +286,31 @@ def without_rates(curves: dict[str, list[Point]]) -> dict[str, list[tuple[int, f
     """The curves that are the same each time, by step."""
     measured = (tags.IMAGES_PER_SECOND, tags.DEVICE_MEMORY)
     return {tag: [(p.step, p.value) for p in points] for tag, points in curves.items() if tag not in measured}
+
+
+def test_the_figures_of_each_epoch_are_those_of_its_curves(home: Home) -> None:
+    """An epoch that is repeated is told again, and its last line counts."""
+    run = home.run("job")
+    assert attempt_of(home, make_spec(epochs=3))[0].execute().outcome == "succeeded"
+    run.last.unlink()  # the job goes on from the one before
+    assert attempt_of(home, make_spec(epochs=3), number=2)[0].execute().outcome == "succeeded"
+    lines = [json.loads(line) for line in run.epochs.read_text().splitlines()]
+    assert [(line["epoch"], line["step"]) for line in lines] == [(1, 12), (2, 24), (3, 36), (3, 36)]
+    found, curves = epoch_record.read(run.epochs), read_scalars(run.root)
+    assert found[3] == lines[3]["metrics"] != lines[2]["metrics"]
+    assert {tag for tag in curves if not tag.startswith(tags.class_accuracy(""))} == found[1].keys()
+    for tag in found[1].keys() - {tags.IMAGES_PER_SECOND, tags.DEVICE_MEMORY}:
+        latest = [max((p for p in curves[tag] if p.step <= 12 * epoch), key=lambda p: p.step) for epoch in (1, 2, 3)]
+        assert [found[epoch][tag] for epoch in (1, 2, 3)] == pytest.approx([point.value for point in latest])
+
+
+def test_what_lies_in_the_place_of_the_figures_is_named(home: Home) -> None:
+    attempt, lines = attempt_of(home, make_spec())
+    home.run("job").epochs.mkdir()
+    result = attempt.execute()
+    assert result.outcome == "failed"
+    assert result.why == f"{home.run('job').epochs}: it is none of the job's: it is not a regular file; remove it"
+    assert lines_of(lines, "Traceback") == []
 
 
 @pytest.mark.parametrize(("why", "outcome"), [(ASKED, "interrupted"), (WORKER_DIED, "lost")])

@@ -145,7 +145,7 @@ def test_a_checkpoint_that_a_full_disk_refuses_does_not_make_a_stop_a_failure(di
         train_engine(engine_of(make_spec(), digits), tmp_path, stop_at=5, saved=Full())
 
 
-def test_a_checkpoint_never_comes_before_the_events_that_lead_to_it(digits: Dataset, tmp_path: Path) -> None:
+def test_a_checkpoint_never_comes_before_events_and_figures_that_lead_to_it(digits: Dataset, tmp_path: Path) -> None:
     """Else a kill in between would leave a gap in the curve: the next attempt goes on behind it."""
     done: list[str] = []
 
@@ -156,8 +156,10 @@ def test_a_checkpoint_never_comes_before_the_events_that_lead_to_it(digits: Data
 
     engine = engine_of(make_spec(), digits)
     with Noted(tmp_path, first_step=0) as board:
-        loop_of(engine, board, save=lambda *_: done.append("save")).train()
-    assert done == ["flush", "save"] * 2
+        loop = loop_of(engine, board, save=lambda *_: done.append("save"))
+        loop.record_epoch = lambda moment, metrics: done.append(f"{len(metrics) > 5} {moment.epoch}")
+        loop.train()
+    assert done == ["True 1", "flush", "save", "True 2", "flush", "save"]
 
 
 def test_a_test_loss_that_is_no_number_is_a_divergence(digits: Dataset, tmp_path: Path) -> None:
