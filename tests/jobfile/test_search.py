@@ -16,13 +16,13 @@ HEAD = "name: a\nmodel: {name: cnn_bn}\ndata: {name: digits}\n"
 
 
 def search(section: str, *overrides: str, head: str = HEAD) -> Search:
-    found = read(text=f"{head}search:\n{section}", overrides=overrides).search
+    found = read("", *overrides, text=f"{head}search:\n{section}").search
     assert found is not None
     return found
 
 
 def complaints(section: str, *overrides: str, head: str = HEAD) -> list[str]:
-    return errors(text=f"{head}search:\n{section}", overrides=overrides)
+    return errors("", *overrides, text=f"{head}search:\n{section}")
 
 
 def test_the_example_of_the_page_is_a_sweep() -> None:
@@ -145,9 +145,9 @@ def test_how_many_trials(section: str, count: int) -> None:
     ],
 )
 def test_a_mistake_gets_its_message(section: str, expected: str) -> None:
-    (line,) = complaints(f"{section}\n")
-    assert expected in line
-    assert line.startswith("job.yaml:"), "with its line"
+    found = complaints(f"{section}\n")
+    assert expected in "\n".join(found)
+    assert all(line.startswith("job.yaml:") for line in found), "with its line"
 
 
 @pytest.mark.parametrize(
@@ -170,13 +170,13 @@ def test_a_mistake_gets_its_message(section: str, expected: str) -> None:
         ),
         (
             "train.schedule.warmup_epochs: [0, 50]",
-            "5: train.schedule.warmup_epochs: 50 is not below train.epochs",
+            "5: train.schedule.warmup_epochs: 50 is longer than the whole training of 10 epochs",
         ),
     ],
 )
 def test_every_value_is_tried_before_anything_is_queued(space: str, expected: str) -> None:
     found = complaints(f"  space:\n    {space}\n".replace("  space:\n    ", "  space: {").rstrip("\n") + "}\n")
-    assert any(expected.partition(" is not below")[0] in line for line in found), found
+    assert any(expected in line for line in found), found
 
 
 def test_a_value_that_spoils_another_field_is_the_one_that_is_told() -> None:
@@ -208,18 +208,18 @@ def test_all_problems_are_told_at_once() -> None:
     ],
 )
 def test_several_values_make_a_grid_without_a_file(overrides: list[str], space: dict[str, Any]) -> None:
-    found = read(text=HEAD, overrides=overrides).search
+    found = read("", *overrides, text=HEAD).search
     assert found is not None
     assert (dict(found.space), found.sampler, found.num_trials) == (space, "grid", 2 ** len(space))
 
 
 @pytest.mark.parametrize("override", ["description=one, two", "description='a, b'", "train.optimizer.lr=0.1"])
 def test_text_with_a_comma_is_text(override: str) -> None:
-    assert read(text=HEAD, overrides=[override]).search is None
+    assert read("", override, text=HEAD).search is None
 
 
 def test_what_is_wrong_in_a_list_is_told_with_the_override() -> None:
-    (line,) = errors(text=HEAD, overrides=["train.optimizer.lr=0.1,O.05"])
+    (line,) = errors("", "train.optimizer.lr=0.1,O.05", text=HEAD)
     assert line == "--set train.optimizer.lr=0.1,O.05: train.optimizer.lr: 'O.05' should be a number"
 
 
@@ -229,7 +229,7 @@ def test_overrides_of_a_sweep() -> None:
     settled = search(section, "train.epochs=3")
     assert list(settled.space) == ["data.batch_size"], "a value that is given is searched no more"
     assert dict(search(section, "train.epochs=3,4").space)["train.epochs"] == (3, 4)
-    assert read(text=f"{HEAD}search:\n{section}", overrides=["search=null"]).search is None
+    assert read("", "search=null", text=f"{HEAD}search:\n{section}").search is None
 
 
 @pytest.mark.parametrize(
