@@ -27,7 +27,9 @@ SIX = [
 
 
 def test_a_sweep_is_submitted_like_any_job(pipeline: Pipeline, job_file: JobFile, home: Home) -> None:
-    (sweep_id,) = submitted(pipeline, job_file(text=TEXT))
+    done = pipeline("submit", job_file(text=TEXT))
+    sweep_id = done.stdout.strip()
+    assert f"{sweep_id}: a sweep of 6 jobs" in done.stderr
     ticket = Queue(home).tickets.read("pending", sweep_id)
     assert isinstance(ticket, Ticket)
     first = {"optimizer": {"lr": 1e-4, "name": "sgd"}}
@@ -36,7 +38,10 @@ def test_a_sweep_is_submitted_like_any_job(pipeline: Pipeline, job_file: JobFile
     )
     assert ticket.validated() == reading.parse(TEXT.encode(), "")
     (row,) = json.loads(pipeline("status", "--json").stdout)
-    assert (row["sweep"], row["trial"]) == (sweep_id, None)
+    assert (row["sweep"], row["trial"], row["epochs"]) == (sweep_id, None, 0)
+    shown = pipeline("show", "latest").stdout
+    assert "waits for a worker" in shown
+    assert "epoch" not in shown
 
 
 def test_several_values_make_a_sweep(pipeline: Pipeline, job_file: JobFile, home: Home) -> None:
