@@ -22,12 +22,12 @@ MAY_IMPORT = {
     "home": {"root"},
     "jobfile": {"root", "home"},
     "queue": {"root", "home", "jobfile"},
+    "search": {"root", "home", "jobfile", "queue"},
     "models": set(),
     "data": {"root", "home"},
     "board": {"root", "home", "jobfile"},
     "training": {"root", "home", "jobfile", "models", "data", "board"},
     "worker": {"root", "home", "jobfile", "queue"},
-    "search": {"root", "home", "jobfile", "queue"},
     "results": {"root", "home", "jobfile", "queue", "models", "data", "board", "training"},
     "cli": {"root", "home", "jobfile", "queue", "board", "training", "worker", "results"},
 }
@@ -35,7 +35,7 @@ ONLY_ERRORS = ("home", "data")  # of the root they may import the errors alone
 # What a room names as text, for whoever is handed it to load, or as a process to start.
 MAY_NAME = {
     "jobfile": {"models", "data", "training"},  # the catalog
-    "worker": {"training", "search", "results"},  # an attempt, at a job or a sweep; a report
+    "worker": {"training", "search", "results"},  # an attempt at a training, or at a sweep; a report
     "board": {"board"},  # TensorBoard
     "cli": {"cli", "training"},  # its commands, each loaded when it is called; a rehearsal
     "compose.yaml": {"board"},

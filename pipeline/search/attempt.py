@@ -26,6 +26,8 @@ from pipeline.queue.tickets import Ticket
 from pipeline.search.sweep import Sweep
 from pipeline.stop import NO_ROOM, WORKER_DIED, Stop, listen
 
+TRIES, AGAIN_S = 5, 1.0  # to record how it ended
+
 Ending = tuple[Outcome, str]
 
 
@@ -74,12 +76,18 @@ def execute(home: Home, sweep_id: str, number: int, stop: Stop) -> int:
 def record(path: Path, ending: Ending, progress: Progress, number: int, started_at: str) -> int:
     p, (outcome, why) = progress, ending
     log(f"{outcome}: {why}")
-    try:
-        Result(number, outcome, why, p.epoch, p.epochs, p.step, p.metrics, started_at, now()).write(path)
-    except OSError as error:
-        log(f"this is not recorded: {durable.in_words(error)}")
-        return NO_ROOM if error.errno in durable.DISK_FULL else 1
-    return 0 if outcome == "succeeded" else 1
+    result = Result(number, outcome, why, p.epoch, p.epochs, p.step, p.metrics, started_at, now())
+    for _ in range(TRIES):
+        try:
+            result.write(path)
+        except OSError as error:
+            log(f"this is not recorded: {durable.in_words(error)}")
+            if error.errno in durable.DISK_FULL:
+                return NO_ROOM
+            time.sleep(AGAIN_S)
+        else:
+            return 0 if outcome == "succeeded" else 1
+    return 1
 
 
 def log(line: str) -> None:
