@@ -1,6 +1,8 @@
 """Small sweeps, and workers without processes for them: with each poll of a sweep, every trial trains an epoch.
 
 A sweep runs in this process as its own would run it, by `pipeline.search.attempt`, and may be killed by an exception.
+
+A test module that imports `folder` from here has that fixture.
 """
 
 from __future__ import annotations
@@ -8,12 +10,15 @@ from __future__ import annotations
 import contextlib
 import json
 import math
+import tempfile
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
+import pytest
+from attack.campaigns import MEMORY
 from optuna.storages.journal._storage import JournalOperation
 from quick import NOTHING_SHOWN
 
@@ -37,6 +42,13 @@ SPACE: dict[str, Any] = {LR: {"from": 1e-4, "to": 1e-1, "log": True}, OPTIMIZER:
 TURNS = 2000  # polls of a sweep, after which it has got stuck
 _OUTCOMES = {"succeeded": "COMPLETE", "pruned": "PRUNED"}
 _STATES = ["RUNNING", "COMPLETE", "PRUNED", "FAIL", "WAITING"]
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Iterator[Path]:
+    """In memory, where the system has such a folder: a sweep waits for the disk some hundred times."""
+    with tempfile.TemporaryDirectory(dir=MEMORY if MEMORY.is_dir() else tmp_path, prefix="sweep-") as name:
+        yield Path(name)
 
 
 def written(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -13,8 +12,7 @@ from typing import Any
 
 import pytest
 import small_sweeps
-from attack.campaigns import MEMORY
-from small_sweeps import LR, Workers, record_of
+from small_sweeps import LR, Workers, folder, record_of  # noqa: F401 - a fixture
 
 from pipeline.home import durable
 from pipeline.home.paths import Home
@@ -37,13 +35,6 @@ def soon(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sweep, "POLL_S", 0.0)
     monkeypatch.setattr(sweep, "GONE_S", 0.05)
     monkeypatch.setattr(attempt, "AGAIN_S", 0.0)
-
-
-@pytest.fixture
-def folder(tmp_path: Path) -> Iterator[Path]:
-    """In memory, where the system has such a folder: a sweep waits for the disk some hundred times."""
-    with tempfile.TemporaryDirectory(dir=MEMORY if MEMORY.is_dir() else tmp_path, prefix="sweep-") as name:
-        yield Path(name)
 
 
 @pytest.fixture
