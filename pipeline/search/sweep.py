@@ -126,7 +126,8 @@ class Sweep:
             if self.study.is_told(trial.number):
                 self.keep(trial, end)
                 self.known.add(trial.number)
-                self.queue.records.clear(self.queue.paths.cancel_request(trial.job))
+                if end is not None:  # else somebody has retried it
+                    self.queue.records.clear(self.queue.paths.cancel_request(trial.job))
             elif state is None and end is None:
                 self.submit(trial)
 

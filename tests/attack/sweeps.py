@@ -34,7 +34,8 @@ STRIKES = 6  # at most, on a sweep
 PAUSE_S = 3.0  # between two of them, at most; a driver takes a second or more to begin
 MAX_CALLS = 40  # of the system, before one of which `cancel` is killed
 EPOCHS = 4
-WORKER = """
+WORKER = f"import sys; sys.path.insert(0, {str(Path(small_sweeps.__file__).parent)!r})"
+WORKER += """
 import small_sweeps
 from pipeline.cli import main
 from pipeline.home import durable
@@ -69,12 +70,9 @@ class Fleet:
     processes: list[subprocess.Popen[bytes]] = field(default_factory=list)
 
     def start(self, *arguments: str) -> subprocess.Popen[bytes]:
-        path = os.pathsep.join([str(Path(small_sweeps.__file__).parent), os.environ.get("PYTHONPATH", "")])
         with (self.home.root / "workers.log").open("ab") as log:
             command = [sys.executable, "-c", WORKER, "--home", str(self.home.root), "worker", *arguments]
-            process = subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env={**os.environ, "PYTHONPATH": path}
-            )
+            process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
         self.processes.append(process)
         return process
 

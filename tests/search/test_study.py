@@ -117,11 +117,12 @@ def check_goes_on(folder: Path, recorded: list[Trial], **search: Any) -> None:
 
 
 def test_a_journal_that_is_cut_at_any_byte_goes_on_with_the_recorded_trials(folder: Path) -> None:
-    """At any byte of the trials that were asked for last: a kill, or a full disk, amid a line or between two."""
+    """A kill, or a full disk, amid a line or between two: at any byte of the last ones, and of what one trial makes."""
     recorded, content = begun(folder)
-    last = content.rfind(b'"op_code":4')
-    assert 0 < last < len(content)
-    for length in range(content.rfind(b"\n", 0, last), len(content)):
+    lines = content.splitlines(keepends=True)
+    assert b'"op_code":6' in lines[-1]
+    ends = [len(b"".join(lines[:number])) for number in range(len(lines))]
+    for length in [*ends, *range(ends[-2], len(content))]:
         (folder / "optuna.journal").write_bytes(content[:length])
         study = open_study(folder, recorded)
         assert [study.ask(trial.number) for trial in recorded] == [trial.values for trial in recorded], length
@@ -302,6 +303,7 @@ def test_a_range_gives_numbers_inside_it_on_its_steps_and_of_its_kind(folder: Pa
         assert all(math.isclose((value - low) / step, round((value - low) / step), abs_tol=1e-5) for value in values)
     elif is_fractional:
         assert any(0 < value < 1 for value in values)
+    assert [open_study(folder, recorded, **options).ask(trial.number)["train.x"] for trial in recorded] == values
     (folder / "optuna.journal").unlink()
     again = open_study(folder, recorded, **options)
     assert [again.ask(trial.number)["train.x"] for trial in recorded] == values

@@ -20,6 +20,7 @@ from pipeline.home.records import Outcome
 from pipeline.home.sweep_record import CANCELLED, SweepRecord, Trial
 from pipeline.queue import repair
 from pipeline.queue.job_queue import Queue
+from pipeline.queue.tickets import Ticket
 from pipeline.search import attempt, study, sweep
 
 CALLS = ("fsync", "link", "rename", "replace", "unlink")  # of `os`: all that a record, a ticket or a line goes through
@@ -84,6 +85,17 @@ def test_a_whole_sweep(queue: Queue, search: dict[str, Any], trials: int) -> Non
     assert len({str(trial.values) for trial in found}) == trials, "no values twice"
     best = max(found, key=lambda trial: small_sweeps.accuracy({"train": {"optimizer": {"lr": trial.values[LR]}}}, 3))
     assert f"6 of 6 trials (6 succeeded); best: trial {best.number}, val/accuracy" in end_of(queue, sweep_id)[1]
+
+
+def test_a_trial_is_an_ordinary_job_of_the_sweep_s_priority(queue: Queue) -> None:
+    sweep_id = small_sweeps.submit(queue, name="n" * 64, trials=11, resources={"priority": 7})
+    assert small_sweeps.drive(queue, sweep_id, Workers(queue)) == "done"
+    for trial in record_of(queue.home, sweep_id).trials:
+        ticket = queue.tickets.read("done", trial.job)
+        assert isinstance(ticket, Ticket)
+        assert (ticket.priority, ticket.sweep, ticket.trial, ticket.is_sweep) == (7, sweep_id, trial.number, False)
+        assert ticket.name == f"{'n' * (63 - len(str(trial.number)))}-{trial.number}"
+        assert ticket.validated().train.optimizer.lr == trial.values[LR]
 
 
 def test_one_trial_is_ready_before_a_worker_asks_for_it_and_no_more(queue: Queue) -> None:
@@ -279,14 +291,19 @@ def refused(number: int) -> Callable[[], None]:
 
 
 SEARCHES: dict[str, dict[str, Any]] = {
-    "random": {},
+    "random": {"trials": 2},
     "pruned": {"pruner": "median", "sampler": "grid", "trials": None, "space": {LR: [0.01, 1.0, 0.9]}},
 }
 
 
-@pytest.mark.parametrize("search", SEARCHES)
 @pytest.mark.parametrize(
-    "strike", [killed, refused(errno.ENOSPC), refused(errno.EIO)], ids=["killed", "disk full", "refused once"]
+    ("strike", "search"),
+    [
+        pytest.param(killed, "random", id="killed"),
+        pytest.param(killed, "pruned", id="killed, of which some are pruned"),
+        pytest.param(refused(errno.ENOSPC), "pruned", id="disk full"),
+        pytest.param(refused(errno.EIO), "random", id="refused once"),
+    ],
 )
 def test_a_sweep_goes_on_after_a_fault_at_each_of_its_steps(
     folder: Path, monkeypatch: pytest.MonkeyPatch, strike: Callable[[], None], search: str
