@@ -41,15 +41,16 @@ def load_with_origins(path: Path, overrides: Sequence[str], *, modules: Modules)
     except OSError as error:
         raise UsageError(f"{path}: cannot be read: {error.strerror}") from None
     with using(modules):
-        return _parse(data, str(path), overrides)
+        return parse_with_origins(data, str(path), overrides)
 
 
 def parse(data: bytes, source: str, overrides: Sequence[str] = ()) -> Spec:
     """As `load`, from the file's bytes; `source` is the name that messages give it."""
-    return _parse(data, source, overrides)[0]
+    return parse_with_origins(data, source, overrides)[0]
 
 
-def _parse(data: bytes, source: str, overrides: Sequence[str]) -> tuple[Spec, Origins]:
+def parse_with_origins(data: bytes, source: str, overrides: Sequence[str] = ()) -> tuple[Spec, Origins]:
+    """As `parse`, and where each field was given."""
     root, problems = yamltree.read(data, source)
     if not isinstance(root.value, dict):
         raise SpecError(

@@ -36,6 +36,7 @@ DEFAULT_TRIALS = 20
 MAX_TRIALS = 10_000
 MAX_CHOICES = 1_000
 MAX_FIELDS = 50
+MOST = 1e300  # either way
 KEY = re.compile(r"[A-Za-z_][A-Za-z0-9_]*(\.[A-Za-z0-9_]+)*")
 NOT_SEARCHED = ("name", "description", "search", "resources")
 _RANGE = ("from", "to", "step", "log")
@@ -127,10 +128,15 @@ class _SpaceKind:
         return core_schema.no_info_after_validator_function(self.whole, fields)
 
     def json_schema(self, of_type: JsonSchema) -> JsonSchema:  # noqa: ARG002
-        number = {"type": "number"}
+        number = {"maximum": MOST, "minimum": -MOST, "type": "number"}
         spread = {
             "additionalProperties": False,
-            "properties": {"from": number, "to": number, "step": number, "log": {"type": "boolean"}},
+            "properties": {
+                "from": number,
+                "to": number,
+                "step": {"exclusiveMinimum": 0, "maximum": MOST, "type": "number"},
+                "log": {"type": "boolean"},
+            },
             "required": ["from", "to"],
             "type": "object",
         }
@@ -171,7 +177,7 @@ def _range(value: dict[str, Any]) -> Range:
             raise _wrong(f"has {wording.short(value[key])} as {key}, which should be a number")
     if not isinstance(log, bool):
         raise _wrong("has a log that should be true or false")
-    if not all(math.isfinite(number) and abs(number) < 1e300 for number in (low, high, step or 0)):
+    if not all(math.isfinite(number) and abs(number) <= MOST for number in (low, high, step or 0)):
         raise _wrong("should be of finite numbers")
     if not low < high:
         raise _wrong(f"goes from {low} to {high}; from should be below to")

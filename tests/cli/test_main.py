@@ -25,7 +25,7 @@ COMMANDS = {str(c.name): c.callback for c in make_app().registered_commands if c
 def test_the_commands_are_those_of_the_contract() -> None:
     assert COMMANDS.keys() == {
         *("validate", "submit", "worker", "up", "status", "show", "logs", "cancel", "retry", "schema", "run", "doctor"),
-        *("export", "compare", "report", "predict", "export-model", "down", "health", "new", "preview"),
+        *("export", "compare", "report", "predict", "export-model", "down", "health", "new", "preview", "best"),
     }
 
 

@@ -85,10 +85,12 @@ def test_an_id_may_be_shortened_as_long_as_it_is_clear(pipeline: Pipeline, job_f
     text = "model: {name: net}\ndata: {name: mnist}\n"
     files = [job_file(name=f"{name}.yaml", text=f"name: {name}\n{text}") for name in ("other", "tiny", "tiny_too")]
     other, tiny, tiny_too = submitted(pipeline, *files)
-    shown = {prefix: json.loads(pipeline("show", prefix, "--json").stdout)["id"] for prefix in ("o", "tiny-", "latest")}
-    assert shown == {"o": other, "tiny-": tiny, "latest": tiny_too}
+    prefixes = ("o", "tiny-", "tiny", "latest")
+    shown = {prefix: json.loads(pipeline("show", prefix, "--json").stdout)["id"] for prefix in prefixes}
+    assert shown == {"o": other, "tiny-": tiny, "tiny": tiny, "latest": tiny_too}, "a whole name is meant as one"
 
-    for wrong, complaint in (("tiny", "2 ids begin so"), ("x", f"the latest is {tiny_too}")):
+    (again,) = submitted(pipeline, files[1])
+    for wrong, complaint in (("tin", "3 ids begin so"), ("tiny", "3 ids begin so"), ("x", f"the latest is {again}")):
         done = pipeline("show", wrong)
         assert (done.returncode, done.stdout) == (2, "")
         assert complaint in done.stderr

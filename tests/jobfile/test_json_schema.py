@@ -28,6 +28,8 @@ BOUNDS: dict[str, Callable[[Any, Any], bool]] = {
     "exclusiveMaximum": lambda value, bound: value < bound,
     "minLength": lambda value, bound: len(value) >= bound,
     "maxLength": lambda value, bound: len(value) <= bound,
+    "minProperties": lambda value, bound: len(value) >= bound,
+    "maxProperties": lambda value, bound: len(value) <= bound,
     "minItems": lambda value, bound: len(value) >= bound,
     "maxItems": lambda value, bound: len(value) <= bound,
     "pattern": lambda value, bound: re.search(bound, value) is not None,
@@ -49,6 +51,10 @@ def fits(value: Any, schema: dict[str, Any], root: dict[str, Any]) -> bool:
             return isinstance(value, KINDS[bound]) and (bound == "boolean" or not isinstance(value, bool))
         if keyword == "required":
             return all(name in value for name in bound)
+        if keyword == "additionalProperties" and isinstance(bound, dict):
+            return all(fits(one, bound, root) for one in value.values())
+        if keyword == "propertyNames":
+            return all(fits(name, bound, root) for name in value)
         if keyword == "additionalProperties":
             return all(name in schema["properties"] for name in value)
         if keyword == "properties":

@@ -335,7 +335,7 @@ import os, signal, sys, time
 from pipeline.training import attempt
 from pipeline import stop
 stop.GRACE_S = 0.2
-with stop.listen(stop.Stop(), signal.SIGTERM, alive_fd=int(sys.argv[1]), abandoned=attempt.leave_at_once):
+with stop.listen(stop.Stop(), signal.SIGTERM, alive_fd=int(sys.argv[1]), abandoned=process.leave_at_once):
     if os.fork():
         print("ready", flush=True)
     while True:
