@@ -77,12 +77,14 @@ class Page(HTMLParser):
         return " ".join(self.all("body")[0].text.split())
 
 
-def check_is_whole_in_itself(source: str) -> Page:
-    """Nothing is fetched and nothing is run."""
+def check_is_whole_in_itself(source: str, *, links: tuple[str, ...] = ()) -> Page:
+    """Nothing is fetched and nothing is run. links: where else it may lead somebody who follows them."""
     page = Page(source)
     for element in page.elements:
         for name in ("src", "href", "xlink:href", "data", "poster", "srcset", "action"):
             value = element.attributes.get(name, "#")
+            if element.tag == "a" and value in links:
+                continue
             assert value.startswith(("data:image/png;base64,", "#")), (element.tag, name, value)
             if value.startswith("#") and len(value) > 1:
                 assert value[1:] in {e.attributes.get("id") for e in page.elements}

@@ -73,7 +73,7 @@ def compare(
 
 
 def report(context: typer.Context, job_id: Id, out: Out = None) -> None:
-    """Write a page about a run: one HTML file that needs no network."""
+    """Write a page about a run or a sweep: one HTML file that needs no network."""
     from pipeline.results.report import write
 
     home: Home = context.obj
@@ -93,7 +93,7 @@ def predict(
     """Classify images with a trained model."""
     from pipeline.results import classifier
 
-    model = classifier.load(runs.find(context.obj, job_id), checkpoint)
+    model = classifier.load(runs.find_trained(context.obj, job_id), checkpoint)
     files, notes, problems = classifier.find_images(images)
     for note in (*notes, *problems):
         message(note)
@@ -135,7 +135,7 @@ def export_model(
     from pipeline.results import classifier
     from pipeline.results import export_model as exporter
 
-    run = runs.find(context.obj, job_id)
+    run = runs.find_trained(context.obj, job_id)
     path = exporter.destination(run, format_, out)
     checked = exporter.export(classifier.load(run, checkpoint), format_, path)
     typer.echo(path)

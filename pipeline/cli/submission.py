@@ -17,6 +17,7 @@ from pipeline.errors import Problem, SpecError, UsageError
 from pipeline.home import durable
 from pipeline.home.paths import Home, find_data
 from pipeline.jobfile import own_modules, reading
+from pipeline.wording import plural
 
 if TYPE_CHECKING:
     from pipeline.jobfile.origins import Origins
@@ -56,6 +57,9 @@ def submit(
         elif not as_json:
             print_lines(ids)
     if not quiet:
+        for ticket, (spec, _) in zip(tickets, found, strict=True):
+            if spec.search is not None:
+                message(f"{ticket.id}: a sweep of {plural(spec.search.num_trials, 'job')}; `status` has them below it")
         with contextlib.suppress(OSError):
             hint_at_worker(queue)
     if wait:

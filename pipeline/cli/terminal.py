@@ -128,7 +128,8 @@ def _facts(job: JobView) -> list[tuple[str, str]]:
     rows += [(label, f"{100 * metrics[tag]:.2f} %{of}") for label, (tag, of) in accuracies.items() if tag in metrics]
     losses = {"test loss": tags.TEST_LOSS, "val loss": tags.VAL_LOSS, "train loss": train_loss}
     rows += [(label, f"{metrics[tag]:.4f}") for label, tag in losses.items() if tag in metrics]
-    rows += [("epoch", f"{job.epoch} of {job.epochs}"), ("step", str(job.step)), ("attempt", str(job.attempt))]
+    rows += [] if job.is_sweep else [("epoch", f"{job.epoch} of {job.epochs}"), ("step", str(job.step))]
+    rows += [("attempt", str(job.attempt))]
     times = {"submitted": job.submitted_at, "started": job.started_at, "finished": job.finished_at}
     rows += [(label, at) for label, at in times.items() if at]
     run = RunPaths(Path(job.run_dir))

@@ -23,7 +23,7 @@ class Origins:
     def __init__(self, source: str, root: Node) -> None:
         self.source, self.root = source, root
         self.overridden: dict[int, str] = {}  # id of a node -> the override that it came from
-        self.written: dict[str, Any] = {}  # the tree as plain data, before a sweep's first values are put into it
+        self.written: dict[str, Any] = {}  # the tree as plain data, with a sweep's first values in it
         self.files: dict[str, str] = {}  # of the user's own, that the other jobs of a sweep need
 
     def override(self, text: str) -> None:

@@ -62,8 +62,8 @@ def parse_with_origins(data: bytes, source: str, overrides: Sequence[str] = ()) 
         sweep.settle(origins, override)
     if lists := [override for override in overrides if sweep.may_be_list(override)]:
         _search_lists(origins, lists)
-    origins.written = root.plain()
     sweep.put_first_values(origins)
+    origins.written = root.plain()
     spec = _validate(origins, problems)
     if problems := [*_problems_with_own_code(spec, origins), *(_problems_with_values(origins) if spec.search else ())]:
         raise SpecError(problems)

@@ -176,10 +176,10 @@ def _without_end(queue: Queue, ticket: Ticket, state: str, *, is_recorded: bool)
 
 
 def _epochs(ticket: Ticket) -> int:
-    """How many it asks for; 0 where its spec, which nobody has validated here, does not say."""
+    """How many it asks for; 0 of a sweep, and where its spec, which nobody has validated here, does not say."""
     train = ticket.spec.get("train")
     epochs = train.get("epochs") if isinstance(train, dict) else None
-    return epochs if type(epochs) is int else 0
+    return epochs if type(epochs) is int and not ticket.is_sweep else 0
 
 
 @functools.cache

@@ -1,4 +1,4 @@
-"""A run as one page for people: an HTML file that needs nothing but itself, written whole or not at all.
+"""A run, or a sweep, as one page for people: an HTML file that needs nothing but itself, written whole or not at all.
 
     python -m pipeline.results.report HOME ID
 
@@ -12,7 +12,6 @@ import argparse
 import contextlib
 import math
 import os
-import re
 import statistics
 import sys
 import time
@@ -20,33 +19,18 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import jinja2
-from markupsafe import Markup
-
-import pipeline
 from pipeline.board import events, tags
 from pipeline.board.conditions import describe_conditions, object_at
 from pipeline.errors import PipelineError
 from pipeline.home.evaluation_record import EvaluationRecord
 from pipeline.home.paths import Home, RunPaths
-from pipeline.home.records import now
-from pipeline.results import output_file, report_charts, report_classes, report_facts, run_state
-from pipeline.results.report_charts import percent
-from pipeline.results.report_facts import RunFacts, duration, moment
+from pipeline.results import output_file, report_charts, report_classes, report_facts, report_page, runs, sweep_report
+from pipeline.results.report_facts import RunFacts
+from pipeline.results.report_page import percent
 
-TEMPLATE = Path(__file__).with_suffix(".html.jinja")
 NICENESS = 5
 MAX_IMAGES_CHARS = 600_000
 OLD_TEMPORARY_S = 3600
-STATES = {
-    "timed_out": "timed out",
-    "lost": "lost: its process was killed too often",
-    "invalid": "not started: its job file is invalid",
-    "interrupted": "interrupted",
-    "pending": "waiting",
-    "running": "still running",
-    run_state.NO_END: "still running",
-}
 LONG_NAME = 4  # letters that fit above a column of counts
 
 Curves = Mapping[str, Sequence[events.Point]]
@@ -75,7 +59,7 @@ def write(home: Home, run: RunPaths, out: Path | None = None) -> Path:
     path = run.report if out is None else output_file.follow(out)
     output_file.check(path, remedy="remove it" if out is None else "")
     try:
-        page = render(home, run)
+        page = render(home, run, is_beside=out is None)
     except OSError as error:
         raise PipelineError(f"{error.filename or run.root}: cannot be read: {error.strerror}") from None
     if out is None:
@@ -96,18 +80,18 @@ def remove_old_temporaries(path: Path) -> None:
                 temporary.unlink()
 
 
-def render(home: Home, run: RunPaths) -> str:
+def render(home: Home, run: RunPaths, *, is_beside: bool = True) -> str:
+    """is_beside: whether the page will lie in the run's folder, from where other runs can be linked to."""
+    if runs.is_sweep(run):
+        return sweep_report.render(home, run, is_beside=is_beside)
     job, notes = report_facts.read(home, run), list[str]()
     curves, evaluated = _curves(run, notes), _evaluated(run, notes)
     if not job.spec and job.spec_text:
         notes.append("spec.yaml is damaged, so some of the conditions are missing.")
-    return _environment().from_string(TEMPLATE.read_text(encoding="utf-8")).render(
-        job={**vars(job), "name": job.name, "description": job.spec.get("description")},
-        state=STATES.get(job.state, job.state),
-        state_class=job.state if job.state.isidentifier() else "",
-        started=moment(job.started_at),
-        finished=moment(job.finished_at),
-        took=duration(job.started_at, job.finished_at),
+    return report_page.render(
+        "report.html.jinja",
+        job,
+        run,
         notes=notes,
         headline=headline(job, curves, evaluated),
         charts=report_charts.charts(curves, job.epoch_of),
@@ -116,35 +100,8 @@ def render(home: Home, run: RunPaths) -> str:
         no_evaluation=_why_no_evaluation(job),
         conditions=describe_conditions(job.spec, job.manifest),
         environments=report_facts.environments(job),
-        attempts=report_facts.attempts(job),
-        log=report_facts.log_tail(run),
-        written=moment(now()),
-        version=pipeline.__version__,
         **_classes(evaluated),
-    )  # fmt: skip
-
-
-def _environment() -> jinja2.Environment:
-    environment = jinja2.Environment(
-        autoescape=True, undefined=jinja2.StrictUndefined, finalize=_printable, trim_blocks=True, lstrip_blocks=True
     )
-    environment.filters.update(share=_share, grouped="{:,}".format, figure="{:.4g}".format)
-    return environment
-
-
-_UNPRINTABLE = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]")
-_TERMINAL_CODES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
-
-
-def _printable(value: object) -> object:
-    """Replaces what HTML cannot hold: class names, job files and logs may have anything in them."""
-    if isinstance(value, str) and not isinstance(value, Markup):
-        return _UNPRINTABLE.sub("\N{REPLACEMENT CHARACTER}", _TERMINAL_CODES.sub("", value))
-    return value
-
-
-def _share(value: float) -> str:
-    return "–" if math.isnan(value) else percent(value)  # noqa: RUF001 - a dash, as the caption has it
 
 
 def _curves(run: RunPaths, notes: list[str]) -> Curves:

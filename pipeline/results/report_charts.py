@@ -1,44 +1,28 @@
-"""Curves as SVG that stands in the page itself, each with a text for those who do not see it and a table of key values.
-
-matplotlib draws with stand-ins for colours, which become variables of the page's style: so a chart follows its light
-and its dark colours.
-"""
+"""The curves of a run as charts, each with a text for those who do not see it and a table of key values."""
 
 from __future__ import annotations
 
-import io
 import math
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import matplotlib as mpl
 from markupsafe import Markup
-from matplotlib.backends.backend_svg import FigureCanvasSVG
-from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from pipeline.board import tags
 from pipeline.board.events import Point
+from pipeline.results import report_svg
+from pipeline.results.report_page import percent
 
 MAX_POINTS = 1000  # that a line is drawn with
 MARKED_POINTS = 30  # so few are marked one by one
-LOG_SCALE_FROM = 50.0  # times that the highest value is the lowest one
 
-INK, GRID = "#010203", "#010204"
-STAND_INS = {
-    INK: "currentColor",
-    GRID: "var(--line)",
-    "#010205": "var(--train)",
-    "#010206": "var(--test)",
-    "#010207": "var(--val)",
-}
 STYLES: dict[str, dict[str, Any]] = {
-    "train": {"color": "#010205", "linewidth": 1.2},
-    "val": {"color": "#010207", "linewidth": 1.8, "linestyle": (0, (1, 1)), "marker": "s"},
+    "train": {"color": report_svg.TRAIN, "linewidth": 1.2},
+    "val": {"color": report_svg.VAL, "linewidth": 1.8, "linestyle": (0, (1, 1)), "marker": "s"},
     "test": {
-        "color": "#010206",
+        "color": report_svg.TEST,
         "linewidth": 1.8,
         "linestyle": (0, (5, 1.5)),
         "marker": "o",
@@ -67,11 +51,6 @@ def _least(points: Sequence[Point]) -> Point:
 
 def _most(points: Sequence[Point]) -> Point:
     return max(points, key=lambda point: point.value)
-
-
-def percent(value: float) -> str:
-    """Returns a share as `12.34 %`."""
-    return f"{100 * value:.2f} %"
 
 
 KINDS = (
@@ -187,21 +166,8 @@ def thinned(points: Sequence[Point], limit: int = MAX_POINTS) -> list[tuple[int,
 
 
 def _draw(kind: ChartKind, series: Mapping[str, Sequence[Point]], finite: list[float], summary: str) -> Markup:
-    settings: dict[Any, Any] = {
-        "svg.fonttype": "none",
-        "svg.hashsalt": kind.id,
-        "font.size": 11,
-        "text.color": INK,
-        "axes.edgecolor": INK,
-    }
-    settings |= {"xtick.color": INK, "ytick.color": INK, "axes.labelcolor": INK, "font.family": "sans-serif"}
-    with mpl.rc_context(settings):
-        figure = Figure(figsize=(5, 3.1))
-        figure.patch.set_visible(False)
-        axes = figure.add_axes((0.15, 0.16, 0.82, 0.74))
-        axes.patch.set_visible(False)
-        axes.grid(color=GRID, linewidth=0.6)
-        axes.spines[["top", "right"]].set_visible(False)
+    with report_svg.drawing(kind.id, (5, 3.1)) as figure:
+        axes = report_svg.axes(figure, (0.15, 0.16, 0.82, 0.74))
         for name, points in series.items():
             steps, values = zip(*thinned(points), strict=True)
             marker = {} if len(points) <= MARKED_POINTS else {"marker": ""}
@@ -210,31 +176,9 @@ def _draw(kind: ChartKind, series: Mapping[str, Sequence[Point]], finite: list[f
         axes.set_xlabel("step")
         axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
         axes.xaxis.set_major_formatter(FuncFormatter(lambda step, _: f"{step:,.0f}"))
-        if kind.is_share:
-            axes.yaxis.set_major_formatter(FuncFormatter(lambda share, _: f"{100 * share:g} %"))
-        elif kind.may_be_log and min(finite) > 0 and max(finite) > LOG_SCALE_FROM * min(finite):
-            axes.set_yscale("log")
+        report_svg.scale_values(axes, finite, is_share=kind.is_share, may_be_log=kind.may_be_log)
         if len(series) > 1:
             axes.legend(
                 frameon=False, ncols=len(series), loc="lower right", bbox_to_anchor=(1, 0.97)
             )  # not on the curves
-        file = io.StringIO()
-        FigureCanvasSVG(figure).print_svg(file)
-    return _for_the_page(file.getvalue(), kind, summary)
-
-
-def _for_the_page(svg: str, kind: ChartKind, summary: str) -> Markup:
-    """Takes off what a file of its own needs; gives ids that no other chart has, a title, and text to be read out."""
-    head, body = svg[svg.index("<svg") :].split(">", 1)
-    box = re.search(r'viewBox="[^"]*"', head)
-    body = re.sub(r"<metadata>.*?</metadata>|<style .*?</style>", "", body, flags=re.DOTALL)
-    body = body.replace("xlink:href=", "href=")
-    body = re.sub(r'(\bid="|href="#|url\(#)', rf"\g<1>{kind.id}-", body)
-    for stand_in, colour in STAND_INS.items():
-        body = body.replace(stand_in, colour)
-    ids = f"{kind.id}-title", f"{kind.id}-text"
-    opening = (
-        f'<svg class="chart" {box[0] if box else ""} role="img" aria-labelledby="{ids[0]}" aria-describedby="{ids[1]}">'
-    )
-    texts = f'<title id="{ids[0]}">{kind.title}, a chart</title><desc id="{ids[1]}">{Markup.escape(summary)}</desc>'
-    return Markup(opening + texts + body)  # every word in it is ours
+        return report_svg.for_the_page(figure, kind.id, f"{kind.title}, a chart", summary)

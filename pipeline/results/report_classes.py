@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from pipeline.home.evaluation_record import ClassScore, EvaluationRecord, Mistake
-from pipeline.results.report_charts import percent
+from pipeline.results.report_page import percent
 
 MATRIX_CLASSES = 25  # more do not fit a screen, and become a list
 FREQUENT = 20

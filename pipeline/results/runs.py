@@ -6,11 +6,15 @@ was removed.
 
 from __future__ import annotations
 
+import contextlib
 import os
 
 from pipeline.errors import UsageError
 from pipeline.home.ids import ID, age_key, name_of
 from pipeline.home.paths import STATES, Home, RunPaths
+from pipeline.jobfile import frozen
+from pipeline.queue import sweeps
+from pipeline.queue.job_queue import Queue
 from pipeline.queue.tickets import Tickets, require_prefix
 
 SHOWN = 5  # ids in a message
@@ -36,9 +40,28 @@ def find(home: Home, prefix: str) -> RunPaths:
     return home.run(found[-1])
 
 
+def find_trained(home: Home, prefix: str) -> RunPaths:
+    """Returns the same of what has trained a network. Raises UsageError for a sweep, whose trials do that."""
+    run = find(home, prefix)
+    if is_sweep(run):
+        jobs = sweeps.jobs_of(Queue(home), run.root.name)
+        example = f", as {jobs[0]}" if jobs else ""
+        raise UsageError(f"{run.root.name}: is a sweep; each of its trials is a job with an id of its own{example}")
+    return run
+
+
 def find_all(home: Home, prefixes: list[str]) -> list[RunPaths]:
-    """Returns the runs in the order given, each once."""
-    return list({run.root: run for run in (find(home, prefix) for prefix in prefixes)}.values())
+    """Returns the runs in the order given, each once. None may be that of a sweep."""
+    return list({run.root: run for run in (find_trained(home, prefix) for prefix in prefixes)}.values())
+
+
+def is_sweep(run: RunPaths) -> bool:
+    """Whether a run is that of a sweep: by its record, or, where that is gone, by its job file."""
+    if os.path.lexists(run.trials):
+        return True
+    with contextlib.suppress(OSError, ValueError):
+        return isinstance(frozen.read_tree(run).get("search"), dict)
+    return False
 
 
 def short_ids(home: Home, ids: list[str]) -> dict[str, str]:

@@ -27,12 +27,21 @@ SIX = [
 
 
 def test_a_sweep_is_submitted_like_any_job(pipeline: Pipeline, job_file: JobFile, home: Home) -> None:
-    (sweep_id,) = submitted(pipeline, job_file(text=TEXT))
+    done = pipeline("submit", job_file(text=TEXT))
+    sweep_id = done.stdout.strip()
+    assert f"{sweep_id}: a sweep of 6 jobs" in done.stderr
     ticket = Queue(home).tickets.read("pending", sweep_id)
     assert isinstance(ticket, Ticket)
-    assert ticket.spec == {**reading.parse_with_origins(TEXT.encode(), "")[1].written}, "as it was written"
+    first = {"optimizer": {"lr": 1e-4, "name": "sgd"}}
+    assert ticket.spec["train"] == {"epochs": 4, **first}, (
+        "as it was written, with the first values of what is searched"
+    )
+    assert ticket.validated() == reading.parse(TEXT.encode(), "")
     (row,) = json.loads(pipeline("status", "--json").stdout)
-    assert (row["sweep"], row["trial"]) == (sweep_id, None)
+    assert (row["sweep"], row["trial"], row["epochs"]) == (sweep_id, None, 0)
+    shown = pipeline("show", "latest").stdout
+    assert "waits for a worker" in shown
+    assert "epoch" not in shown
 
 
 def test_several_values_make_a_sweep(pipeline: Pipeline, job_file: JobFile, home: Home) -> None:
@@ -43,6 +52,8 @@ def test_several_values_make_a_sweep(pipeline: Pipeline, job_file: JobFile, home
     ticket = Queue(home).tickets.read("pending", sweep_id)
     assert isinstance(ticket, Ticket)
     assert ticket.spec["search"] == {"sampler": "grid", "space": {"train.epochs": [1, 2], "data.batch_size": [32, 64]}}
+    spec = ticket.validated()
+    assert (spec.train.epochs, spec.data.batch_size) == (1, 32), "what is frozen is a job file by itself"
 
 
 def test_nothing_is_queued_where_one_value_is_wrong(pipeline: Pipeline, job_file: JobFile, home: Home) -> None:

@@ -332,6 +332,20 @@ def test_a_model_of_ones_own_runs_as_it_was_when_it_was_submitted(compose: Compo
     assert re.match(rf"modules/{name}.py:\d+: \w+ gives \(2, 7\) for 2 images of 10 classes", ended[wrong]["why"])
 
 
+def test_a_sweep_is_run_by_two_workers(compose: Compose) -> None:
+    """Asked for without a file, and without torch where it is submitted; the best one as a job file from there, too."""
+    sweep_id = compose.submit("digits", *SHORT, "data.batch_size=32,64,128,256")
+    compose("up", "--detach", "--scale", "worker=2", "worker")
+    end = compose.wait_for_the_end(sweep_id)
+    assert end["outcome"] == "succeeded", end["why"]
+    trials = {job["trial"]: job["outcome"] for job in compose.status().values() if job["trial"] is not None}
+    assert trials == dict.fromkeys(range(4), "succeeded")
+    best = compose.make("--silent", "best", f"JOB={sweep_id}")
+    assert "name: digits_best" in best
+    assert re.search("^  batch_size: (32|64|128|256)$", best, re.MULTILINE)
+    assert "4 succeeded" in compose.cli("show", sweep_id)
+
+
 def test_compiled_models_run_with_a_read_only_root(compose: Compose) -> None:
     """There is a compiler, headers, and a place from which its output can be loaded."""
     job_id = compose.submit("digits", *SHORT, "train.compile=true")
