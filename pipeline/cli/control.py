@@ -12,6 +12,7 @@ from pipeline.cli.arguments import Ids, message, queue_of
 from pipeline.cli.streams import drop_unwritten_output
 from pipeline.errors import QueueError, UsageError
 from pipeline.home import durable
+from pipeline.home.sweep_record import CANCELLED
 from pipeline.queue import repair, sweeps
 from pipeline.wording import plural
 
@@ -37,7 +38,7 @@ def cancel_each(queue: Queue, job_ids: Sequence[str]) -> int:
     count = 0
     for job_id in job_ids:
         with contextlib.suppress(QueueError):
-            repair.cancel(queue, job_id, sweeps.CANCELLED)
+            repair.cancel(queue, job_id, CANCELLED)
             count += 1
     return count
 

@@ -9,6 +9,7 @@ queue/control/<id>.cancel     StopRequest   that it is to end; by anybody
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import errno
 import itertools
@@ -16,6 +17,7 @@ import math
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self, TypedDict
 
@@ -151,6 +153,16 @@ class End(Result):
         super().__post_init__()
         if self.outcome not in FOLDER_OF:
             raise ValueError(self.outcome)
+
+    @property
+    def took_s(self) -> float | None:
+        """From its first start to its end; None where it was never started."""
+        if not self.started_at or not self.finished_at:
+            return None
+        with contextlib.suppress(ValueError):
+            took = datetime.fromisoformat(self.finished_at) - datetime.fromisoformat(self.started_at)
+            return took.total_seconds()
+        return None
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,11 @@ from typing import Any
 from pipeline.home import durable
 from pipeline.home.records import Record
 
+CANCELLED = "its sweep was cancelled"
+GIVEN_UP = "its sweep has ended"
+FOR_ITS_SWEEP = (CANCELLED, GIVEN_UP)
+"""Why a trial was cancelled, where no person has cancelled it alone: a sweep that is retried takes it up again."""
+
 
 @dataclass(frozen=True)
 class Trial(Record):

@@ -26,6 +26,7 @@ from pipeline.home import durable
 from pipeline.home.lease import Lease
 from pipeline.home.paths import Home
 from pipeline.home.records import FOLDER_OF, Attempts, End, Progress, Result, StopRequest, now
+from pipeline.home.sweep_record import CANCELLED, GIVEN_UP
 from pipeline.home.temporaries import remove_temporaries
 from pipeline.queue import back_off
 from pipeline.queue.claims import Claim, Ended, RecordExecutor, by_nobody
@@ -60,7 +61,7 @@ class Queue:
             for folder in to_make:
                 durable.make_folder(folder)
         except OSError as error:
-            raise QueueError(f"{self.paths.root}: the queue cannot be made here: {error.strerror}") from None
+            raise QueueError(f"{self.paths.root}: the queue cannot be made here: {error.strerror}") from error
         self._is_durable = True
 
     # Submitting
@@ -83,7 +84,7 @@ class Queue:
         except BaseException as error:
             self._withdraw(ids)
             if isinstance(error, OSError):
-                raise QueueError(f"{self.paths.root}: nothing was submitted: {error.strerror}") from None
+                raise QueueError(f"{self.paths.root}: nothing was submitted: {error.strerror}") from error
             raise
         return ids
 
@@ -232,6 +233,8 @@ class Queue:
             sweep=ticket.sweep_id,
             trial=ticket.trial,
         )
+        if claim.is_sweep and result.outcome != "succeeded":  # first, so that a kill in between forgets none
+            self.records.stop_trials(claim.id, CANCELLED if result.outcome == "cancelled" else GIVEN_UP)
         path = self.paths.end(claim.id)
         self.records.recorded_end(claim.id)  # takes a damaged one out of the way
         durable.make_folder(path.parent)

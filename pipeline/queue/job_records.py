@@ -10,7 +10,8 @@ from pathlib import Path
 
 from pipeline.home import durable
 from pipeline.home.paths import Home
-from pipeline.home.records import Attempts, End, Entry
+from pipeline.home.records import Attempts, End, Entry, StopRequest
+from pipeline.home.sweep_record import SweepRecord
 from pipeline.queue.tickets import Tickets
 
 
@@ -54,6 +55,23 @@ class JobRecords:
         self._make_way_for_folder(path.parent)
         self.make_way(path)
         attempts.write(path)
+
+    def ask_to_stop(self, job_id: str, request: StopRequest, *, gives_way: bool = False) -> None:
+        """Leaves a request, unless the job has ended. gives_way: to one that is there already."""
+        path = self.home.queue.cancel_request(job_id)
+        self.make_way(path)
+        if gives_way and durable.is_there(path):
+            return
+        durable.replace_json(path, request.to_json())
+        if self.tickets.state(job_id) not in ("pending", "running"):  # whoever has ended it may have seen none
+            self.clear(path)
+
+    def stop_trials(self, sweep_id: str, why: str) -> None:
+        """Has the trials of a sweep end that wait or run: before it ends, so that none can be left to itself."""
+        record = SweepRecord.read(self.home.run(sweep_id).trials)
+        for trial in record.trials if record else []:
+            if self.tickets.state(trial.job) in ("pending", "running"):
+                self.ask_to_stop(trial.job, StopRequest(why=why), gives_way=True)
 
     def make_way(self, path: Path) -> None:
         """Puts what is no file, and lies where one is to be written, into quarantine."""

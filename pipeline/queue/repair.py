@@ -15,6 +15,7 @@ from pipeline.errors import QueueError, SpecError
 from pipeline.home import durable
 from pipeline.home.lease import Lease
 from pipeline.home.records import FOLDER_OF, End, Progress, Result, StopRequest
+from pipeline.home.sweep_record import FOR_ITS_SWEEP
 from pipeline.queue.claims import Claim
 from pipeline.queue.job_queue import Queue
 from pipeline.queue.tickets import ForeignFile
@@ -207,8 +208,7 @@ def cancel(queue: Queue, job_id: str, why: str = "") -> str:
         state = queue.tickets.state(job_id)
         if state not in ("pending", "running"):
             raise QueueError(_cannot_be_cancelled(job_id, state))
-        queue.records.make_way(queue.paths.cancel_request(job_id))
-        durable.replace_json(queue.paths.cancel_request(job_id), StopRequest(why=why).to_json())
+        queue.records.ask_to_stop(job_id, StopRequest(why=why), gives_way=why in FOR_ITS_SWEEP)
         lease = Lease.acquire(queue.paths.lease(job_id))
         if lease is None:
             return "stopping"
@@ -226,8 +226,7 @@ def cancel(queue: Queue, job_id: str, why: str = "") -> str:
 
 def prune(queue: Queue, job_id: str, why: str) -> None:
     """Have a job end as pruned, whether it runs or is to be run again. Raises OSError."""
-    queue.records.make_way(queue.paths.cancel_request(job_id))
-    durable.replace_json(queue.paths.cancel_request(job_id), StopRequest("pruned", why).to_json())
+    queue.records.ask_to_stop(job_id, StopRequest("pruned", why), gives_way=True)
 
 
 def _cannot_be_cancelled(job_id: str, state: str | None) -> str:
@@ -276,4 +275,4 @@ def _as_queue_error(what: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise QueueError(f"{what}: {durable.in_words(error)}") from None
+        raise QueueError(f"{what}: {durable.in_words(error)}") from error

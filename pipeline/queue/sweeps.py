@@ -13,8 +13,6 @@ from pipeline.queue import views
 from pipeline.queue.job_queue import Queue
 from pipeline.queue.views import JobView
 
-CANCELLED = "its sweep was cancelled"  # why a trial was, so that the sweep takes it up when it is retried
-
 Objectives = Sequence[tuple[str, bool]]
 """Tags of scalars, and whether more of each is better."""
 

@@ -21,11 +21,12 @@ from pipeline.home.paths import Home
 from pipeline.home.records import Outcome, Progress, Result, now
 from pipeline.home.temporaries import remove_temporaries
 from pipeline.process import drop_unwritten_output, leave_at_once, write_line
-from pipeline.queue import sweeps
 from pipeline.queue.job_queue import Queue
 from pipeline.queue.tickets import Ticket
 from pipeline.search.sweep import Sweep
 from pipeline.stop import NO_ROOM, WORKER_DIED, Stop, listen
+
+TRIES, AGAIN_S = 5, 1.0  # to record how it ended
 
 Ending = tuple[Outcome, str]
 
@@ -56,16 +57,16 @@ def execute(home: Home, sweep_id: str, number: int, stop: Stop) -> int:
         sweep = Sweep(home, ticket, number, stop, log)
         ending: Ending = sweep.go()
     except Interrupted as request:
-        if sweep is not None and (asked := queue.stop_request(sweep_id)) and asked.outcome == "cancelled":
-            sweep.cancel_trials(sweeps.CANCELLED)
         ending = ("lost" if str(request) == WORKER_DIED else "interrupted", str(request))
-    except OSError as error:
-        if error.errno in durable.DISK_FULL:
+    except (OSError, PipelineError) as error:
+        refused = error if isinstance(error, OSError) else error.__cause__  # of a QueueError: what the disk refused
+        if not isinstance(refused, OSError):
+            ending = ("failed", str(error))
+        elif refused.errno in durable.DISK_FULL:
             log("the disk is full; it goes on once there is room")
             return NO_ROOM
-        ending = ("failed", durable.in_words(error))
-    except PipelineError as error:
-        ending = ("failed", str(error))
+        else:  # it may be allowed when it is started again
+            ending = ("lost", durable.in_words(refused))
     except Exception as error:  # noqa: BLE001 - the boundary of the process: whatever it was, it is recorded
         log(traceback.format_exc().rstrip())
         ending = ("failed", f"{type(error).__name__}: {error} (the log has the traceback)")
@@ -75,12 +76,18 @@ def execute(home: Home, sweep_id: str, number: int, stop: Stop) -> int:
 def record(path: Path, ending: Ending, progress: Progress, number: int, started_at: str) -> int:
     p, (outcome, why) = progress, ending
     log(f"{outcome}: {why}")
-    try:
-        Result(number, outcome, why, p.epoch, p.epochs, p.step, p.metrics, started_at, now()).write(path)
-    except OSError as error:
-        log(f"this is not recorded: {durable.in_words(error)}")
-        return NO_ROOM if error.errno in durable.DISK_FULL else 1
-    return 0 if outcome == "succeeded" else 1
+    result = Result(number, outcome, why, p.epoch, p.epochs, p.step, p.metrics, started_at, now())
+    for _ in range(TRIES):
+        try:
+            result.write(path)
+        except OSError as error:
+            log(f"this is not recorded: {durable.in_words(error)}")
+            if error.errno in durable.DISK_FULL:
+                return NO_ROOM
+            time.sleep(AGAIN_S)
+        else:
+            return 0 if outcome == "succeeded" else 1
+    return 1
 
 
 def log(line: str) -> None:

@@ -29,6 +29,8 @@ STARTUP_TRIALS = 5  # that the median pruner waits for
 WARMUP = 4  # the part of a trial's epochs, as 1/4, for which the median pruner lets it be
 SEEDS_APART = 1_000_003  # between two processes that go on with one sweep
 DIGITS = 6  # significant ones of a value that is no whole number
+STEP_DIGITS = 12  # the same, where there are steps
+Direction = Literal["maximize", "minimize"]
 _STATES = {"succeeded": TrialState.COMPLETE, "pruned": TrialState.PRUNED}
 
 
@@ -64,36 +66,48 @@ class Study:
         self.study.sampler = _sampler(search, seed, num_before=len(self.study.trials))
 
     def _open(self, path: Path, search: Search, recorded: Sequence[RecordedTrial]) -> optuna.Study:
-        directions: list[Literal["maximize", "minimize"]] = [
-            "maximize" if is_high else "minimize" for _, is_high in search.objectives
-        ]
+        directions: list[Direction] = ["maximize" if is_high else "minimize" for _, is_high in search.objectives]
         try:
             study = _load(path, directions)
             found = study.trials
-            if all(self._is_same(one, other) for one, other in zip(found, recorded, strict=False)):
+            if [one.name.lower() for one in study.directions] == directions and self._are_same(found, recorded):
                 self._add(study, recorded[len(found) :])
                 return study
-        except (ValueError, KeyError, TypeError, AttributeError):
+        except durable.NotAPlainFileError:
+            pass
+        except OSError:
+            raise
+        except Exception:  # noqa: BLE001 - whatever Optuna makes of what it has not written
             pass
         path.replace(path.with_name(f"{path.name}.damaged"))
         study = _load(path, directions)
         self._add(study, recorded)
         return study
 
-    def _is_same(self, trial: FrozenTrial, recorded: RecordedTrial) -> bool:
-        return {**recorded.values, **self._values(trial.params)} == recorded.values
+    def _are_same(self, found: Sequence[FrozenTrial], recorded: Sequence[RecordedTrial]) -> bool:
+        """Whether the trials are those of the record, and at most one that was asked for and not recorded yet."""
+        further = found[len(recorded) :]
+        if len(further) > 1 or any(trial.state.is_finished() for trial in further):
+            return False
+        values = [json.dumps(self._values(trial.params), sort_keys=True) for trial in found]
+        wanted = [json.dumps(trial.values, sort_keys=True) for trial in recorded]
+        return all(one == other for one, other in zip(values, wanted, strict=False))
 
     def _add(self, study: optuna.Study, recorded: Sequence[RecordedTrial]) -> None:
         for trial in recorded:
-            params = {
-                key: field.name_of(trial.values[key]) if isinstance(field, _Choices) else trial.values[key]
-                for key, field in self.fields.items()
-            }
+            params = {key: self._param(key, trial.values[key]) for key in self.fields}
             study.add_trial(
                 optuna.trial.create_trial(
                     state=TrialState.RUNNING, params=params, distributions=dict(self.distributions)
                 )
             )
+
+    def _param(self, key: str, value: Any) -> Any:
+        """What Optuna knows a value as."""
+        field, kind = self.fields[key], self.distributions[key]
+        if isinstance(field, _Choices):
+            return field.name_of(value)
+        return _on_step(value, kind) if isinstance(kind, FloatDistribution) else value
 
     @property
     def num_trials(self) -> int:
@@ -108,7 +122,9 @@ class Study:
         values = {}
         for key, value in params.items():
             field = self.fields[key]
-            values[key] = field.value_of(value) if isinstance(field, _Choices) else _rounded(value, field)
+            values[key] = (
+                field.value_of(value) if isinstance(field, _Choices) else _rounded(value, self.distributions[key])
+            )
         return values
 
     def _trial(self, number: int) -> Trial:
@@ -147,7 +163,7 @@ class _Leased:
         return
 
 
-def _load(path: Path, directions: Sequence[Literal["maximize", "minimize"]]) -> optuna.Study:
+def _load(path: Path, directions: Sequence[Direction]) -> optuna.Study:
     _cut_torn_line(path)
     storage = JournalStorage(JournalFileBackend(str(path), lock_obj=_Leased()))  # type: ignore[arg-type]
     return optuna.create_study(storage=storage, study_name=NAME, directions=directions, load_if_exists=True)
@@ -181,7 +197,8 @@ class _Choices:
         return self._by_name[name]
 
     def name_of(self, value: Any) -> Any:
-        return next(name for name, one in self._by_name.items() if one == value)
+        text = json.dumps(value)  # for true is 1, and 1 is 1.0
+        return next(name for name, one in self._by_name.items() if json.dumps(one) == text)
 
 
 def _distribution(values: Range, is_fractional: bool) -> BaseDistribution:
@@ -199,9 +216,19 @@ def _suggest(trial: Trial, key: str, kind: BaseDistribution) -> Any:
     return trial.suggest_float(key, kind.low, kind.high, step=kind.step, log=kind.log)
 
 
-def _rounded(value: float, values: Range) -> float:
+def _rounded(value: float, kind: BaseDistribution) -> float:
     """A number as a person would write it, inside of its range."""
-    return value if isinstance(value, int) else min(max(float(f"{value:.{DIGITS}g}"), values.low), values.high)
+    if not isinstance(kind, FloatDistribution):
+        return int(value)
+    digits = DIGITS if kind.step is None else STEP_DIGITS
+    return min(max(float(f"{_on_step(value, kind):.{digits}g}"), kind.low), kind.high)
+
+
+def _on_step(value: float, kind: FloatDistribution) -> float:
+    """The number that was rounded, as exactly as its steps have it."""
+    if kind.step is None:
+        return float(value)
+    return min(kind.low + round((value - kind.low) / kind.step) * kind.step, kind.high)
 
 
 def _pruner(search: Search, epochs: int) -> optuna.pruners.BasePruner:

@@ -15,15 +15,14 @@ import dataclasses
 import time
 from collections import Counter
 from collections.abc import Callable
-from datetime import datetime
 from typing import Any
 
-from pipeline.errors import QueueError, SpecError
+from pipeline.errors import PipelineError, QueueError, SpecError
 from pipeline.home import durable, epoch_record
 from pipeline.home.ids import new_id
 from pipeline.home.paths import Home
-from pipeline.home.records import FOLDER_OF, End, Outcome, Progress, now
-from pipeline.home.sweep_record import SweepRecord, Trial
+from pipeline.home.records import End, Outcome, Progress, now
+from pipeline.home.sweep_record import FOR_ITS_SWEEP, SweepRecord, Trial
 from pipeline.jobfile.search import Range
 from pipeline.jobfile.spec import Spec
 from pipeline.jobfile.sweep import with_values
@@ -36,8 +35,6 @@ from pipeline.wording import plain, plural
 
 POLL_S = 0.2
 GONE_S = 10.0  # for which a trial's ticket is looked for
-ENDED = frozenset(FOLDER_OF.values())  # states
-GIVEN_UP = "its sweep has ended"
 MOST_INVALID, MOST_FAILED = 2, 5  # trials that may end so before one has succeeded
 MAX_NAME = 64
 
@@ -51,12 +48,7 @@ class Sweep:
         self.spec = ticket.validated()
         assert self.spec.search is not None
         self.search = self.spec.search
-        self.record = SweepRecord.read(self.run.trials) or SweepRecord(
-            self.search.num_trials,
-            [tag for tag, is_high in self.search.objectives if is_high],
-            [tag for tag, is_high in self.search.objectives if not is_high],
-            list(self.search.space),
-        )
+        self.record = SweepRecord.read(self.run.trials) or self.begun()
         self.study = Study(
             self.run.study,
             self.search,
@@ -72,6 +64,17 @@ class Sweep:
         self.scores: dict[int, sweeps.Score] = {}  # of those that have succeeded
         self.states: dict[int, str | None] = {}  # of the tickets of the others
         self.progress = Progress(attempt)
+
+    def begun(self) -> SweepRecord:
+        """The record of a sweep that has no trials, which is written before anything else is."""
+        for path in (self.run.trials, self.run.study):
+            if durable.is_there(path):
+                raise PipelineError(f"{self.run.trials}: is damaged or gone, so that its trials are not known any more")
+        objectives = self.search.objectives
+        high, low = ([tag for tag, is_high in objectives if is_high is kind] for kind in (True, False))
+        record = SweepRecord(self.search.num_trials, high, low, list(self.search.space))
+        record.write(self.run.trials)
+        return record
 
     def takes_fractions(self, key: str) -> bool:
         """Whether a field with a range of whole numbers takes others too, as a learning rate from 0 to 1 does."""
@@ -96,7 +99,6 @@ class Sweep:
             for trial in self.open_trials():
                 self.follow(trial)
             if why := self.hopeless():
-                self.cancel_trials(GIVEN_UP)
                 return "failed", why
             if self.wants_trial():
                 self.ask()
@@ -124,12 +126,10 @@ class Sweep:
             if self.study.is_told(trial.number):
                 self.keep(trial, end)
                 self.known.add(trial.number)
+                if end is not None:  # else somebody has retried it
+                    self.queue.records.clear(self.queue.paths.cancel_request(trial.job))
             elif state is None and end is None:
                 self.submit(trial)
-            elif end is not None and end.outcome == "cancelled" and sweeps.CANCELLED in end.why:
-                repair.retry(self.queue, trial.job)
-        if not self.record.trials:
-            self.record.write(self.run.trials)
 
     # Asking
 
@@ -173,11 +173,25 @@ class Sweep:
         """Report a trial's epochs; have it end early where others are ahead; tell how it has ended."""
         self.report(trial)
         state = self.states[trial.number] = self.queue.tickets.state(trial.job)
-        if state is None:
-            self.look_for(trial)
-        elif state in ENDED and (end := self.queue.records.sound_end(trial.job)):
+        end = None if state in ("pending", "running") else self.queue.records.sound_end(trial.job)
+        if end is not None and end.outcome == "cancelled" and any(why in end.why for why in FOR_ITS_SWEEP):
+            self.take_up(trial)
+        elif end is not None:
             self.report(trial)
             self.tell(trial, end)
+        elif state is None:
+            self.look_for(trial)
+
+    def take_up(self, trial: Trial) -> None:
+        """Queue a trial again that was cancelled with its sweep, unless that is being cancelled right now."""
+        if self.queue.stop_request(self.ticket.id):
+            return
+        try:
+            repair.retry(self.queue, trial.job)
+        except QueueError as error:
+            if isinstance(error.__cause__, OSError):
+                raise
+            self.log(str(error))  # somebody has it in hands: it is looked at again with the next turn
 
     def report(self, trial: Trial) -> None:
         if len(self.search.objectives) > 1:
@@ -272,32 +286,14 @@ class Sweep:
 
     def time_left_s(self) -> float | None:
         """By how long trials took so far, and how many run now."""
-        took = [seconds for end in self.ends.values() if end and (seconds := _seconds(end)) is not None]
+        took = [seconds for end in self.ends.values() if end and (seconds := end.took_s) is not None]
         if not took:
             return None
         running = sum(state == "running" for n, state in self.states.items() if n not in self.ends)
         return sum(took) / len(took) * (self.record.num_trials - len(self.ends)) / max(1, running)
-
-    def cancel_trials(self, why: str) -> None:
-        """Cancel what waits or runs. Raises OSError."""
-        for trial in self.open_trials():
-            try:
-                repair.cancel(self.queue, trial.job, why)
-            except QueueError as error:  # it has ended by itself
-                self.log(str(error))
 
 
 def in_a_line(values: dict[str, Any]) -> str:
     """The values of a trial in words."""
     names = sweeps.short_names(list(values))
     return ", ".join(f"{name} {plain(value)}" for name, value in zip(names, values.values(), strict=True))
-
-
-def _seconds(end: End) -> float | None:
-    """How long a job took, from its first start to its end."""
-    if not end.started_at or not end.finished_at:
-        return None
-    try:
-        return (datetime.fromisoformat(end.finished_at) - datetime.fromisoformat(end.started_at)).total_seconds()
-    except ValueError:
-        return None

@@ -38,6 +38,7 @@ PLANS = (  # the longest first
     Plan("system_calls", few=100, many=2500),
     Plan("worker_calls", few=50, many=600),
     Plan("storms", few=3, many=40),
+    Plan("sweeps", few=2, many=60),
     Plan("clock", few=3, many=30),
     Plan("bit_flips", few=200, many=2000),
     Plan("queue_model", few=150, many=3000),

@@ -10,9 +10,9 @@ from cli_runs import JobFile, Pipeline, submitted
 from sweeps_by_hand import TEXT, Told, make_sweep
 
 from pipeline.home.paths import Home
+from pipeline.home.sweep_record import CANCELLED
 from pipeline.jobfile import reading
 from pipeline.queue.job_queue import Queue
-from pipeline.queue.sweeps import CANCELLED
 from pipeline.queue.tickets import Ticket
 
 SGD, ADAMW = ({"train.optimizer.lr": 0.1, "train.optimizer.name": name} for name in ("sgd", "adamw"))
