@@ -8,7 +8,7 @@ import typer
 
 from pipeline.cli.arguments import Id, message, print_lines
 from pipeline.home.paths import Home
-from pipeline.queue.sweeps import short_names
+from pipeline.queue import sweeps
 from pipeline.wording import in_words, plain, plural, table
 
 if TYPE_CHECKING:
@@ -69,9 +69,8 @@ def facts(job: JobView, view: SweepView) -> list[tuple[str, str]]:
 
 def _in_a_line(trial: TrialView, view: SweepView) -> str:
     assert trial.score is not None
-    figures = zip(view.record.objectives, trial.score.values, strict=True)
-    told = ", ".join(f"{tag} {value:.4g}" for (tag, _), value in figures)
-    return f"trial {trial.number}, {told}{f' in epoch {trial.score.epoch}' if trial.score.epoch else ''}"
+    epoch = f" in epoch {trial.score.epoch}" if trial.score.epoch else ""
+    return f"trial {trial.number}, {sweeps.in_words(trial.score, view.record.objectives)}{epoch}"
 
 
 def print_trials(view: SweepView) -> None:
@@ -81,7 +80,7 @@ def print_trials(view: SweepView) -> None:
     if not shown:
         return
     tags = [tag for tag, _ in view.record.objectives]
-    rows = [("TRIAL", "OUTCOME", "EPOCH", *tags, *short_names(view.record.fields), "JOB")]
+    rows = [("TRIAL", "OUTCOME", "EPOCH", *tags, *sweeps.short_names(view.record.fields), "JOB")]
     for trial in shown:
         epoch = str(trial.score.epoch) if trial.score and trial.score.epoch else ""
         figures = [f"{value:.4g}" for value in trial.score.values] if trial.score else [""] * len(tags)

@@ -106,11 +106,21 @@ def score(
     return Score(best, tuple(value for value in values if value is not None), metrics)
 
 
+def tag_in(metrics: Mapping[str, float], tag: str) -> str:
+    """The tag that is meant: where there are no images held out as val, val/ means test/."""
+    is_of_test = tag not in metrics and tag.startswith("val/")
+    return f"test/{tag.removeprefix('val/')}" if is_of_test else tag
+
+
 def value_of(metrics: Mapping[str, float], tag: str) -> float | None:
-    """A scalar; where there are no images held out as val, val/ means test/."""
-    if tag not in metrics and tag.startswith("val/"):
-        tag = f"test/{tag.removeprefix('val/')}"
-    return metrics.get(tag)
+    """A scalar; None where it is not known."""
+    return metrics.get(tag_in(metrics, tag))
+
+
+def in_words(score: Score, objectives: Objectives) -> str:
+    """The figures of a trial, by the tags that they are of."""
+    figures = zip(objectives, score.values, strict=True)
+    return ", ".join(f"{tag_in(score.metrics, tag)} {value:.4g}" for (tag, _), value in figures)
 
 
 def front(trials: Sequence[TrialView], objectives: Objectives) -> list[TrialView]:

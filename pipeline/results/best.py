@@ -53,17 +53,11 @@ def job_file(home: Home, sweep_id: str, view: SweepView, trial: TrialView) -> st
 
 
 def _head(sweep_id: str, view: SweepView, trial: TrialView) -> list[str]:
-    figures = [f"{tag} {value:.4g}" for (tag, _), value in zip(view.record.objectives, _values(trial), strict=False)]
-    epoch = f" in epoch {trial.score.epoch}" if trial.score and trial.score.epoch else ""
-    told = f": {', '.join(figures)}{epoch}" if figures else ""
-    return [
-        "# yaml-language-server: $schema=schema.json",
-        f"# Trial {trial.number} of {sweep_id}{told}.",
-    ]
-
-
-def _values(trial: TrialView) -> tuple[float, ...]:
-    return trial.score.values if trial.score else ()
+    told = ""
+    if trial.score is not None:
+        epoch = f" in epoch {trial.score.epoch}" if trial.score.epoch else ""
+        told = f": {sweeps.in_words(trial.score, view.record.objectives)}{epoch}"
+    return ["# yaml-language-server: $schema=schema.json", f"# Trial {trial.number} of {sweep_id}{told}."]
 
 
 def find(home: Home, prefix: str) -> tuple[str, SweepView]:

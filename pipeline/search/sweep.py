@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
@@ -29,13 +28,13 @@ from pipeline.jobfile.sweep import with_values
 from pipeline.queue import repair, sweeps
 from pipeline.queue.job_queue import Queue
 from pipeline.queue.tickets import Ticket
+from pipeline.search.standing import Standing
 from pipeline.search.study import Study
 from pipeline.stop import Stop
 from pipeline.wording import plain, plural
 
 POLL_S = 0.2
 GONE_S = 10.0  # for which a trial's ticket is looked for
-MOST_INVALID, MOST_FAILED = 2, 5  # trials that may end so before one has succeeded
 MAX_NAME = 64
 
 
@@ -57,11 +56,9 @@ class Sweep:
             fractional={key for key in self.search.space if self.takes_fractions(key)},
             recorded=self.record.trials,
         )
-        self.ends: dict[int, End | None] = {}  # of the trials that were told; None where it is not known any more
-        self.known: set[int] = set()  # that were told by an earlier process
+        self.standing = Standing(self.record.num_trials, self.search.objectives)
         self.sizes: dict[int, int] = {}  # of their files of figures, when they were read last
         self.gone_since: dict[int, float] = {}  # on the monotonic clock
-        self.scores: dict[int, sweeps.Score] = {}  # of those that have succeeded
         self.states: dict[int, str | None] = {}  # of the tickets of the others
         self.progress = Progress(attempt)
 
@@ -98,18 +95,18 @@ class Sweep:
             self.stop.check()
             for trial in self.open_trials():
                 self.follow(trial)
-            if why := self.hopeless():
+            if why := self.standing.hopeless():
                 return "failed", why
             if self.wants_trial():
                 self.ask()
                 continue
             self.write_progress()
             if not self.open_trials() and len(self.record.trials) >= self.record.num_trials:
-                return self.ending()
+                return ("succeeded" if self.standing.scores else "failed"), self.standing.summary()
             time.sleep(POLL_S)
 
     def open_trials(self) -> list[Trial]:
-        return [trial for trial in self.record.trials if trial.number not in self.ends]
+        return [trial for trial in self.record.trials if trial.number not in self.standing.ends]
 
     def wants_trial(self) -> bool:
         """Whether no trial waits for a worker any more."""
@@ -124,8 +121,7 @@ class Sweep:
             state = self.queue.tickets.state(trial.job)
             end = self.queue.records.sound_end(trial.job)
             if self.study.is_told(trial.number):
-                self.keep(trial, end)
-                self.known.add(trial.number)
+                self.keep(trial, end, by_another=True)
                 if end is not None:  # else somebody has retried it
                     self.queue.records.clear(self.queue.paths.cancel_request(trial.job))
             elif state is None and end is None:
@@ -143,7 +139,9 @@ class Sweep:
         self.submit(trial)
 
     def name_of(self, number: int) -> str:
-        return f"{self.ticket.name[: MAX_NAME - len(str(number)) - 1]}-{number}"
+        """Of a trial's job: so that TensorBoard, which sorts by letters, has them in their order."""
+        digits = f"{number:0{len(str(self.record.num_trials - 1))}}"
+        return f"{self.ticket.name[: MAX_NAME - len(digits) - 1]}-{digits}"
 
     def submit(self, trial: Trial) -> None:
         """Put a trial's job into the queue. One whose values do not fit together ends there, as invalid."""
@@ -216,81 +214,34 @@ class Sweep:
         if time.monotonic() > since + GONE_S:
             self.log(f"trial {trial.number}: its ticket is gone")
             self.study.tell(trial.number, "lost", None)
-            self.ends[trial.number] = None
+            self.keep(trial, None)
 
     def tell(self, trial: Trial, end: End) -> None:
-        self.keep(trial, end)
-        found = self.scores.get(trial.number)
+        found = self.keep(trial, end)
         self.study.tell(trial.number, end.outcome, found.values if found else None)
         self.queue.records.clear(self.queue.paths.cancel_request(trial.job))  # that came when it had just ended
-        figures = "" if found is None else f", {self.in_words(found)}"
-        self.log(f"trial {trial.number}: {end.outcome}: {end.why}{figures}")
+        figures = "" if found is None else f", {self.standing.in_words(found)}"
+        what = end.why if end.why.startswith(end.outcome) else f"{end.outcome}: {end.why}"
+        self.log(f"trial {trial.number}: {what}{figures}")
 
-    def keep(self, trial: Trial, end: End | None) -> None:
-        self.ends[trial.number] = end
-        if end is not None and end.outcome == "succeeded":
-            epochs = epoch_record.read(self.home.run(trial.job).epochs)
-            if found := sweeps.score(epochs, end.metrics, self.search.objectives):
-                self.scores[trial.number] = found
-
-    # What it has come to
-
-    def outcomes(self) -> Counter[str]:
-        return Counter("lost" if end is None else end.outcome for end in self.ends.values())
-
-    def hopeless(self) -> str:
-        """Why there is no point in going on; nothing where there is."""
-        ends = Counter(end.outcome for number, end in self.ends.items() if end and number not in self.known)
-        if ends["succeeded"] or ends["pruned"] or ends["cancelled"]:
-            return ""
-        if ends["invalid"] < MOST_INVALID and ends["failed"] < MOST_FAILED:
-            return ""
-        bad = [n for n, end in self.ends.items() if end and end.outcome in ("invalid", "failed")]
-        last = self.ends[bad[-1]]
-        assert last is not None
-        return f"the first {plural(len(bad), 'trial')} came to nothing; trial {bad[-1]}: {last.outcome}: {last.why}"
-
-    def best(self) -> int | None:
-        """The number of the best trial, by the first objective."""
-        is_high = self.search.objectives[0][1]
-        choose = max if is_high else min
-        return choose(self.scores, key=lambda number: self.scores[number].values[0], default=None)
-
-    def in_words(self, score: sweeps.Score) -> str:
-        tags = [tag for tag, _ in self.search.objectives]
-        return ", ".join(f"{tag} {value:.4g}" for tag, value in zip(tags, score.values, strict=True))
-
-    def summary(self) -> str:
-        ends = self.outcomes()
-        ended = ", ".join(f"{count} {outcome}" for outcome, count in ends.items())
-        best = self.best()
-        found = "" if best is None else f"; best: trial {best}, {self.in_words(self.scores[best])}"
-        return f"{len(self.ends)} of {self.record.num_trials} trials{f' ({ended})' if ended else ''}{found}"
-
-    def ending(self) -> tuple[Outcome, str]:
-        return ("succeeded" if self.scores else "failed"), self.summary()
+    def keep(self, trial: Trial, end: End | None, *, by_another: bool = False) -> sweeps.Score | None:
+        """Count a trial that has ended, told by this process or an earlier one. Its figures, where they count."""
+        figures = epoch_record.read(self.home.run(trial.job).epochs) if end and end.outcome == "succeeded" else {}
+        return self.standing.keep(trial.number, end, figures, by_another=by_another)
 
     def write_progress(self) -> None:
-        best = self.best()
+        running = sum(self.states.get(trial.number) == "running" for trial in self.open_trials())
         progress = Progress(
             self.attempt,
-            epoch=len(self.ends),
+            epoch=len(self.standing.ends),
             epochs=self.record.num_trials,
-            metrics={} if best is None else dict(self.scores[best].metrics),
-            time_left_s=self.time_left_s(),
-            note=self.summary(),
+            metrics=self.standing.metrics(),
+            time_left_s=self.standing.time_left_s(running),
+            note=self.standing.summary(),
         )
         if progress != self.progress:
             self.progress = progress
             durable.replace_json(self.run.progress, progress.to_json())
-
-    def time_left_s(self) -> float | None:
-        """By how long trials took so far, and how many run now."""
-        took = [seconds for end in self.ends.values() if end and (seconds := end.took_s) is not None]
-        if not took:
-            return None
-        running = sum(state == "running" for n, state in self.states.items() if n not in self.ends)
-        return sum(took) / len(took) * (self.record.num_trials - len(self.ends)) / max(1, running)
 
 
 def in_a_line(values: dict[str, Any]) -> str:

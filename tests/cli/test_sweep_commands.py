@@ -88,7 +88,7 @@ def test_show_says_the_best_so_far_and_what_is_left(pipeline: Pipeline, home: Ho
     assert facts["sweep"] == sweep_id
     assert facts["trials"] == "4 of 6 have ended: 2 succeeded, 1 pruned, 1 failed, 1 running, 1 pending"
     assert facts["left"] == "2"
-    assert facts["best"] == "trial 1, val/accuracy 0.9 in epoch 1"
+    assert facts["best"] == "trial 1, test/accuracy 0.9 in epoch 1"
     assert any(line.split()[:3] == ["1", "succeeded", "1"] and jobs[1] in line for line in lines)
     told = json.loads(pipeline("show", "hunt", "--json").stdout)
     assert (told["best"], told["num_trials"]) == ([1], 6)
@@ -101,7 +101,7 @@ def test_the_best_trial_is_a_job_file(pipeline: Pipeline, home: Home, tmp_path: 
     done = pipeline("best", "hunt")
     assert done.returncode == 0, done.stderr
     assert "4 of 6 trials have ended; another may still be better" in done.stderr
-    assert f"# Trial 1 of {sweep_id}: val/accuracy 0.9 in epoch 1." in done.stdout
+    assert f"# Trial 1 of {sweep_id}: test/accuracy 0.9 in epoch 1." in done.stdout
     file = tmp_path / "best.yaml"
     file.write_text(done.stdout)
     spec = reading.load(file)
