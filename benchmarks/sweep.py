@@ -9,9 +9,9 @@ each round.
 
 - *peer*: `benchmarks/optuna_peer.py`: `study.optimize` in one process, which trains with the same engine, logging and
   checkpoints, torch's own number of threads, and the environment that a worker gives its attempts.
-- *peer-plain*: the same in the environment of whoever runs this.
+- *peer-1-thread*: the same with `OMP_NUM_THREADS=1`. *peer-plain*: in the environment of whoever runs this.
 - *1-worker*, *2-workers*: as many `pipeline worker --drain`, which run each trial as a process and write its report.
-- *2-workers-1-thread*: the same with `OMP_NUM_THREADS=1`. *2-slots*: one `pipeline worker --drain --slots 2`.
+- *2-workers-1-thread*: the same with one thread each. *2-slots*: one `pipeline worker --drain --slots 2`.
 
 Beside the wall time stand the processor time of the side's processes, which other programs disturb less, and what these
 took of the processors. It fails where two workers do not beat the peer. Precision is fp32 for all sides, as what `auto`
@@ -54,6 +54,7 @@ SPACE = {
 }
 NOTHING = dict.fromkeys(("histograms", "images", "graph", "figures", "pr_curves", "embeddings"), False)
 PARTS = ("process", "loads", "trains", "leaves")  # of a trial: "process" and "leaves" are known to a worker
+ONE_THREAD = {"OMP_NUM_THREADS": "1"}
 
 
 @dataclass(frozen=True)
@@ -67,10 +68,11 @@ class Side:
 
 SIDES = {
     "peer": Side(0, environment=child_environment(slots=1)),
+    "peer-1-thread": Side(0, environment={**child_environment(slots=1), **ONE_THREAD}),
     "peer-plain": Side(0),
     "1-worker": Side(1),
     "2-workers": Side(2),
-    "2-workers-1-thread": Side(2, environment={"OMP_NUM_THREADS": "1"}),
+    "2-workers-1-thread": Side(2, environment=ONE_THREAD),
     "2-slots": Side(1, options=("--slots", "2")),
 }
 
@@ -97,7 +99,8 @@ def main() -> int:
         rounds.append({})
         for name in arguments.sides:
             turn = rounds[-1][name] = take_turn(SIDES[name], arguments)
-            print(f"round {number + 1}: {name} took {turn.wall:.0f} s", file=sys.stderr, flush=True)
+            took = f"{turn.wall:.0f} s, {turn.processor:.0f} s of processor time; others took {turn.others:.0%}"
+            print(f"round {number + 1}: {name}: {took}", file=sys.stderr, flush=True)
     if arguments.json:
         found = [{name: asdict(turn) for name, turn in turns.items()} for turns in rounds]
         print(json.dumps({**conditions, "trials": arguments.trials, "epochs": arguments.epochs, "rounds": found}))
