@@ -1,4 +1,4 @@
-"""The benchmarks of a GPU run in small on the CPU, so that they still run when a GPU is at hand."""
+"""Benchmarks run in small, so that they still run when a GPU, or a quiet machine, is at hand."""
 
 from __future__ import annotations
 
@@ -72,3 +72,15 @@ def test_without_a_gpu_the_whole_benchmark_says_why(tmp_path: Path) -> None:
     assert done.returncode == 1
     assert done.stderr.startswith("there is no GPU: ")
     assert "--small runs on the CPU" in done.stderr
+
+
+def test_the_benchmark_of_a_sweep_runs_in_small() -> None:
+    command = [sys.executable, "benchmarks/sweep.py", "--trials", "2", "--epochs", "1", "--json"]
+    done = subprocess.run(
+        [*command, "--sides", "peer,2-workers"], cwd=ROOT, capture_output=True, text=True, timeout=600, check=False
+    )
+    assert done.returncode in (0, 1), done.stderr  # 1: so short trials take longer to start than to train
+    (sides,) = json.loads(done.stdout)["rounds"]
+    assert set(sides) == {"peer", "2-workers"}
+    assert set(sides["peer"]["parts"]) == {"loads", "trains"}
+    assert set(sides["2-workers"]["parts"]) == {"process", "loads", "trains", "leaves"}
