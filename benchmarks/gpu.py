@@ -207,7 +207,7 @@ def describe(bench: Bench) -> dict[str, str]:
 
 if __name__ == "__main__":
     # The environment that a worker gives its child; libraries read it when the process starts.
-    environment = child_environment(slots=1)
+    environment = child_environment()
     if environment != dict(os.environ):
         os.execve(sys.executable, [sys.executable, *sys.argv], environment)
     sys.exit(main())

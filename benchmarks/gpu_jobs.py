@@ -126,7 +126,7 @@ def start(bench: Bench) -> Iterator[Claim]:
         engine_of(spec, bench.datasets)  # decodes
         command = [sys.executable, "-c", FIRST_STEP, str(jobs.home.root), spec.model_dump_json()]
         for _ in range(2):
-            done = subprocess.run(command, capture_output=True, text=True, env=child_environment(slots=1))
+            done = subprocess.run(command, capture_output=True, text=True, env=child_environment())
         times = re.search(r"TIMES (\S+) (\S+)", done.stdout)
         if times is None:
             yield Claim(f"{name}: start", f"failed: {done.stderr.strip()[-200:]}", holds=False)

@@ -67,8 +67,8 @@ class Side:
 
 
 SIDES = {
-    "peer": Side(0, environment=child_environment(slots=1)),
-    "peer-1-thread": Side(0, environment={**child_environment(slots=1), **ONE_THREAD}),
+    "peer": Side(0, environment=child_environment()),
+    "peer-1-thread": Side(0, environment={**child_environment(), **ONE_THREAD}),
     "peer-plain": Side(0),
     "1-worker": Side(1),
     "2-workers": Side(2),

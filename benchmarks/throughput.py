@@ -237,7 +237,7 @@ class Side:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
-            env={**(child_environment(slots=1) if side == "ours" else os.environ), "OMP_NUM_THREADS": str(threads)},
+            env={**(child_environment() if side == "ours" else os.environ), "OMP_NUM_THREADS": str(threads)},
             start_new_session=True,
         )
         self.precision = self._answer()["precision"]

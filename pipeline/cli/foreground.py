@@ -19,7 +19,7 @@ BEGUN = "PIPELINE_BEGUN"  # environment variable: the process that has begun ane
 
 def run(context: typer.Context, file: File, overrides: Overrides = None) -> None:
     """Train a job in the foreground, without the queue."""
-    _begin_anew_in(child_environment(slots=1))  # before anything is read: the file may be a pipe
+    _begin_anew_in(child_environment())  # before anything is read: the file may be a pipe
     spec = reading.load(file, overrides or [], modules=own_code.modules_for(file, context.obj))
     if spec.search is not None:
         raise UsageError(f"{file}: is a sweep, of {spec.search.num_trials} jobs; submit it")

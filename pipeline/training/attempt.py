@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import errno
+import gc
 import signal
 import sys
 import time
@@ -55,6 +56,7 @@ def main() -> int:
     with listen(stop, signal.SIGTERM, alive_fd=arguments.alive, abandoned=leave_at_once):
         result = attempt.execute()
     drop_unwritten_output()
+    gc.freeze()  # what torch has loaded need not be looked through once more for garbage, which takes a second
     if attempt.is_disk_full:
         return NO_ROOM
     return 0 if result.outcome == "succeeded" and attempt.is_recorded else 1

@@ -135,6 +135,24 @@ def test_threads_are_shared_out_and_what_the_user_has_set_stands(monkeypatch: py
     assert local.child_environment(1)["GOMP_SPINCOUNT"] == "7"
 
 
+def test_workers_share_the_processors_but_for_deterministic_jobs(home: Home) -> None:
+    queue = Queue(home)
+    claims = []
+    for deterministic in (False, True):
+        queue.submit(quick_spec(train={"deterministic": deterministic}))
+        claims.append(queue.claim("worker"))
+    first, second = claims
+    assert isinstance(first, Claim)
+    assert isinstance(second, Claim)
+    executor = LocalExecutor(home, slots=2)
+    assert [executor.num_beside(claim) for claim in (first, second)] == [2, 2], "nobody else is there"
+    others = [Lease.acquire(queue.paths.worker_lease(name)) for name in ("one", "two")]
+    assert [executor.num_beside(claim) for claim in (first, second)] == [4, 2]
+    for lease in (*others, first.lease, second.lease):
+        assert lease is not None
+        lease.release()
+
+
 FAULTS = """
 import resource, torch
 def faults():

@@ -19,6 +19,7 @@ from typing import Any, BinaryIO, cast
 from pipeline.home import attempt_log, durable
 from pipeline.home.paths import Home
 from pipeline.queue.claims import Claim
+from pipeline.queue.job_queue import Queue
 from pipeline.worker.executors import memory
 from pipeline.worker.gpus import GpuLease, Gpus, visible_gpus
 
@@ -34,7 +35,7 @@ KEEP_FREED_MEMORY = ":".join(  # as glibc reads GLIBC_TUNABLES when a process st
 
 @dataclass
 class LocalExecutor:
-    """slots: attempts that may run side by side; they share the processors."""
+    """slots: attempts that may run side by side; with those of other workers they share the processors."""
 
     home: Home
     slots: int = 1
@@ -83,8 +84,17 @@ class LocalExecutor:
             stderr=subprocess.STDOUT,
             start_new_session=True,
             pass_fds=(claim.lease.fd, alive_fd, *gpu_fds),
-            env=child_environment(self.slots) | ({} if gpu is None else gpu.environment),
+            env=child_environment(self.num_beside(claim)) | ({} if gpu is None else gpu.environment),
         )
+
+    def num_beside(self, claim: Claim) -> int:
+        """How many attempts may run side by side: a home is on one machine, and so are all its workers.
+
+        For a deterministic job only those of this worker: by the number of threads, the last bits are others.
+        """
+        if claim.spec is not None and claim.spec.train.deterministic:
+            return self.slots
+        return self.slots * max(1, len(Queue(self.home).live_workers()))
 
     def command(self, claim: Claim, alive_fd: int) -> list[str]:
         """The command line that worker and attempt share."""
@@ -196,7 +206,7 @@ def _kill(process: int, session: int) -> None:
             os.close(fd)
 
 
-def child_environment(slots: int) -> dict[str, str]:
+def child_environment(side_by_side: int = 1) -> dict[str, str]:
     """What the user has set, and for the threads of several jobs, or of other programs, to live side by side.
 
     A thread that waits for another one spins by default; where there are fewer free processors than threads, that
@@ -208,5 +218,5 @@ def child_environment(slots: int) -> dict[str, str]:
     thousand remain. Other allocators and systems take no notice.
     """
     processors = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    threads = {"OMP_NUM_THREADS": str(max(1, processors // slots))} if slots > 1 else {}
+    threads = {"OMP_NUM_THREADS": str(max(1, processors // side_by_side))} if side_by_side > 1 else {}
     return {**threads, "GOMP_SPINCOUNT": "5000", "GLIBC_TUNABLES": KEEP_FREED_MEMORY, **os.environ}
