@@ -39,7 +39,7 @@ from pipeline.worker.running_job import RunningJob, prepare_run
 
 TICK_S = 0.2
 MOST_REFUSED = 20  # jobs in a tick: each is said
-MOST_SWEEPS = 8  # at the same time, beside the jobs that have slots: a process of 100 MB each
+MOST_SWEEPS = 8  # at the same time, beside the jobs that have slots: a process of 60 MB each
 BEAT_EVERY_S = 2.0
 RECORD_S = 10.0  # for which a job that is gone is tried to be recorded, where its worker was stopped
 LEAVE_S = 3.0  # the same, for one that was asked twice
