@@ -48,18 +48,17 @@ def submit(
     queue = queue_of(context)
     found = read_all(files, changes, context.obj)
     warn_of_missing_folders([spec for spec, _ in found], queue.home)
-    ids = queue.submit_all(
-        ticket_of(spec, origins) for spec, origins in found
-    )  # whatever fails from here on is no failure: a script would submit again for it
+    ids = queue.submit_all(ticket_of(spec, origins) for spec, origins in found)
+    # whatever fails from here on is no failure: a script would submit again for it
     with told_in_any_case(ids):
         if as_json and not wait:
             print_json([look_at(queue, job_id).to_json() for job_id in ids])
         elif not as_json:
             print_lines(ids)
     if not quiet:
-        for ticket, (spec, _) in zip(tickets, found, strict=True):
+        for job_id, (spec, _) in zip(ids, found, strict=True):
             if spec.search is not None:
-                message(f"{ticket.id}: a sweep of {plural(spec.search.num_trials, 'job')}; `status` has them below it")
+                message(f"{job_id}: a sweep of {plural(spec.search.num_trials, 'job')}; `status` has them below it")
         with contextlib.suppress(OSError):
             hint_at_worker(queue)
     if wait:
