@@ -301,6 +301,7 @@ def test_a_range_gives_numbers_inside_it_on_its_steps_and_of_its_kind(folder: Pa
     assert {type(value) for value in values} == {int if is_whole else float}
     if step:
         assert all(math.isclose((value - low) / step, round((value - low) / step), abs_tol=1e-5) for value in values)
+        assert values == pytest.approx([trial.params["train.x"] for trial in study.study.trials], rel=1e-10)
     elif is_fractional:
         assert any(0 < value < 1 for value in values)
     assert [open_study(folder, recorded, **options).ask(trial.number)["train.x"] for trial in recorded] == values
