@@ -14,6 +14,7 @@ from pydantic import BaseModel
 
 from pipeline.cli import app
 from pipeline.jobfile import catalog, reference
+from pipeline.jobfile.search import Search
 from pipeline.jobfile.spec import Data, EarlyStopping, Log, Resources, Spec, Train
 
 ROOT = Path(__file__).parent.parent
@@ -60,7 +61,7 @@ def test_the_page_of_job_files_is_current() -> None:
 
 def names() -> Iterator[str]:
     """Every field of a job file, and every name that one may choose."""
-    models: list[type[BaseModel]] = [Spec, Data, Train, EarlyStopping, Log, Resources]
+    models: list[type[BaseModel]] = [Spec, Data, Train, EarlyStopping, Log, Resources, Search]
     for model in models:
         yield from model.model_fields
     groups = (catalog.MODELS, catalog.DATASETS, catalog.AUGMENTATIONS)

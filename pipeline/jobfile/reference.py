@@ -30,7 +30,7 @@ def markdown() -> str:
     schema = json_schema()
     definitions = schema["$defs"]
     parts = [_HEAD, _section("The file", schema["properties"], schema.get("required", []))]
-    for name in ("Train", "Log", "Resources"):
+    for name in ("Train", "Log", "Resources", "Search"):
         properties = definitions[name]["properties"]
         parts.append("\n".join([_section(f"`{name.lower()}`", properties, []), *_inside(properties, definitions)]))
     for path, choice in NAMED_SECTIONS.items():
@@ -109,11 +109,18 @@ def _values(value: Mapping[str, Any]) -> str:
     if "discriminator" in value or "$ref" in value:
         return "a section, below"
     if "anyOf" in value:
-        return " or ".join(dict.fromkeys(_values(choice) for choice in value["anyOf"] if choice.get("type") != "null"))
+        kinds = list(dict.fromkeys(_values(choice) for choice in value["anyOf"] if choice.get("type") != "null"))
+        return " or ".join("a list of these" if kind == f"list of: {kinds[0]}" else kind for kind in kinds)
     if value.get("type") == "array":
         items = value.get("items") or {"anyOf": value.get("prefixItems", [])}
         return f"list of: {_values(items)}"
-    kinds = {"integer": "whole number", "number": "number", "boolean": "`true` `false`", "string": "text"}
+    kinds = {
+        "integer": "whole number",
+        "number": "number",
+        "boolean": "`true` `false`",
+        "string": "text",
+        "object": "fields",
+    }
     bounds = [
         f"{sign} {value[key]:g}" if abs(value[key]) < 1e6 else f"{sign} {value[key]:,}"
         for key, sign in (("minimum", "≥"), ("exclusiveMinimum", ">"), ("maximum", "≤"), ("exclusiveMaximum", "<"))
