@@ -32,7 +32,10 @@ def markdown() -> str:
     parts = [_HEAD, _section("The file", schema["properties"], schema.get("required", []))]
     for name in ("Train", "Log", "Resources", "Search"):
         properties = definitions[name]["properties"]
-        parts.append("\n".join([_section(f"`{name.lower()}`", properties, []), *_inside(properties, definitions)]))
+        required = definitions[name].get("required", [])
+        parts.append(
+            "\n".join([_section(f"`{name.lower()}`", properties, required), *_inside(properties, definitions)])
+        )
     for path, choice in NAMED_SECTIONS.items():
         entries = {name: entry for name in (*choice.entries, *choice.own_names()) if (entry := choice.entry(name))}
         parts.append(_named_section(".".join(path), path[-1], entries, definitions))
@@ -109,8 +112,8 @@ def _values(value: Mapping[str, Any]) -> str:
     if "discriminator" in value or "$ref" in value:
         return "a section, below"
     if "anyOf" in value:
-        kinds = list(dict.fromkeys(_values(choice) for choice in value["anyOf"] if choice.get("type") != "null"))
-        return " or ".join("a list of these" if kind == f"list of: {kinds[0]}" else kind for kind in kinds)
+        members = list(dict.fromkeys(_values(choice) for choice in value["anyOf"] if choice.get("type") != "null"))
+        return " or ".join("a list of these" if one == f"list of: {members[0]}" else one for one in members)
     if value.get("type") == "array":
         items = value.get("items") or {"anyOf": value.get("prefixItems", [])}
         return f"list of: {_values(items)}"
