@@ -52,7 +52,7 @@ class Range(NamedTuple):
 
     @property
     def is_whole(self) -> bool:
-        """Whether it was written in whole numbers."""
+        """Tells whether it was written in whole numbers."""
         return all(isinstance(value, int) for value in (self.low, self.high, self.step or 1))
 
     def plain(self) -> dict[str, Any]:
@@ -61,7 +61,7 @@ class Range(NamedTuple):
         return {"from": self.low, "to": self.high, **step, **({"log": True} if self.log else {})}
 
     def points(self) -> list[int | float] | None:
-        """All values; None where they are not so few that somebody has counted them."""
+        """Returns all values, or None where there is no step or are too many."""
         step = self.step or (1 if self.is_whole else None)
         if step is None or (count := math.floor((self.high - self.low) / step + 1e-9) + 1) > MAX_TRIALS:
             return None
@@ -96,7 +96,7 @@ class Space(Mapping[str, Values]):
         return {key: v.plain() if isinstance(v, Range) else list(v) for key, v in self.items()}
 
     def grid(self) -> list[list[Any]] | None:
-        """All values of each field; None where one of them has too many."""
+        """Returns all values of each field, or None where one of them has no step or too many."""
         axes = [values.points() if isinstance(values, Range) else list(values) for values in self.values()]
         return None if None in axes else [axis for axis in axes if axis is not None]
 
@@ -221,7 +221,7 @@ class Search(Section):
 
     @property
     def objectives(self) -> list[tuple[str, bool]]:
-        """The tags, and whether more of each is better."""
+        """Returns the tags, and whether more of each is better."""
         if self.maximize is None and self.minimize is None:
             return [("val/accuracy", True)]
         return [(tag, True) for tag in _as_tuple(self.maximize)] + [(tag, False) for tag in _as_tuple(self.minimize)]
@@ -235,12 +235,12 @@ class Search(Section):
 
     @property
     def num_points(self) -> int | None:
-        """Of the grid; None where a range has no step."""
+        """Returns the size of the grid, or None where a range has no step."""
         axes = self.space.grid()
         return None if axes is None else math.prod(map(len, axes))
 
     def conflicts(self) -> Iterator[FieldConflict]:
-        """What does not go together."""
+        """Yields what does not go together."""
 
         def conflict(name: str, message: str, *others: str) -> FieldConflict:
             return FieldConflict(f"search.{name}", message, tuple(f"search.{field}" for field in (name, *others)))

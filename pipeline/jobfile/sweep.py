@@ -22,43 +22,43 @@ GRID = "grid"
 
 
 def space_of(origins: Origins) -> dict[str, Node]:
-    """The nodes of the fields that are searched, as they were written; nothing where that is no mapping."""
+    """Returns the nodes of the fields that are searched, as they were written; {} where the space is no mapping."""
     found = list(yamltree.walk(origins.root, SPACE))
     space = found[-1][1].value if len(found) == len(SPACE) else None
     return space if isinstance(space, dict) else {}
 
 
 def put_first_values(origins: Origins) -> None:
-    """Make the file that of the job with the first value of each field. Raises SpecError for what can be no field."""
+    """Puts the first value of each field into the file. Raises SpecError for what can be no field."""
     for key, node in space_of(origins).items():
         if (values := list(_values(node))) and _is_key(key):
             origins.put(key.split("."), values[0], *_place(origins, key, values[0]))
 
 
 def other_values(origins: Origins) -> Iterator[tuple[str, Node]]:
-    """The further values, each with its field."""
+    """Yields the further values, each with its field."""
     for key, node in space_of(origins).items():
         yield from ((key, value) for value in list(_values(node))[1:])
 
 
 def trying(origins: Origins, key: str, value: Node) -> Callable[[], None]:
-    """Give a field another value; returns what undoes that. Raises SpecError."""
+    """Gives a field another value, and returns a function that undoes it. Raises SpecError."""
     return origins.put(key.split("."), value, *_place(origins, key, value))
 
 
 def may_be_list(override: str) -> bool:
-    """Whether an override may be meant as several values: `0.1,0.05`, and neither `[64, M]` nor `"a, b"`."""
+    """Tells whether an override may mean several values: `0.1,0.05`, but not `[64, M]` or `"a, b"`."""
     value = override.partition("=")[2].strip()
     return "," in value and value[0] not in "[{\"'"
 
 
 def settle(origins: Origins, override: str) -> None:
-    """Search a field no more that an override gives a value."""
+    """Takes a field out of the space that an override gives a value."""
     space_of(origins).pop(override.partition("=")[0].strip(), None)
 
 
 def add_grid(origins: Origins, key: str, values: Sequence[Node], source: str) -> None:
-    """Search a field in a list of values, as `--set train.optimizer.lr=0.1,0.05` asks for; by a grid, unless told."""
+    """Puts a field into the space, as `--set train.optimizer.lr=0.1,0.05` asks for; where there is none, of a grid."""
 
     def made(value: Any) -> Node:
         return origins.mark(Node(0, value), source)
@@ -73,7 +73,7 @@ def add_grid(origins: Origins, key: str, values: Sequence[Node], source: str) ->
 
 
 def with_values(plain: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:
-    """The file of a trial, as plain data: that of the sweep without its search, and with these values.
+    """Returns a trial's job file as plain data: that of the sweep, without its search and with these values.
 
     Raises ValueError where a field can be none.
     """
@@ -93,7 +93,7 @@ def _is_key(key: str) -> bool:
 
 
 def _values(node: Node) -> Iterator[Node]:
-    """What is to be tried of a field: every choice, or both ends of a range; what is neither, the schema refuses."""
+    """Yields what is tried of a field: every choice, or both ends of a range. The schema refuses what is neither."""
     if isinstance(node.value, list):
         yield from node.value
     elif isinstance(node.value, dict):
@@ -101,7 +101,7 @@ def _values(node: Node) -> Iterator[Node]:
 
 
 def _place(origins: Origins, key: str, value: Node) -> tuple[str, int]:
-    """The source and line of a value."""
+    """Returns the source and line of a value."""
     if id(value) in origins.overridden:
         return origins.overridden[id(value)], 0
     with suppress(KeyError):
@@ -111,7 +111,7 @@ def _place(origins: Origins, key: str, value: Node) -> tuple[str, int]:
 
 
 def blamed(error: SpecError, origins: Origins, key: str, value: Node) -> Problem:
-    """What is told of a value that does not fit: the first problem, at the line of the value."""
+    """Returns the first problem with a value that does not fit, at the line of the value."""
     problem = error.problems[0]
     if problem.field == key or problem.field.startswith(f"{key}."):
         return problem

@@ -52,13 +52,13 @@ class SweepView:
 
     @property
     def best(self) -> list[TrialView]:
-        """The best trials that have succeeded: one, or those that no other is better than in all objectives."""
+        """Returns the best trial that has succeeded; of several objectives, the Pareto front."""
         complete = [trial for trial in self.trials if trial.is_complete]
         return front(complete, self.record.objectives)
 
     @property
     def ranked(self) -> list[TrialView]:
-        """The trials that have figures, the best first, by the first objective."""
+        """Returns the trials that have figures, those that have succeeded first, best first by the first objective."""
         scored = [trial for trial in self.trials if trial.score is not None]
         sign = -1 if self.record.objectives[0][1] else 1
         return sorted(scored, key=lambda trial: (not trial.is_complete, sign * _values(trial)[0]))
@@ -68,7 +68,7 @@ class SweepView:
         return sum(trial.job is not None and trial.job.outcome is not None for trial in self.trials)
 
     def count(self) -> dict[str, int]:
-        """How many trials there are of each outcome or state."""
+        """Counts the trials of each outcome or state."""
         counts: dict[str, int] = {}
         for trial in self.trials:
             counts[trial.outcome] = counts.get(trial.outcome, 0) + 1
@@ -76,7 +76,7 @@ class SweepView:
 
 
 def look(queue: Queue, sweep_id: str) -> SweepView | None:
-    """The sweep; None where the job is none, or was not started yet. Raises OSError."""
+    """Returns the sweep, or None where the job is none or has not started yet. Raises OSError."""
     record = SweepRecord.read(queue.home.run(sweep_id).trials)
     if record is None or not record.objectives:
         return None
@@ -92,7 +92,7 @@ def look(queue: Queue, sweep_id: str) -> SweepView | None:
 def score(
     epochs: Mapping[int, Mapping[str, float]], latest: Mapping[str, float], objectives: Objectives
 ) -> Score | None:
-    """Figures of the best epoch by the first objective; None where an objective is not known.
+    """Returns the figures of the best epoch by the first objective, or None where an objective is not known.
 
     latest: the job's latest figures, which have what is told once, at its end.
     """
@@ -107,26 +107,26 @@ def score(
 
 
 def tag_in(metrics: Mapping[str, float], tag: str) -> str:
-    """The tag that is meant: where there are no images held out as val, val/ means test/."""
+    """Returns the tag that is meant: where no images are held out as val, val/ means test/."""
     is_of_test = tag not in metrics and tag.startswith("val/")
     return f"test/{tag.removeprefix('val/')}" if is_of_test else tag
 
 
 def value_of(metrics: Mapping[str, float], tag: str) -> float | None:
-    """A scalar; None where it is not known."""
+    """Returns a scalar, or None where it is not known."""
     return metrics.get(tag_in(metrics, tag))
 
 
 def in_words(score: Score, objectives: Objectives) -> str:
-    """The figures of a trial, by the tags that they are of."""
+    """Returns a trial's figures as text, each after its tag: `val/accuracy 0.93`."""
     figures = zip(objectives, score.values, strict=True)
     return ", ".join(f"{tag_in(score.metrics, tag)} {value:.4g}" for (tag, _), value in figures)
 
 
 def front(trials: Sequence[TrialView], objectives: Objectives) -> list[TrialView]:
-    """Those of scored trials that no other is at least as good as in all objectives, and better in one.
+    """Returns the scored trials that are on the Pareto front: none is as good in all objectives and better in one.
 
-    Of one objective, the first of the best alone.
+    With one objective it is the best trial alone, the earliest of equals.
     """
     signs = [1 if is_high else -1 for _, is_high in objectives]
     points = [tuple(sign * value for sign, value in zip(signs, _values(trial), strict=True)) for trial in trials]
@@ -145,7 +145,7 @@ def _values(trial: TrialView) -> tuple[float, ...]:
 
 
 def jobs_of(queue: Queue, sweep_id: str) -> list[str]:
-    """The ids of the jobs that are a sweep's trials; none of another job."""
+    """Returns the ids of the jobs that are a sweep's trials; a job that is no sweep has none."""
     with contextlib.suppress(OSError):
         if record := SweepRecord.read(queue.home.run(sweep_id).trials):
             return [trial.job for trial in record.trials]
@@ -153,7 +153,7 @@ def jobs_of(queue: Queue, sweep_id: str) -> list[str]:
 
 
 def short_names(fields: Sequence[str]) -> list[str]:
-    """The fields by the ends of their names, as long as it takes to tell them apart: `lr`, `optimizer.name`."""
+    """Returns the ends of the fields' names, as long as it takes to tell them apart: `lr`, `optimizer.name`."""
     return [_short_name(field, [other for other in fields if other != field]) for field in fields]
 
 

@@ -21,7 +21,7 @@ MAX_NAME = 64
 
 
 def choose(view: SweepView, sweep_id: str, number: int | None) -> TrialView:
-    """The trial of that number, else the best one. Raises UsageError where there is none."""
+    """Returns the trial of that number, or the best one. Raises UsageError where there is none."""
     if number is not None:
         if found := next((trial for trial in view.trials if trial.number == number), None):
             return found
@@ -35,7 +35,7 @@ def choose(view: SweepView, sweep_id: str, number: int | None) -> TrialView:
 
 
 def job_file(home: Home, sweep_id: str, view: SweepView, trial: TrialView) -> str:
-    """A job file that can be submitted. Raises UsageError where the sweep's own cannot be read."""
+    """Returns a job file that can be submitted. Raises UsageError where the sweep's own cannot be read."""
     run = home.run(sweep_id)
     try:
         written = frozen.read_tree(run)
@@ -61,7 +61,7 @@ def _head(sweep_id: str, view: SweepView, trial: TrialView) -> list[str]:
 
 
 def find(home: Home, prefix: str) -> tuple[str, SweepView]:
-    """The sweep whose id begins so. Raises UsageError where there is none."""
+    """Returns the sweep whose id begins so. Raises UsageError where there is none."""
     queue = Queue(home)
     job_id = queue.tickets.find(prefix)
     view = sweeps.look(queue, job_id)

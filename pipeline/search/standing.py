@@ -25,7 +25,7 @@ class Standing:
     def keep(
         self, number: int, end: End | None, figures: Mapping[int, Mapping[str, float]], *, by_another: bool
     ) -> Score | None:
-        """Count a trial that has ended. figures: of its epochs, where it has succeeded. Its own, where they count."""
+        """Counts a trial that has ended. figures: by epoch, if it has succeeded. Returns its score, if it has one."""
         self.ends[number] = end
         if by_another:
             self.known.add(number)
@@ -35,7 +35,7 @@ class Standing:
         return found
 
     def hopeless(self) -> str:
-        """Why there is no point in going on; nothing where there is. What an earlier process gave up counts no more."""
+        """Returns why there is no point in going on, or "". What an earlier process has given up counts no more."""
         ended = {number: end for number, end in self.ends.items() if end and number not in self.known}
         ends = Counter(end.outcome for end in ended.values())
         if ends["succeeded"] or ends["pruned"] or ends["cancelled"]:
@@ -47,12 +47,12 @@ class Standing:
         return f"the first {plural(len(bad), 'trial')} came to nothing; trial {number}: {last.outcome}: {last.why}"
 
     def best(self) -> int | None:
-        """The number of the best trial, by the first objective."""
+        """Returns the number of the best trial by the first objective."""
         choose = max if self.objectives[0][1] else min
         return choose(self.scores, key=lambda number: self.scores[number].values[0], default=None)
 
     def metrics(self) -> dict[str, float]:
-        """Those of the best trial."""
+        """Returns the figures of the best trial."""
         best = self.best()
         return {} if best is None else dict(self.scores[best].metrics)
 
@@ -67,7 +67,7 @@ class Standing:
         return f"{len(self.ends)} of {plural(self.num_trials, 'trial')}{f' ({ended})' if ended else ''}{found}"
 
     def time_left_s(self, running: int) -> float | None:
-        """By how long trials took so far, and how many run now; None where none has ended."""
+        """Estimates the time left from how long trials took and how many run now; None before the first has ended."""
         took = [seconds for end in self.ends.values() if end and (seconds := end.took_s) is not None]
         if not took:
             return None

@@ -103,7 +103,7 @@ class Study:
             )
 
     def _param(self, key: str, value: Any) -> Any:
-        """What Optuna knows a value as."""
+        """Returns the parameters that Optuna keeps for a trial's values."""
         field, kind = self.fields[key], self.distributions[key]
         if isinstance(field, _Choices):
             return field.name_of(value)
@@ -114,7 +114,7 @@ class Study:
         return len(self.study.get_trials(deepcopy=False))
 
     def ask(self, number: int) -> dict[str, Any]:
-        """The values of a trial: of the next one, or one whose values were not all chosen when somebody was killed."""
+        """Returns a trial's values: the next one's, or one's for which a killed process had not chosen all of them."""
         trial = self.study.ask() if number >= self.num_trials else self._trial(number)
         return self._values({key: _suggest(trial, key, kind) for key, kind in self.distributions.items()})
 
@@ -145,7 +145,7 @@ class Study:
         return trial.should_prune()
 
     def tell(self, number: int, outcome: str, scores: Sequence[float] | None) -> None:
-        """How a trial has ended; a second time changes nothing."""
+        """Tells Optuna how a trial has ended; telling it again changes nothing."""
         state = _STATES.get(outcome, TrialState.FAIL)
         if state is TrialState.COMPLETE and scores is None:
             state = TrialState.FAIL
@@ -217,7 +217,7 @@ def _suggest(trial: Trial, key: str, kind: BaseDistribution) -> Any:
 
 
 def _rounded(value: float, kind: BaseDistribution) -> float:
-    """A number as a person would write it, inside of its range."""
+    """Returns a number as a person would write it, inside its range."""
     if not isinstance(kind, FloatDistribution):
         return int(value)
     digits = DIGITS if kind.step is None else STEP_DIGITS
@@ -252,7 +252,7 @@ def _sampler(search: Search, seed: int, *, num_before: int) -> optuna.samplers.B
 
 
 class _Grid(optuna.samplers.BaseSampler):
-    """All points, one a trial, by its number; of a grid that has more than are asked for, a random part."""
+    """Gives each trial, by its number, a point of the grid; a random part of them where fewer trials are asked for."""
 
     def __init__(self, search: Search) -> None:
         axes = search.space.grid()

@@ -63,7 +63,7 @@ class Sweep:
         self.progress = Progress(attempt)
 
     def begun(self) -> SweepRecord:
-        """The record of a sweep that has no trials, which is written before anything else is."""
+        """Returns the record of a sweep without trials, which is written before anything else."""
         for path in (self.run.trials, self.run.study):
             if durable.is_there(path):
                 raise PipelineError(f"{self.run.trials}: is damaged or gone, so that its trials are not known any more")
@@ -74,7 +74,7 @@ class Sweep:
         return record
 
     def takes_fractions(self, key: str) -> bool:
-        """Whether a field with a range of whole numbers takes others too, as a learning rate from 0 to 1 does."""
+        """Tells whether a field whose range is in whole numbers takes others too, as a learning rate from 0 to 1."""
         values = self.search.space[key]
         if not isinstance(values, Range) or not values.is_whole:
             return False
@@ -89,7 +89,7 @@ class Sweep:
         return with_values(self.ticket.spec, values)
 
     def go(self) -> tuple[Outcome, str]:
-        """Run it to its end, and return that. Raises Interrupted where it is asked to stop, and OSError."""
+        """Runs the sweep to its end, and returns that. Raises Interrupted when asked to stop, and OSError."""
         self.recover()
         while True:
             self.stop.check()
@@ -109,12 +109,12 @@ class Sweep:
         return [trial for trial in self.record.trials if trial.number not in self.standing.ends]
 
     def wants_trial(self) -> bool:
-        """Whether no trial waits for a worker any more."""
+        """Tells whether a further trial is due: none waits for a worker any more."""
         is_one_ready = any(self.states.get(trial.number) == "pending" for trial in self.open_trials())
         return len(self.record.trials) < self.record.num_trials and not is_one_ready
 
     def recover(self) -> None:
-        """Go on after what an earlier process did last, whatever that was."""
+        """Goes on after whatever an earlier process did last."""
         if self.record.trials:
             self.log(f"goes on after {plural(len(self.record.trials), 'trial')}")
         for trial in self.record.trials:
@@ -130,7 +130,7 @@ class Sweep:
     # Asking
 
     def ask(self) -> None:
-        """Submit the next trial's job."""
+        """Asks for the next trial, and submits its job."""
         number = len(self.record.trials)
         values = self.study.ask(number)
         trial = Trial(number, new_id(self.name_of(number)), values)
@@ -139,12 +139,12 @@ class Sweep:
         self.submit(trial)
 
     def name_of(self, number: int) -> str:
-        """Of a trial's job: so that TensorBoard, which sorts by letters, has them in their order."""
+        """Returns the name of a trial's job, with leading zeros: TensorBoard sorts by letters."""
         digits = f"{number:0{len(str(self.record.num_trials - 1))}}"
         return f"{self.ticket.name[: MAX_NAME - len(digits) - 1]}-{digits}"
 
     def submit(self, trial: Trial) -> None:
-        """Put a trial's job into the queue. One whose values do not fit together ends there, as invalid."""
+        """Puts a trial's job into the queue; a job whose values do not fit together ends there as invalid."""
         name = self.name_of(trial.number)
         tree = {**self.tree(trial.values), "name": name}
         ticket = dataclasses.replace(
@@ -168,7 +168,7 @@ class Sweep:
     # Following
 
     def follow(self, trial: Trial) -> None:
-        """Report a trial's epochs; have it end early where others are ahead; tell how it has ended."""
+        """Reports a trial's epochs, prunes it where others are ahead, and tells how it has ended."""
         self.report(trial)
         state = self.states[trial.number] = self.queue.tickets.state(trial.job)
         end = None if state in ("pending", "running") else self.queue.records.sound_end(trial.job)
@@ -181,7 +181,7 @@ class Sweep:
             self.look_for(trial)
 
     def take_up(self, trial: Trial) -> None:
-        """Queue a trial again that was cancelled with its sweep, unless that is being cancelled right now."""
+        """Queues a trial again that was cancelled with its sweep, unless the sweep is being cancelled right now."""
         if self.queue.stop_request(self.ticket.id):
             return
         try:
@@ -209,7 +209,7 @@ class Sweep:
             repair.prune(self.queue, trial.job, f"{tag} was {max(values.items())[1]:.4g} after epoch {max(values)}")
 
     def look_for(self, trial: Trial) -> None:
-        """Give up a trial whose ticket somebody has removed."""
+        """Gives up a trial whose ticket somebody has removed."""
         since = self.gone_since.setdefault(trial.number, time.monotonic())
         if time.monotonic() > since + GONE_S:
             self.log(f"trial {trial.number}: its ticket is gone")
@@ -225,7 +225,7 @@ class Sweep:
         self.log(f"trial {trial.number}: {what}{figures}")
 
     def keep(self, trial: Trial, end: End | None, *, by_another: bool = False) -> sweeps.Score | None:
-        """Count a trial that has ended, told by this process or an earlier one. Its figures, where they count."""
+        """Counts a trial that has ended. by_another: an earlier process has told Optuna. Returns its score, if any."""
         figures = epoch_record.read(self.home.run(trial.job).epochs) if end and end.outcome == "succeeded" else {}
         return self.standing.keep(trial.number, end, figures, by_another=by_another)
 
@@ -245,6 +245,6 @@ class Sweep:
 
 
 def in_a_line(values: dict[str, Any]) -> str:
-    """The values of a trial in words."""
+    """Returns the values of a trial as text: `lr 0.01, depth 13`."""
     names = sweeps.short_names(list(values))
     return ", ".join(f"{name} {plain(value)}" for name, value in zip(names, values.values(), strict=True))
