@@ -7,6 +7,7 @@ import json
 from pydantic_core import ValidationError
 
 from pipeline.errors import SpecError, UsageError
+from pipeline.home import durable
 from pipeline.home.paths import Home
 from pipeline.jobfile import frozen
 from pipeline.jobfile.own_modules import using
@@ -69,7 +70,9 @@ def find(home: Home, prefix: str) -> tuple[str, SweepView]:
         return job_id, view
     job = views.look(queue, job_id)
     if job is not None and job.is_sweep:
-        raise UsageError(f"{job_id}: has not started yet")
+        trials = home.run(job_id).trials
+        is_there = durable.is_there(trials)
+        raise UsageError(f"{trials}: cannot be read" if is_there else f"{job_id}: has not started yet")
     if job is not None and job.sweep is not None:
         raise UsageError(f"{job_id}: is a trial of {job.sweep}; give that, and its number by --trial {job.trial}")
     raise UsageError(f"{job_id}: is no sweep; a sweep's job file has a search section")

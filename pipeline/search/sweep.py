@@ -67,7 +67,8 @@ class Sweep:
         """The record of a sweep that has no trials, which is written before anything else is."""
         for path in (self.run.trials, self.run.study):
             if durable.is_there(path):
-                raise PipelineError(f"{self.run.trials}: is damaged or gone, so that its trials are not known any more")
+                what = "is damaged or gone, so that its trials are not known any more; submit the job file again"
+                raise PipelineError(f"{self.run.trials}: {what}")
         objectives = self.search.objectives
         high, low = ([tag for tag, is_high in objectives if is_high is kind] for kind in (True, False))
         record = SweepRecord(self.search.num_trials, high, low, list(self.search.space))

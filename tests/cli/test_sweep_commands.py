@@ -157,6 +157,12 @@ def test_a_job_that_is_no_sweep_has_no_best(pipeline: Pipeline, job_file: JobFil
     assert "has not started yet" in pipeline("best", "hunt").stderr
 
 
+def test_where_the_record_is_damaged_that_is_said(pipeline: Pipeline, home: Home) -> None:
+    sweep_id, _ = make_sweep(home, SIX)
+    home.run(sweep_id).trials.write_text("{")
+    assert "trials.json: cannot be read" in pipeline("best", "hunt").stderr
+
+
 def test_of_a_trial_its_sweep_is_named(pipeline: Pipeline, home: Home) -> None:
     sweep_id, _ = make_sweep(home, SIX)
     done = pipeline("best", "hunt-3")
