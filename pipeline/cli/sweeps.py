@@ -79,7 +79,8 @@ def print_trials(view: SweepView) -> None:
     shown = [*(trial for trial in view.ranked if trial.outcome != "running")][:SHOWN] + running
     if not shown:
         return
-    tags = [tag for tag, _ in view.record.objectives]
+    metrics = next((trial.score.metrics for trial in shown if trial.score), {})
+    tags = [sweeps.tag_in(metrics, tag) if metrics else tag for tag, _ in view.record.objectives]
     rows = [("TRIAL", "OUTCOME", "EPOCH", *tags, *sweeps.short_names(view.record.fields), "JOB")]
     for trial in shown:
         epoch = str(trial.score.epoch) if trial.score and trial.score.epoch else ""

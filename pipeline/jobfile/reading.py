@@ -77,7 +77,7 @@ def _search_lists(origins: Origins, overrides: Sequence[str]) -> None:
     except SpecError as error:
         for override in overrides:
             key, _, values = override.partition("=")
-            if any(problem.field == key.strip() for problem in error.problems):
+            if any(problem.field == key.strip() and not sweep.wants_list(problem) for problem in error.problems):
                 source = f"--set {wording.cut(override)}"
                 nodes = yamltree.parse(f"[{values}]".encode("utf-8", "surrogatepass"), source).value
                 sweep.add_grid(origins, key.strip(), nodes, source)

@@ -119,6 +119,9 @@ class _SpaceKind:
         return key
 
     def whole(self, fields: dict[str, Values]) -> Space:
+        for key in fields:
+            if outer := next((other for other in fields if key.startswith(f"{other}.")), None):
+                raise _wrong(f"has {key}, which lies in {outer}, that is searched too; write it in its choices")
         return Space(fields)
 
     def schema(self, of_type: CoreSchema) -> CoreSchema:  # noqa: ARG002
@@ -167,7 +170,8 @@ def _choices(values: list[Any]) -> Choices:
 def _range(value: dict[str, Any]) -> Range:
     for key in value:
         if key not in _RANGE:
-            raise _wrong(f"has no such field as {key!r}{wording.nearest(key, _RANGE)}")
+            dots = "; fields are named with dots, as train.optimizer.lr" if isinstance(value[key], (dict, list)) else ""
+            raise _wrong(f"has no such field as {key!r}{dots or wording.nearest(key, _RANGE)}")
     missing = [key for key in ("from", "to") if key not in value]
     if missing:
         raise _wrong(f"lacks {' and '.join(missing)}: a range is {{from: 1e-3, to: 1}}")

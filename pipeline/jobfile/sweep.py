@@ -52,6 +52,11 @@ def may_be_list(override: str) -> bool:
     return "," in value and value[0] not in "[{\"'"
 
 
+def wants_list(problem: Problem) -> bool:
+    """Whether an override was to be one list, as in `data.augment=crop,flip`, which lacks the brackets."""
+    return " should be a list" in problem.message
+
+
 def settle(origins: Origins, override: str) -> None:
     """Takes a field out of the space that an override gives a value."""
     space_of(origins).pop(override.partition("=")[0].strip(), None)

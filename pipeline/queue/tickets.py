@@ -260,10 +260,10 @@ class Tickets:
         found = [prefix] if prefix in ids else [job_id for job_id in ids if job_id.startswith(prefix)]
         if not found:
             raise UsageError(f"{prefix}: no job's id begins so; the latest is {ids[-1]}")
-        named = [job_id for job_id in found if name_of(job_id) == prefix]
-        if len(found) > 1 and len(named) != 1:
+        found = [job_id for job_id in found if name_of(job_id) == prefix] or found
+        if len(found) > 1:
             raise UsageError(f"{prefix}: {len(found)} ids begin so, the latest is {found[-1]}; give more of it")
-        return named[0] if named else found[0]
+        return found[0]
 
 
 def require_prefix(prefix: str) -> None:

@@ -7,12 +7,13 @@ import json
 from pydantic_core import ValidationError
 
 from pipeline.errors import SpecError, UsageError
+from pipeline.home import durable
 from pipeline.home.paths import Home
 from pipeline.jobfile import frozen
 from pipeline.jobfile.own_modules import using
 from pipeline.jobfile.spec import Spec
 from pipeline.jobfile.sweep import with_values
-from pipeline.queue import sweeps
+from pipeline.queue import sweeps, views
 from pipeline.queue.job_queue import Queue
 from pipeline.queue.sweeps import SweepView, TrialView
 from pipeline.wording import plural
@@ -28,7 +29,8 @@ def choose(view: SweepView, sweep_id: str, number: int | None) -> TrialView:
         raise UsageError(f"{sweep_id}: has no trial {number}; it has {plural(len(view.trials), 'trial')}, from 0")
     if not view.best:
         ended = ", ".join(f"{count} {outcome}" for outcome, count in view.count().items()) or "none was started"
-        raise UsageError(f"{sweep_id}: no trial has succeeded yet ({ended})")
+        wanted = " and ".join(tag for tag, _ in view.record.objectives)
+        raise UsageError(f"{sweep_id}: no trial has succeeded yet with a figure of {wanted} ({ended})")
     is_high = view.record.objectives[0][1]
     choose_one = max if is_high else min
     return choose_one(view.best, key=lambda trial: trial.score.values[0] if trial.score else 0.0)
@@ -64,7 +66,13 @@ def find(home: Home, prefix: str) -> tuple[str, SweepView]:
     """Returns the sweep whose id begins so. Raises UsageError where there is none."""
     queue = Queue(home)
     job_id = queue.tickets.find(prefix)
-    view = sweeps.look(queue, job_id)
-    if view is None:
-        raise UsageError(f"{job_id}: is no sweep, or has not started yet; a sweep's job file has a search section")
-    return job_id, view
+    if view := sweeps.look(queue, job_id):
+        return job_id, view
+    job = views.look(queue, job_id)
+    if job is not None and job.is_sweep:
+        trials = home.run(job_id).trials
+        is_there = durable.is_there(trials)
+        raise UsageError(f"{trials}: cannot be read" if is_there else f"{job_id}: has not started yet")
+    if job is not None and job.sweep is not None:
+        raise UsageError(f"{job_id}: is a trial of {job.sweep}; give that, and its number by --trial {job.trial}")
+    raise UsageError(f"{job_id}: is no sweep; a sweep's job file has a search section")

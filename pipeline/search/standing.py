@@ -12,6 +12,7 @@ from pipeline.queue.sweeps import Objectives, Score
 from pipeline.wording import plural
 
 MOST_INVALID, MOST_FAILED = 2, 5  # trials that may end so before one has succeeded
+MOST_UNSCORED = 2  # trials that may succeed without a figure that counts before one has it
 
 
 @dataclass
@@ -38,6 +39,8 @@ class Standing:
         """Returns why there is no point in going on, or "". What an earlier process has given up counts no more."""
         ended = {number: end for number, end in self.ends.items() if end and number not in self.known}
         ends = Counter(end.outcome for end in ended.values())
+        if ends["succeeded"] >= MOST_UNSCORED and not self.scores:
+            return f"the first {plural(ends['succeeded'], 'trial')} that succeeded have no {self.wanted()}"
         if ends["succeeded"] or ends["pruned"] or ends["cancelled"]:
             return ""
         if ends["invalid"] < MOST_INVALID and ends["failed"] < MOST_FAILED:
@@ -59,11 +62,17 @@ class Standing:
     def in_words(self, score: Score) -> str:
         return sweeps.in_words(score, self.objectives)
 
+    def wanted(self) -> str:
+        """The figures that a trial is judged by: a job may lack one, as the top-5 accuracy of ten classes."""
+        return " and ".join(tag for tag, _ in self.objectives)
+
     def summary(self) -> str:
         ends = Counter("lost" if end is None else end.outcome for end in self.ends.values())
         ended = ", ".join(f"{count} {outcome}" for outcome, count in ends.items())
         best = self.best()
         found = "" if best is None else f"; best: trial {best}, {self.in_words(self.scores[best])}"
+        if best is None and ends["succeeded"]:
+            found = f"; none has {self.wanted()}"
         return f"{len(self.ends)} of {plural(self.num_trials, 'trial')}{f' ({ended})' if ended else ''}{found}"
 
     def time_left_s(self, running: int) -> float | None:

@@ -36,6 +36,7 @@ from pipeline.wording import plain, plural
 POLL_S = 0.2
 GONE_S = 10.0  # for which a trial's ticket is looked for
 MAX_NAME = 64
+EPOCHS = "train.epochs"
 
 
 class Sweep:
@@ -51,7 +52,7 @@ class Sweep:
         self.study = Study(
             self.run.study,
             self.search,
-            epochs=self.spec.train.epochs,
+            epochs=self.most_epochs(),
             seed=self.spec.train.seed,
             fractional={key for key in self.search.space if self.takes_fractions(key)},
             recorded=self.record.trials,
@@ -66,12 +67,18 @@ class Sweep:
         """Returns the record of a sweep without trials, which is written before anything else."""
         for path in (self.run.trials, self.run.study):
             if durable.is_there(path):
-                raise PipelineError(f"{self.run.trials}: is damaged or gone, so that its trials are not known any more")
+                what = "is damaged or gone, so that its trials are not known any more; submit the job file again"
+                raise PipelineError(f"{self.run.trials}: {what}")
         objectives = self.search.objectives
         high, low = ([tag for tag, is_high in objectives if is_high is kind] for kind in (True, False))
         record = SweepRecord(self.search.num_trials, high, low, list(self.search.space))
         record.write(self.run.trials)
         return record
+
+    def most_epochs(self) -> int:
+        """That a trial may have, for they may be searched too."""
+        values = self.search.space.get(EPOCHS, ())
+        return int(values.high) if isinstance(values, Range) else max(values, default=self.spec.train.epochs)
 
     def takes_fractions(self, key: str) -> bool:
         """Tells whether a field whose range is in whole numbers takes others too, as a learning rate from 0 to 1."""
@@ -203,10 +210,13 @@ class Sweep:
             return
         self.sizes[trial.number] = size
         (tag, _), *_ = self.search.objectives
-        figures = {epoch: sweeps.value_of(metrics, tag) for epoch, metrics in epoch_record.read(path).items()}
+        epochs = epoch_record.read(path)
+        figures = {epoch: sweeps.value_of(metrics, tag) for epoch, metrics in epochs.items()}
         values = {epoch: value for epoch, value in figures.items() if value is not None}
         if self.study.report(trial.number, values) and self.states.get(trial.number) == "running":
-            repair.prune(self.queue, trial.job, f"{tag} was {max(values.items())[1]:.4g} after epoch {max(values)}")
+            last = max(values)
+            name = sweeps.tag_in(epochs[last], tag)
+            repair.prune(self.queue, trial.job, f"{name} was {values[last]:.4g} after epoch {last}")
 
     def look_for(self, trial: Trial) -> None:
         """Gives up a trial whose ticket somebody has removed."""

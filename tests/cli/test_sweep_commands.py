@@ -90,6 +90,8 @@ def test_show_says_the_best_so_far_and_what_is_left(pipeline: Pipeline, home: Ho
     assert facts["left"] == "2"
     assert facts["best"] == "trial 1, test/accuracy 0.9 in epoch 1"
     assert any(line.split()[:3] == ["1", "succeeded", "1"] and jobs[1] in line for line in lines)
+    (header,) = (line for line in lines if line.startswith("TRIAL"))
+    assert "test/accuracy" in header, "there are no images held out as val"
     told = json.loads(pipeline("show", "hunt", "--json").stdout)
     assert (told["best"], told["num_trials"]) == ([1], 6)
     assert [trial["outcome"] for trial in told["trials"]] == [trial.outcome for trial in SIX]
@@ -134,8 +136,9 @@ def test_of_several_objectives_the_others_are_named(pipeline: Pipeline, home: Ho
 @pytest.mark.parametrize(
     ("told", "complaint"),
     [
-        ([], "no trial has succeeded yet (none was started)"),
-        ([Told(SGD, "failed", accuracies=[])], "no trial has succeeded yet (1 failed)"),
+        ([], "no trial has succeeded yet with a figure of val/accuracy (none was started)"),
+        ([Told(SGD, "failed", accuracies=[])], "with a figure of val/accuracy (1 failed)"),
+        ([Told(SGD, accuracies=[])], "with a figure of val/accuracy (1 succeeded)"),
     ],
 )
 def test_where_there_is_no_best_it_says_why(pipeline: Pipeline, home: Home, told: list[Told], complaint: str) -> None:
@@ -149,7 +152,22 @@ def test_a_job_that_is_no_sweep_has_no_best(pipeline: Pipeline, job_file: JobFil
     submitted(pipeline, job_file())
     done = pipeline("best", "latest")
     assert done.returncode == 2
-    assert "is no sweep, or has not started yet; a sweep's job file has a search section" in done.stderr
+    assert "is no sweep; a sweep's job file has a search section" in done.stderr
+    submitted(pipeline, job_file(text=TEXT))
+    assert "has not started yet" in pipeline("best", "hunt").stderr
+
+
+def test_where_the_record_is_damaged_that_is_said(pipeline: Pipeline, home: Home) -> None:
+    sweep_id, _ = make_sweep(home, SIX)
+    home.run(sweep_id).trials.write_text("{")
+    assert "trials.json: cannot be read" in pipeline("best", "hunt").stderr
+
+
+def test_of_a_trial_its_sweep_is_named(pipeline: Pipeline, home: Home) -> None:
+    sweep_id, _ = make_sweep(home, SIX)
+    done = pipeline("best", "hunt-3")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert f"is a trial of {sweep_id}; give that, and its number by --trial 3" in done.stderr
 
 
 def test_cancel_takes_the_trials_with_it(pipeline: Pipeline, home: Home) -> None:

@@ -119,6 +119,14 @@ def test_how_many_trials(section: str, count: int) -> None:
         ("  space: {train.epochs: {from: 0, to: 9, log: true}}", "is logarithmic, so that from should be above 0"),
         ("  space: {train.epochs: {from: 1, to: 9, log: true, step: 2}}", "has log and step; one of them"),
         (f"  space: {{train.epochs: {{from: 1, to: {2 * MOST}}}}}", "should be of finite numbers"),
+        (
+            "  space: {train: {optimizer: {lr: [0.1, 1]}}}",
+            "has no such field as 'optimizer'; fields are named with dots, as train.optimizer.lr",
+        ),
+        (
+            "  space: {train.optimizer: [{lr: 0.1}], train.optimizer.lr: [1, 2]}",
+            "has train.optimizer.lr, which lies in train.optimizer, that is searched too",
+        ),
         ("  space: {name: [a, b]}", "is no field that can be searched"),
         ("  space: {resources.priority: [1, 2]}", "is no field that can be searched"),
         ("  space: {search.trials: [1, 2]}", "is no field that can be searched"),
@@ -221,6 +229,11 @@ def test_text_with_a_comma_is_text(override: str) -> None:
 def test_what_is_wrong_in_a_list_is_told_with_the_override() -> None:
     (line,) = errors("", "train.optimizer.lr=0.1,O.05", text=HEAD)
     assert line == "--set train.optimizer.lr=0.1,O.05: train.optimizer.lr: 'O.05' should be a number"
+
+
+def test_a_list_without_its_brackets_is_no_grid() -> None:
+    (line,) = errors("", "data.augment=crop,flip", text=HEAD)
+    assert line.endswith("data.augment: 'crop,flip' should be a list; write [crop,flip]")
 
 
 def test_overrides_of_a_sweep() -> None:

@@ -207,6 +207,11 @@ class TestFind:
         with pytest.raises(UsageError, match=f"2 ids begin so, the latest is {ids[2]}"):
             queue.tickets.find("alpha")
 
+    def test_of_jobs_of_one_name_the_latest_is_no_trial_of_theirs(self, queue: Queue, ids: list[str]) -> None:
+        queue.submit(quick_spec("alpha-0"))
+        with pytest.raises(UsageError, match=f"2 ids begin so, the latest is {ids[2]}"):
+            queue.tickets.find("alpha")
+
     @pytest.mark.usefixtures("ids")
     @pytest.mark.parametrize("prefix", ["gamma", "../queue", "alpha-2*", "x\0y", "", "/" * 300])
     def test_what_begins_no_id_is_refused(self, queue: Queue, prefix: str) -> None:

@@ -212,6 +212,26 @@ def test_a_sweep_whose_first_trials_all_come_to_nothing_ends_early_and_says_why(
     assert ends(queue, sweep_id).count("cancelled") == 0, "those that were given up are taken up"
 
 
+def test_a_sweep_for_a_figure_that_its_jobs_do_not_have_ends_early_and_says_so(queue: Queue) -> None:
+    """As the top-5 accuracy of ten classes."""
+    sweep_id = small_sweeps.submit(queue, trials=20, maximize="test/top5_accuracy")
+    assert small_sweeps.drive(queue, sweep_id, Workers(queue)) == "failed"
+    assert end_of(queue, sweep_id)[1] == "the first 2 trials that succeeded have no test/top5_accuracy"
+    one = small_sweeps.submit(queue, trials=1, maximize="test/top5_accuracy")
+    assert small_sweeps.drive(queue, one, Workers(queue)) == "failed"
+    assert end_of(queue, one)[1] == "1 of 1 trial (1 succeeded); none has test/top5_accuracy"
+
+
+@pytest.mark.parametrize("values", [[2, 8, 4], {"from": 2, "to": 8}])
+def test_a_pruner_knows_the_most_epochs_where_they_are_searched(queue: Queue, values: Any) -> None:
+    sweep_id = small_sweeps.submit(queue, epochs=2, pruner="median", space={"train.epochs": values})
+    claim = small_sweeps.claim(queue, sweep_id)
+    assert claim is not None
+    found = sweep.Sweep(queue.home, claim.ticket, 1, Workers(queue), print)
+    assert found.most_epochs() == 8
+    claim.lease.release()
+
+
 # Stopped, killed and refused
 
 
