@@ -46,11 +46,11 @@ def _without_result(progress: Progress, attempt: int, status: int) -> Result:
     if status == NO_ROOM:
         outcome, why = "interrupted", "the disk is full; it goes on from its last checkpoint, once there is room"
     elif status == -signal.SIGKILL:
-        why = "the training process was killed (SIGKILL); often that is the kernel, out of memory"
+        why = "its process was killed (SIGKILL); often that is the kernel, out of memory"
     elif status < 0:
-        why = f"the training process was ended by a signal ({signal.strsignal(-status) or -status}); see the log"
+        why = f"its process was ended by a signal ({signal.strsignal(-status) or -status}); see the log"
     else:
-        why = f"the training process left with exit code {status} and no result; see the log"
+        why = f"its process left with exit code {status} and no result; see the log"
     return Result.after(progress, attempt=attempt, outcome=outcome, why=why)
 
 

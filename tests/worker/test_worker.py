@@ -312,7 +312,7 @@ main.main()
     grandchild = int((tmp_path / "grandchild").read_text())
     wait_until(lambda: not is_alive(grandchild), "the grandchild to be gone")
     end = end_of(queue, job_id)
-    assert (end.outcome, end.why) == ("failed", "the training process left with exit code 7 and no result; see the log")
+    assert (end.outcome, end.why) == ("failed", "its process left with exit code 7 and no result; see the log")
     assert "last words" in (tmp_path / "output-0").read_text()
     assert not Lease.is_held(queue.paths.lease(job_id))
 
@@ -377,7 +377,7 @@ main.main()
         wait_until(lambda: complaint in (tmp_path / "output").read_text(), "the worker to say so")
         assert queue.tickets.state(job_id) == "running"
         ballast.unlink()
-        assert wait_for_end(queue, job_id).why.startswith("the training process left with exit code 7")
+        assert wait_for_end(queue, job_id).why.startswith("its process left with exit code 7")
     finally:
         worker.terminate()
         assert worker.wait() == 0

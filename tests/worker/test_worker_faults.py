@@ -99,8 +99,8 @@ def test_a_run_that_is_removed_under_its_job_does_not_hold_the_slot(queue: Queue
     gone, good = queue.submit_all([quick_spec("gone", resources={"retries": 0}), quick_spec("good")])
     command = "case RUN in */gone-*) rm -rf RUN; exit 3;; esac; echo '{}' > RUN/seen; exit 4"
     assert start(queue.home, "--drain", command=command).wait(timeout=60) == 1
-    assert end_of(queue, gone).why == "the training process left with exit code 3 and no result; see the log"
-    assert end_of(queue, good).why == "the training process left with exit code 4 and no result; see the log"
+    assert end_of(queue, gone).why == "its process left with exit code 3 and no result; see the log"
+    assert end_of(queue, good).why == "its process left with exit code 4 and no result; see the log"
     assert not queue.home.run(gone).root.exists()
     assert not Lease.is_held(queue.paths.lease(gone))
 
@@ -431,7 +431,7 @@ def test_a_job_that_puts_folders_where_its_records_go_is_ended_all_the_same(queu
     folders = f"{records}/result.json {records}/attempts.json {request} RUN/result.json"
     command = f"case RUN in */vandal-*) rm {records}/attempts.json; mkdir -p {folders};; esac; exit 3"
     assert start(queue.home, "--drain", command=command).wait(timeout=60) == 1
-    why = "the training process left with exit code 3 and no result; see the log"
+    why = "its process left with exit code 3 and no result; see the log"
     assert [end_of(queue, job_id).why for job_id in (vandal, good)] == [why, why]
     assert queue.tickets.ids("failed") == [vandal, good] or queue.tickets.ids("failed") == [good, vandal]
 
@@ -453,7 +453,7 @@ def test_an_attempt_is_not_judged_by_the_result_of_an_earlier_one_with_its_numbe
     run.root.mkdir()
     run.result.write_text('{"attempt": 1, "outcome": "succeeded", "why": "an earlier word"}')
     assert start(queue.home, "--drain", command="test ! -e RUN/result.json && exit 5").wait(timeout=60) == 1
-    assert end_of(queue, job_id).why == "the training process left with exit code 5 and no result; see the log"
+    assert end_of(queue, job_id).why == "its process left with exit code 5 and no result; see the log"
 
 
 # An end that cannot be recorded
@@ -493,7 +493,7 @@ def test_a_worker_that_inherits_an_ignored_sigchld_sees_its_attempts_end(queue: 
     job_id = queue.submit(quick_spec(resources={"retries": 0}))
     ignoring = "import signal\nsignal.signal(signal.SIGCHLD, signal.SIG_IGN)\n"
     assert start(queue.home, "--drain", command="exit 7", faults=ignoring).wait(timeout=60) == 1
-    assert end_of(queue, job_id).why == "the training process left with exit code 7 and no result; see the log"
+    assert end_of(queue, job_id).why == "its process left with exit code 7 and no result; see the log"
 
 
 # What a job may take
@@ -521,4 +521,4 @@ def test_a_job_that_takes_more_memory_than_it_may_is_ended(queue: Queue, start: 
     end = end_of(queue, large)
     assert (end.outcome, end.attempt) == ("failed", 1)
     assert re.match(r"it took [3-6]\d\d MB of memory, more than resources.memory, 300 MB; a smaller", end.why)
-    assert end_of(queue, small).why == "the training process left with exit code 3 and no result; see the log"
+    assert end_of(queue, small).why == "its process left with exit code 3 and no result; see the log"
