@@ -70,10 +70,11 @@ def add_grid(origins: Origins, key: str, values: Sequence[Node], source: str) ->
 
     root = origins.root.value
     if not isinstance(root.get("search"), Node) or not isinstance(root["search"].value, dict):
-        root["search"] = made({"sampler": made(GRID)})
+        root["search"] = made({})
     search = root["search"].value
     if not isinstance(search.get("space"), Node) or not isinstance(search["space"].value, dict):
         search["space"] = made({})
+        search.setdefault("sampler", made(GRID))
     search["space"].value[key] = made(list(values))
 
 

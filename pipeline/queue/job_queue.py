@@ -97,16 +97,21 @@ class Queue:
     # Claiming
 
     def claim(
-        self, worker: str, executor: RecordExecutor = by_nobody, *, with_sweeps: bool = True
+        self,
+        worker: str,
+        executor: RecordExecutor = by_nobody,
+        *,
+        with_sweeps: bool = True,
+        with_others: bool = True,
     ) -> Claim | Ended | None:
         """The next job: highest priority, then oldest. None where nothing can be run now.
 
-        with_sweeps: whether it may be a sweep. executor: gives what the record of a job's attempt says of who runs it.
-        A job that needs no attempt any more, as it was cancelled or this version does not take its spec, is ended
-        instead. Raises OSError where the disk does not let it take the next one, which it passes over for a while from
-        then on.
+        with_sweeps, with_others: whether it may be a sweep, or anything else. executor: gives what the record of a
+        job's attempt says of who runs it. A job that needs no attempt any more, as it was cancelled or this version
+        does not take its spec, is ended instead. Raises OSError where the disk does not let it take the next one, which
+        it passes over for a while from then on.
         """
-        for ticket in self._candidates():
+        for ticket in self._candidates(only_sweeps=not with_others):
             if ticket.is_sweep and not with_sweeps:
                 continue
             try:
@@ -157,11 +162,11 @@ class Queue:
         self.records.write_attempts(ticket.id, claim.attempts)
         return claim
 
-    def _candidates(self) -> Iterator[Ticket]:
+    def _candidates(self, *, only_sweeps: bool) -> Iterator[Ticket]:
         """Those that wait and may be claimed now, each read when it is asked for."""
         self.waiting.look()
         held = set(durable.names_in(self.paths.control))
-        for job_id in self.waiting:
+        for job_id in self.waiting.sweeps() if only_sweeps else self.waiting:
             if self.refusals.is_passed_over(job_id):
                 continue
             try:

@@ -1,6 +1,7 @@
 """The jobs that wait, in the order in which they are claimed, as one process remembers them.
 
-Each ticket is read once when it is first seen, and nothing of it is kept but its priority: 100,000 jobs may wait.
+Each ticket is read once when it is first seen, and nothing of it is kept but its priority, and whether it is a
+sweep: 100,000 jobs may wait.
 """
 
 from __future__ import annotations
@@ -22,10 +23,15 @@ class Waiting:
     _priorities: dict[str, int] = field(default_factory=dict)  # by the ticket's file name; the lowest goes first
     _order: list[str] = field(default_factory=list)  # those names
     _unread: set[str] = field(default_factory=set)  # of them: could not be read yet
+    _sweeps: set[str] = field(default_factory=set)  # of them
 
     def __iter__(self) -> Iterator[str]:
         """The ids, first the one that is to be claimed first."""
         return (name[:-5] for name in self._order)
+
+    def sweeps(self) -> list[str]:
+        """The ids of sweeps alone, in the same order."""
+        return [name[:-5] for name in self._order if name in self._sweeps] if self._sweeps else []
 
     def __contains__(self, job_id: object) -> bool:
         """Whether a ticket of that id was read, and need not be again; it may have been found to be none."""
@@ -45,6 +51,7 @@ class Waiting:
             there = set(names)
             self._order = [name for name in self._order if name in there]
             self._priorities = {name: self._priorities[name] for name in self._order}
+            self._sweeps &= there
         self._foreign = {}
         durable.expect(len(new))
         self._unread = self._unread.intersection(names) if self._unread else set()
@@ -67,6 +74,8 @@ class Waiting:
             self.forget(name[:-5])
         if isinstance(ticket, Ticket):
             self._priorities[name] = -ticket.priority
+            if ticket.is_sweep:
+                self._sweeps.add(name)
         elif ticket is not None:
             self._foreign[name] = ticket
 

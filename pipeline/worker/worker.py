@@ -33,13 +33,13 @@ from pipeline.worker.complaints import Complaints
 from pipeline.worker.display import Display
 from pipeline.worker.executors.interface import Executor
 from pipeline.worker.executors.local import LocalExecutor
+from pipeline.worker.places import Places
 from pipeline.worker.repairs import Repairs
 from pipeline.worker.room import Room
 from pipeline.worker.running_job import RunningJob, prepare_run
 
 TICK_S = 0.2
 MOST_REFUSED = 20  # jobs in a tick: each is said
-MOST_SWEEPS = 8  # at the same time, beside the jobs that have slots: a process of 60 MB each
 BEAT_EVERY_S = 2.0
 RECORD_S = 10.0  # for which a job that is gone is tried to be recorded, where its worker was stopped
 LEAVE_S = 3.0  # the same, for one that was asked twice
@@ -64,6 +64,7 @@ class Worker:
         self.executor = LocalExecutor(self.home, self.slots)
         self.reports = BackgroundReports(self.home, self.display.say)
         self.room = Room((self.home.queue.root, self.home.runs, self.home.datasets), self.display.say)
+        self.places = Places(self.slots)
         self.repairs = Repairs(self.queue, self.executor, self.tell_repair)
         self.complaints = Complaints(self.display.say)
         self._beaten_at = -math.inf
@@ -176,9 +177,9 @@ class Worker:
 
     def start_jobs(self) -> None:
         """Raises OSError where the system refuses something now; if that is a job, it is passed over from then on."""
-        while not self.stop.why and sum(job.takes_slot for job in self.jobs) < self.slots and self.room.is_there():
-            with_sweeps = sum(job.claim.is_sweep for job in self.jobs) < MOST_SWEEPS
-            claim = self.queue.claim(self.name, self.executor.record, with_sweeps=with_sweeps)
+        while not self.stop.why and self.room.is_there() and any(kinds := self.places.kinds(self.jobs)):
+            with_sweeps, with_others = kinds
+            claim = self.queue.claim(self.name, self.executor.record, with_sweeps=with_sweeps, with_others=with_others)
             if claim is None:
                 break
             if isinstance(claim, Ended):

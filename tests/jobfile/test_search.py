@@ -221,6 +221,17 @@ def test_several_values_make_a_grid_without_a_file(overrides: list[str], space: 
     assert (dict(found.space), found.sampler, found.num_trials) == (space, "grid", 2 ** len(space))
 
 
+def test_a_grid_without_a_file_may_be_told_more() -> None:
+    def told(*overrides: str) -> tuple[str, int]:
+        found = read("", "train.epochs=1,2", "data.batch_size=32,64", *overrides, text=HEAD).search
+        assert found is not None
+        return found.sampler, found.num_trials
+
+    assert told("search.maximize=val/accuracy") == ("grid", 4)
+    assert told("search.trials=3") == ("grid", 3)
+    assert told("search.sampler=random", "search.trials=3") == ("random", 3)
+
+
 @pytest.mark.parametrize("override", ["description=one, two", "description='a, b'", "train.optimizer.lr=0.1"])
 def test_text_with_a_comma_is_text(override: str) -> None:
     assert read("", override, text=HEAD).search is None

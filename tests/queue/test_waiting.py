@@ -8,10 +8,11 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+import small_sweeps
 from quick import quick_spec
 
 from pipeline.home.paths import Home
-from pipeline.queue.claims import Claim
+from pipeline.queue.claims import Claim, Ended
 from pipeline.queue.job_queue import Queue
 from pipeline.queue.tickets import ForeignFile, Ticket, Tickets
 
@@ -44,6 +45,15 @@ def claim(queue: Queue) -> Claim:
     assert isinstance(found, Claim)
     found.lease.release()
     return found
+
+
+def test_sweeps_alone_are_claimed_without_a_look_at_the_others(queue: Queue, reads: Counter[str]) -> None:
+    queue.submit_all(quick_spec(resources={"priority": 9}) for _ in range(NUM_JOBS))
+    low, high = (small_sweeps.submit(queue, resources={"priority": priority}) for priority in (1, 2))
+    found = [queue.claim("worker", with_others=False) for _ in range(3)]
+    assert [claim and claim.ticket.id for claim in found if not isinstance(claim, Ended)] == [high, low, None]
+    assert max(reads.values()) <= 3
+    assert sum(reads.values()) < NUM_JOBS + 10
 
 
 def test_each_ticket_is_read_once_and_once_more_when_it_is_claimed(queue: Queue, reads: Counter[str]) -> None:

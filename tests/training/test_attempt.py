@@ -332,7 +332,7 @@ def test_an_attempt_after_a_finished_one_has_nothing_left_to_do(home: Home) -> N
 
 HANGS = """
 import os, signal, sys, time
-from pipeline.training import attempt
+from pipeline import process
 from pipeline import stop
 stop.GRACE_S = 0.2
 with stop.listen(stop.Stop(), signal.SIGTERM, alive_fd=int(sys.argv[1]), abandoned=process.leave_at_once):

@@ -24,14 +24,14 @@ from pipeline.worker.running_job import prepare_run
 
 IDLE = """
 from pipeline.cli import main
-from pipeline.worker import worker
+from pipeline.worker import places
 from pipeline.worker.executors import local
 RESULT = '{"attempt":%s,"outcome":"succeeded","why":"trained"}'
 def idle(self, claim, alive_fd):
     result = f"echo '{RESULT}' > {self.home.run(claim.id).result}" % claim.attempts.number
     return ["sleep", "600"] if claim.is_sweep else ["sh", "-c", result]
 local.LocalExecutor.command = idle
-worker.MOST_SWEEPS = 2
+places.MOST_SWEEPS = 2
 main.main()
 """
 
@@ -127,6 +127,19 @@ def test_more_sweeps_than_a_worker_takes_hold_up_no_job(queue: Queue, start: Sta
     process.terminate()
     assert process.wait(timeout=20) == 0
     assert queue.tickets.ids("running") == []
+
+
+def test_a_sweep_does_not_wait_for_a_slot(queue: Queue, start: Start) -> None:
+    """As one whose process was killed while a trial of it has the only slot."""
+    code = IDLE.replace('["sh", "-c", result]', '["sleep", "600"]').replace("MOST_SWEEPS = 2", "SWEEPS_EVERY_S = 0.1")
+    long = queue.submit(quick_spec())
+    process = start("worker", code=code)
+    wait_until(lambda: queue.tickets.ids("running") == [long], "the job that has the slot")
+    other, sweep_id = queue.submit(quick_spec(resources={"priority": 5})), small_sweeps.submit(queue)
+    wait_until(lambda: queue.tickets.state(sweep_id) == "running", "the sweep beside it")
+    assert queue.tickets.state(other) == "pending"
+    process.terminate()
+    assert process.wait(timeout=20) == 0
 
 
 def test_a_sweep_takes_no_gpu(queue: Queue, monkeypatch: pytest.MonkeyPatch) -> None:
