@@ -26,7 +26,9 @@ def cancel(context: typer.Context, ids: Ids) -> None:
 
     def cancel_one(job_id: str) -> str:
         is_ended = repair.cancel(queue, job_id) == "cancelled"
-        num_trials = cancel_each(queue, sweeps.jobs_of(queue, job_id))
+        num_trials = 0
+        with contextlib.suppress(OSError):
+            num_trials = cancel_each(queue, sweeps.jobs_of(queue, job_id))
         trials = f", and {plural(num_trials, 'trial')} of it" if num_trials else ""
         return f"cancelled{trials}" if is_ended else f"its worker was asked to stop it{trials}"
 

@@ -29,9 +29,11 @@ if TYPE_CHECKING:
 
 def validate(context: typer.Context, files: Files, overrides: Overrides = None) -> None:
     """Check job files, and the modules of your own that they name, and print every problem, by line."""
-    load_all(files, overrides or [], context.obj, rehearse=own_code.rehearse)
-    for path in files:
+    specs = load_all(files, overrides or [], context.obj, rehearse=own_code.rehearse)
+    for path, spec in zip(files, specs, strict=True):
         typer.echo(f"{path}: ok")
+        if spec.search is not None:
+            message(f"{path}: a sweep of {plural(spec.search.num_trials, 'job')}")
 
 
 def submit(

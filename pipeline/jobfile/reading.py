@@ -58,8 +58,12 @@ def parse_with_origins(data: bytes, source: str, overrides: Sequence[str] = ()) 
         )
     origins = Origins(source, root)
     for override in overrides:
-        origins.override(override)
-        sweep.settle(origins, override)
+        source = f"--set {wording.cut(override)}"
+        if several := sweep.lists_in(override, source):
+            sweep.add_grid(origins, override.partition("=")[0].strip(), several, source)
+        else:
+            origins.override(override)
+            sweep.settle(origins, override)
     if lists := [override for override in overrides if sweep.may_be_list(override)]:
         _search_lists(origins, lists)
     sweep.put_first_values(origins)

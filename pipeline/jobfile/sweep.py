@@ -49,7 +49,21 @@ def trying(origins: Origins, key: str, value: Node) -> Callable[[], None]:
 def may_be_list(override: str) -> bool:
     """Tells whether an override may mean several values: `0.1,0.05`, but not `[64, M]` or `"a, b"`."""
     value = override.partition("=")[2].strip()
-    return "," in value and value[0] not in "[{\"'"
+    return "," in value and value[0] not in "[{\"'" and all(part.strip() for part in value.split(","))
+
+
+def lists_in(override: str, source: str) -> list[Node]:
+    """Returns the values of an override that means several lists, `[crop],[crop, flip]`; of any other none."""
+    value = override.partition("=")[2].strip()
+    if not (value.startswith("[") and value.endswith("]") and "]," in value.replace(" ", "")):
+        return []
+    with suppress(SpecError):
+        yamltree.parse(value.encode("utf-8", "surrogatepass"), source)
+        return []  # a list of lists
+    with suppress(SpecError):
+        nodes: list[Node] = yamltree.parse(f"[{value}]".encode("utf-8", "surrogatepass"), source).value
+        return nodes
+    return []
 
 
 def wants_list(problem: Problem) -> bool:
@@ -58,8 +72,13 @@ def wants_list(problem: Problem) -> bool:
 
 
 def settle(origins: Origins, override: str) -> None:
-    """Takes a field out of the space that an override gives a value."""
-    space_of(origins).pop(override.partition("=")[0].strip(), None)
+    """Takes a field out of the space that an override gives a value. Raises SpecError where nothing is left in it."""
+    space, key = space_of(origins), override.partition("=")[0].strip()
+    if key in space and len(space) == 1:
+        source = f"--set {wording.cut(override)}"
+        what = "leaves nothing to search; add --set search=null for one job"
+        raise SpecError([Problem(source, 0, ".".join(SPACE), what)])
+    space.pop(key, None)
 
 
 def add_grid(origins: Origins, key: str, values: Sequence[Node], source: str) -> None:

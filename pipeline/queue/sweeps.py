@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from pipeline.home import epoch_record
+from pipeline.home import durable, epoch_record
 from pipeline.home.sweep_record import SweepRecord
 from pipeline.queue import views
 from pipeline.queue.job_queue import Queue
+from pipeline.queue.tickets import Ticket
 from pipeline.queue.views import JobView
 
 Objectives = Sequence[tuple[str, bool]]
@@ -145,11 +145,18 @@ def _values(trial: TrialView) -> tuple[float, ...]:
 
 
 def jobs_of(queue: Queue, sweep_id: str) -> list[str]:
-    """Returns the ids of the jobs that are a sweep's trials; a job that is no sweep has none."""
-    with contextlib.suppress(OSError):
-        if record := SweepRecord.read(queue.home.run(sweep_id).trials):
-            return [trial.job for trial in record.trials]
-    return []
+    """Returns the ids of the jobs that are a sweep's trials; a job that is no sweep has none.
+
+    Where its record is lost or damaged, these are the trials that wait or run, by their tickets. Raises OSError.
+    """
+    trials = queue.home.run(sweep_id).trials
+    if record := SweepRecord.read(trials):
+        return [trial.job for trial in record.trials]
+    if not durable.is_there(queue.home.run(sweep_id).study):
+        return []
+    ids = [(state, job_id) for state in ("pending", "running") for job_id in queue.tickets.ids(state)]
+    found = ((job_id, queue.tickets.read(state, job_id)) for state, job_id in ids)
+    return [job_id for job_id, ticket in found if isinstance(ticket, Ticket) and ticket.sweep == sweep_id]
 
 
 def short_names(fields: Sequence[str]) -> list[str]:

@@ -118,7 +118,8 @@ class Sweep:
     def wants_trial(self) -> bool:
         """Tells whether a further trial is due: none waits for a worker any more."""
         is_one_ready = any(self.states.get(trial.number) == "pending" for trial in self.open_trials())
-        return len(self.record.trials) < self.record.num_trials and not is_one_ready
+        is_complete = len(self.record.trials) >= self.record.num_trials
+        return not (is_complete or is_one_ready or self.queue.stop_request(self.ticket.id))
 
     def recover(self) -> None:
         """Goes on after whatever an earlier process did last."""

@@ -185,6 +185,15 @@ def test_cancel_takes_the_trials_with_it(pipeline: Pipeline, home: Home) -> None
     assert request.outcome == "cancelled"
 
 
+def test_cancel_finds_the_trials_of_a_damaged_record_by_their_tickets(pipeline: Pipeline, home: Home) -> None:
+    sweep_id, jobs = make_sweep(home, SIX)
+    run = home.run(sweep_id)
+    run.trials.write_text("{")
+    run.study.touch()
+    assert "and 2 trials of it" in pipeline("cancel", sweep_id).stdout
+    assert [Queue(home).tickets.state(job) for job in jobs[3:]] == ["failed", "cancelled", "cancelled"]
+
+
 def test_a_sweep_is_not_trained_in_the_foreground(pipeline: Pipeline, job_file: JobFile, home: Home) -> None:
     done = pipeline("run", job_file(text=TEXT))
     assert done.returncode == 2

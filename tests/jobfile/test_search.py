@@ -309,3 +309,15 @@ def test_very_many_values_are_tried_in_a_moment() -> None:
 def test_an_override_that_is_no_field_is_told_with_a_sweep_too() -> None:
     with pytest.raises(SpecError, match="trian"):
         search("  space: {train.epochs: [1, 2]}\n", "trian.epochs=3")
+
+
+def test_several_lists_make_a_grid() -> None:
+    found = read("", "data.augment=[crop], [crop, flip]", text=HEAD.replace("digits", "mnist")).search
+    assert found is not None
+    assert dict(found.space) == {"data.augment": (["crop"], ["crop", "flip"])}
+    assert read("", "data.augment=[crop, flip]", text=HEAD.replace("digits", "mnist")).search is None
+
+
+def test_where_nothing_is_left_to_search_it_says_what_to_do() -> None:
+    (line,) = complaints("  space: {train.epochs: [1, 2]}\n", "train.epochs=3")
+    assert line == "--set train.epochs=3: search.space: leaves nothing to search; add --set search=null for one job"
