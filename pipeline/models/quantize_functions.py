@@ -1,9 +1,9 @@
 """Rounding to a few levels, with gradients: one `autograd.Function` a scheme.
 
-Rounding has no gradient to speak of, so each function says which one stands in its place; mostly it is the straight-
-through estimator of Bengio et al. (2013, arXiv:1308.3432), which takes rounding for the identity. `dy` is the gradient
-of the output. Inputs are float32 or float64, of any memory format, which the output has too; halves are rounded to even.
-A weight's first axis is that of its output channels: what is computed "per channel" is of everything behind it.
+The gradient of rounding is 0 nearly everywhere, so each function says which one stands in its place; mostly it is the
+straight-through estimator of Bengio et al. (2013, arXiv:1308.3432), which takes rounding for the identity. `dy` is the
+gradient of the output. Inputs are float32 or float64, of any memory format, and the output is like them; halves are
+rounded to even. A weight's first axis is that of its output channels: "per channel" is along all its other axes.
 """
 
 from __future__ import annotations
