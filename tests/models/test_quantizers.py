@@ -335,7 +335,8 @@ def test_the_step_of_a_weight_begins_as_the_paper_says() -> None:
     weight = torch.randn(4, 3, 3, 3)
     of_all = weight_quantizer(weight, bits=4)
     of_each = weight_quantizer(weight, bits=4, per="channel")
-    assert isinstance(of_all, LsqWeight) and isinstance(of_each, LsqWeight)
+    assert isinstance(of_all, LsqWeight)
+    assert isinstance(of_each, LsqWeight)
     torch.testing.assert_close(of_all.step.detach(), 2 * weight.abs().mean() / math.sqrt(7))
     torch.testing.assert_close(of_each.step.detach(), 2 * weight.abs().mean((1, 2, 3)) / math.sqrt(7))
 
