@@ -27,7 +27,7 @@ def others(weight: torch.Tensor, *, per_channel: bool) -> tuple[int, ...]:
 
 class _FakeQuantize(Function):
     @staticmethod
-    def forward(  # type: ignore[override]
+    def forward(
         ctx: Any, x: torch.Tensor, scale: torch.Tensor, zero_point: torch.Tensor | int, low: int, high: int
     ) -> torch.Tensor:
         levels = (x / scale).round_().add_(zero_point)
@@ -36,7 +36,7 @@ class _FakeQuantize(Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, dy: torch.Tensor) -> Gradients:  # type: ignore[override]
+    def backward(ctx: Any, dy: torch.Tensor) -> Gradients:
         (inside,) = ctx.saved_tensors
         return dy * inside, None, None, None, None
 
@@ -58,13 +58,13 @@ def fake_quantize(
     arXiv:1712.05877, section 3; per channel: Krishnamoorthi (2018), arXiv:1806.08342.
     scale: > 0, a scalar or of a shape that spreads over x; zero_point: a whole number as a float, of such a shape too.
     """
-    y: torch.Tensor = _FakeQuantize.apply(x, scale, zero_point, low, high)  # type: ignore[no-untyped-call]
+    y: torch.Tensor = _FakeQuantize.apply(x, scale, zero_point, low, high)
     return y
 
 
 class _Lsq(Function):
     @staticmethod
-    def forward(  # type: ignore[override]
+    def forward(
         ctx: Any, v: torch.Tensor, step: torch.Tensor, low: int, high: int, gradient_scale: float
     ) -> torch.Tensor:
         ctx.save_for_backward(v, step)
@@ -74,7 +74,7 @@ class _Lsq(Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, dy: torch.Tensor) -> Gradients:  # type: ignore[override]
+    def backward(ctx: Any, dy: torch.Tensor) -> Gradients:
         v, step = ctx.saved_tensors
         scaled = v / _spread(step, v).clamp(min=SMALLEST_SCALE)
         inside = (scaled > ctx.low) & (scaled < ctx.high)
@@ -101,7 +101,7 @@ def lsq(v: torch.Tensor, step: torch.Tensor, *, low: int, high: int, gradient_sc
     the gradient by 1 / sqrt(N * high), N being the number of weights, or of values of an image.
     step: a scalar, or (C,) for a step each channel. A step below SMALLEST_SCALE is taken for it, straight-through.
     """
-    y: torch.Tensor = _Lsq.apply(v, step, low, high, gradient_scale)  # type: ignore[no-untyped-call]
+    y: torch.Tensor = _Lsq.apply(v, step, low, high, gradient_scale)
     return y
 
 
@@ -111,7 +111,7 @@ def _spread(step: torch.Tensor, over: torch.Tensor) -> torch.Tensor:
 
 class _DorefaWeight(Function):
     @staticmethod
-    def forward(ctx: Any, w: torch.Tensor, bits: int) -> torch.Tensor:  # type: ignore[override]
+    def forward(ctx: Any, w: torch.Tensor, bits: int) -> torch.Tensor:
         squashed = w.tanh()
         ctx.save_for_backward(squashed)
         largest, most = squashed.abs().amax().clamp(min=SMALLEST_SCALE), 2**bits - 1
@@ -120,7 +120,7 @@ class _DorefaWeight(Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, dy: torch.Tensor) -> Gradients:  # type: ignore[override]
+    def backward(ctx: Any, dy: torch.Tensor) -> Gradients:
         (squashed,) = ctx.saved_tensors
         sizes = squashed.abs()
         largest = sizes.amax().clamp(min=SMALLEST_SCALE)
@@ -144,17 +144,17 @@ def dorefa_weight(w: torch.Tensor, *, bits: int) -> torch.Tensor:
     Zhou et al. (2016), "DoReFa-Net", arXiv:1606.06160, equation 9; the gradient goes through the maximum as in the
     authors' code. It is for 2 bits and more; for one see `dorefa_sign`.
     """
-    y: torch.Tensor = _DorefaWeight.apply(w, bits)  # type: ignore[no-untyped-call]
+    y: torch.Tensor = _DorefaWeight.apply(w, bits)
     return y
 
 
 class _DorefaSign(Function):
     @staticmethod
-    def forward(ctx: Any, w: torch.Tensor) -> torch.Tensor:  # type: ignore[override] # noqa: ARG004
+    def forward(ctx: Any, w: torch.Tensor) -> torch.Tensor:  # noqa: ARG004
         return _signs(w).mul_(w.abs().mean())
 
     @staticmethod
-    def backward(ctx: Any, dy: torch.Tensor) -> torch.Tensor:  # type: ignore[override] # noqa: ARG004
+    def backward(ctx: Any, dy: torch.Tensor) -> torch.Tensor:  # noqa: ARG004
         return dy
 
 
@@ -167,20 +167,20 @@ def dorefa_sign(w: torch.Tensor) -> torch.Tensor:
 
     Zhou et al. (2016), arXiv:1606.06160, equation 7.
     """
-    y: torch.Tensor = _DorefaSign.apply(w)  # type: ignore[no-untyped-call]
+    y: torch.Tensor = _DorefaSign.apply(w)
     return y
 
 
 class _DorefaActivation(Function):
     @staticmethod
-    def forward(ctx: Any, x: torch.Tensor, bits: int) -> torch.Tensor:  # type: ignore[override]
+    def forward(ctx: Any, x: torch.Tensor, bits: int) -> torch.Tensor:
         ctx.save_for_backward((x >= 0) & (x <= 1))
         most = 2**bits - 1
         return x.clamp(0, 1).mul_(most).round_().div_(most)
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, dy: torch.Tensor) -> Gradients:  # type: ignore[override]
+    def backward(ctx: Any, dy: torch.Tensor) -> Gradients:
         (inside,) = ctx.saved_tensors
         return dy * inside, None
 
@@ -195,20 +195,20 @@ def dorefa_activation(x: torch.Tensor, *, bits: int) -> torch.Tensor:
 
     Zhou et al. (2016), arXiv:1606.06160, equations 5 and 11.
     """
-    y: torch.Tensor = _DorefaActivation.apply(x, bits)  # type: ignore[no-untyped-call]
+    y: torch.Tensor = _DorefaActivation.apply(x, bits)
     return y
 
 
 class _Binary(Function):
     @staticmethod
-    def forward(ctx: Any, w: torch.Tensor, per_channel: bool) -> torch.Tensor:  # type: ignore[override]
+    def forward(ctx: Any, w: torch.Tensor, per_channel: bool) -> torch.Tensor:
         ctx.save_for_backward(w)
         ctx.axes = others(w, per_channel=per_channel)
         return _signs(w).mul_(w.abs().mean(ctx.axes, keepdim=True))
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, dy: torch.Tensor) -> Gradients:  # type: ignore[override]
+    def backward(ctx: Any, dy: torch.Tensor) -> Gradients:
         (w,) = ctx.saved_tensors
         signs, sizes = _signs(w), w.abs()
         through_mean = (dy * signs).mean(ctx.axes, keepdim=True) * signs
@@ -230,20 +230,20 @@ def binary(w: torch.Tensor, *, per_channel: bool = False) -> torch.Tensor:
     (2016), "BinaryNet", arXiv:1602.02830, section 1.3. XNOR-Net's gradient keeps of the sum over a channel the weight's
     own part alone; here it is whole.
     """
-    y: torch.Tensor = _Binary.apply(w, per_channel)  # type: ignore[no-untyped-call]
+    y: torch.Tensor = _Binary.apply(w, per_channel)
     return y
 
 
 class _Ternary(Function):
     @staticmethod
-    def forward(ctx: Any, w: torch.Tensor, per_channel: bool) -> torch.Tensor:  # type: ignore[override] # noqa: ARG004
+    def forward(ctx: Any, w: torch.Tensor, per_channel: bool) -> torch.Tensor:  # noqa: ARG004
         axes, sizes = others(w, per_channel=per_channel), w.abs()
         is_large = sizes > 0.7 * sizes.mean(axes, keepdim=True)
         size = (sizes * is_large).sum(axes, keepdim=True) / is_large.sum(axes, keepdim=True).clamp(min=1)
         return w.sign() * is_large * size
 
     @staticmethod
-    def backward(ctx: Any, dy: torch.Tensor) -> Gradients:  # type: ignore[override] # noqa: ARG004
+    def backward(ctx: Any, dy: torch.Tensor) -> Gradients:  # noqa: ARG004
         return dy, None
 
 
@@ -257,7 +257,7 @@ def ternary(w: torch.Tensor, *, per_channel: bool = False) -> torch.Tensor:
 
     Li, Zhang and Liu (2016), "Ternary Weight Networks", arXiv:1605.04711, equations 5 and 6, and 0.7 from section 2.2.
     """
-    y: torch.Tensor = _Ternary.apply(w, per_channel)  # type: ignore[no-untyped-call]
+    y: torch.Tensor = _Ternary.apply(w, per_channel)
     return y
 
 

@@ -30,7 +30,8 @@ class QuantizedLayer(nn.Module):
 class QuantizedConv2d(QuantizedLayer, nn.Conv2d):
     def forward(self, input: torch.Tensor) -> torch.Tensor:
         rounded = input if self.activation_quantizer is None else self.activation_quantizer(input)
-        return self._conv_forward(rounded, self.weight_quantizer(self.weight), self.bias)
+        output: torch.Tensor = self._conv_forward(rounded, self.weight_quantizer(self.weight), self.bias)
+        return output
 
 
 class QuantizedLinear(QuantizedLayer, nn.Linear):
@@ -66,7 +67,8 @@ def quantize(
         if key not in shared:
             shared[key] = weight_quantizer(layer.weight, **weights).to(layer.weight.device)
         made = None if activations is None else activation_quantizer(**activations).to(layer.weight.device)
-        layer.__class__ = _quantized_class(type(layer))
+        kind: type[nn.Module] = type(layer)
+        layer.__class__ = _quantized_class(kind)
         layer.weight_quantizer, layer.activation_quantizer = shared[key], made
         for quantizer in (shared[key], made):
             if quantizer is not None:
@@ -131,7 +133,7 @@ def _quantized_class(kind: type[nn.Module]) -> type[nn.Module]:
     return made
 
 
-@torch.compiler.disable  # it is called once
+@torch.compiler.disable  # type: ignore[untyped-decorator] # it is called once
 def _end_first_batch(model: nn.Module, given: Any, gives: Any) -> None:  # noqa: ARG001
     """A hook of the whole network that ends its own first training batch, and then is no more."""
     if not model.training:

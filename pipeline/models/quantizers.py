@@ -160,14 +160,15 @@ class Observing(Quantizer):
         super().__init__(bits)
         self.register_buffer("is_observed", torch.tensor(False))
         self.register_buffer("is_signed", torch.tensor(False))
-        self._read_buffers()
+        self._signed = self._has_begun = False
+        self._is_first_batch = True
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         if self.training and self._is_first_batch:
             self._observe_first_batch(x.detach())
         return super().forward(x) if self._has_begun else x
 
-    @torch.compiler.disable  # it waits for the device, and is done once
+    @torch.compiler.disable  # type: ignore[untyped-decorator] # it waits for the device, and is done once
     def _observe_first_batch(self, x: torch.Tensor) -> None:
         x = x.float()
         self._signed = self._signed or bool((x < 0).any())

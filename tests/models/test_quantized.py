@@ -269,6 +269,7 @@ def test_bfloat16_and_channels_last_give_about_the_same(
     assert F.cosine_similarity(found.flatten(), expected.flatten(), dim=0) > 0.9
 
 
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")  # Dynamo's own
 def test_it_can_be_compiled_before_it_has_seen_a_batch() -> None:
     model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Conv2d(4, 4, 3), nn.Flatten(), nn.Linear(64, 2))
     quantize(model, weights=LSQ, activations=LSQ8)
