@@ -7,7 +7,6 @@ the quantizers learn lies below the layer: `features.conv1.weight` is as it was,
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
@@ -67,8 +66,7 @@ def quantize(
         if key not in shared:
             shared[key] = weight_quantizer(layer.weight, **weights).to(layer.weight.device)
         made = None if activations is None else activation_quantizer(**activations).to(layer.weight.device)
-        kind: type[nn.Module] = type(layer)
-        layer.__class__ = _quantized_class(kind)
+        layer.__class__ = _quantized_class(type(layer))
         layer.weight_quantizer, layer.activation_quantizer = shared[key], made
         for quantizer in (shared[key], made):
             if quantizer is not None:
@@ -123,7 +121,6 @@ def _without(layers: dict[str, Any], skip: Sequence[str]) -> dict[str, Any]:
     return chosen
 
 
-@functools.cache
 def _quantized_class(kind: type[nn.Module]) -> type[nn.Module]:
     """The class that a layer of this one becomes; of somebody's own class, one that is derived of it."""
     base = QuantizedConv2d if issubclass(kind, nn.Conv2d) else QuantizedLinear
