@@ -11,16 +11,20 @@ Row = tuple[str, str]
 
 
 OF_ALL_DATASETS = ("batch_size", "augment", "image_size", "val", "sampler", "readers")  # told by themselves, or not
-DEFAULTS_OF_MODELS = {"init": None, "freeze_epochs": 0, "backbone_lr": 1.0}
+DEFAULTS_OF_MODELS = {"init": None, "freeze_epochs": 0, "backbone_lr": 1.0, "quantize": None}
 
 
 def describe_conditions(spec: dict[str, Any], manifest: dict[str, Any]) -> list[Row]:
     """Returns what the figures of a run depend on. `seed` stands as it is: a grouped one could not be copied."""
-    train, data = object_at(spec, "train"), object_at(spec, "data")
+    model, train, data = object_at(spec, "model"), object_at(spec, "train"), object_at(spec, "data")
+    quantize = object_at(model, "quantize")
     attempts = attempts_of(manifest)
     computes = object_at(attempts[-1], "computes") if attempts else {}
     rows: list[tuple[str, object]] = [
-        ("Model", without(object_at(spec, "model"), DEFAULTS_OF_MODELS)),
+        ("Model", without(model | {"quantize": None} if quantize else model, DEFAULTS_OF_MODELS)),
+        ("Quantized weights", without(object_at(quantize, "weights"), {"bits": None})),
+        ("Quantized activations", quantize.get("activations")),
+        ("Not quantized", quantize.get("skip")),
         ("Dataset", {k: v for k, v in data.items() if k not in OF_ALL_DATASETS} or None),
         ("Share held out to choose the best epoch by", data.get("val")),
         *_dataset(object_at(manifest, "dataset")),

@@ -50,7 +50,8 @@ def _named_section(path: str, noun: str, entries: Mapping[str, Entry], definitio
     common = [key for key in common if all(key not in entry.options for entry in entries.values())]
     if common:
         properties = definitions[f"{next(iter(entries))}_section"]["properties"]
-        lines += [*_rows({key: properties[key] for key in common}, []), ""]
+        shared = {key: properties[key] for key in common}
+        lines += [*_rows(shared, []), "", *_inside(shared, definitions)]
     lines += [f"| `name` | {noun} |", "|---|---|"]
     lines += [f"| `{name}` | {entry.summary} |" for name, entry in entries.items()]
     for name, entry in entries.items():
@@ -66,9 +67,10 @@ def _named_section(path: str, noun: str, entries: Mapping[str, Entry], definitio
 def _inside(properties: Mapping[str, Any], definitions: Mapping[str, Any]) -> Iterator[str]:
     """The fields of the sections that a field may be."""
     for key, value in properties.items():
-        for part in (part["$ref"] for part in value.get("anyOf", ()) if "$ref" in part):
+        for part in (part["$ref"] for part in (value, *value.get("anyOf", ())) if "$ref" in part):
             fields = definitions[part.removeprefix("#/$defs/")]["properties"]
             yield "\n".join([f"Fields of `{key}`:", "", *_rows(fields, []), ""])
+            yield from _inside(fields, definitions)
 
 
 def _further(choice: ChosenByName, definitions: Mapping[str, Any]) -> str:

@@ -15,6 +15,7 @@ from pydantic_core import InitErrorDetails, PydanticCustomError, ValidationError
 from pipeline.jobfile import catalog, torchvision_models
 from pipeline.jobfile.entries import Dataset, Entry, Facts, FieldConflict
 from pipeline.jobfile.fields import Bounds, Duration, Size, TextFormat, field
+from pipeline.jobfile.quantize import Quantize
 from pipeline.jobfile.search import Search
 from pipeline.jobfile.sections import ChosenByName, NamedSection, Section
 
@@ -70,6 +71,10 @@ class ModelSection(NamedSection):
     )
     backbone_lr: float = field(
         1.0, gt=0, le=100, description="Factor of the learning rate of all layers but the last one."
+    )
+    quantize: Quantize | None = field(
+        None,
+        description="Train with weights, and layers' inputs, of few bits; default: no. `{}`: by the defaults below.",
     )
 
 
@@ -267,7 +272,13 @@ def size_of_images(dataset: Entry | None, name: str, resized: int | None) -> tup
 
 def find_conflicts(sections: Iterable[tuple[str, NamedSection]], facts: Facts) -> list[FieldConflict]:
     """What does not fit together in valid sections, and between them and the facts of their file."""
-    return [conflict for at, section in sections for conflict in section.entry.conflicts(section, at, facts)]
+    return [conflict for at, section in sections for conflict in _conflicts_in(section, at, facts)]
+
+
+def _conflicts_in(section: NamedSection, at: str, facts: Facts) -> Iterator[FieldConflict]:
+    yield from section.entry.conflicts(section, at, facts)
+    if isinstance(section, ModelSection) and section.quantize is not None:
+        yield from section.quantize.conflicts(f"{at}.quantize")
 
 
 def conflict_error(conflict: FieldConflict) -> InitErrorDetails:

@@ -15,10 +15,11 @@ from typing import Any
 import torch
 from torch import nn
 
-from pipeline.errors import DataError
+from pipeline.errors import DataError, OwnCodeError
 from pipeline.jobfile.entries import Entry, Model
 from pipeline.jobfile.sections import NamedSection
-from pipeline.jobfile.spec import Spec
+from pipeline.jobfile.spec import ModelSection, Spec
+from pipeline.models.quantized import quantize
 from pipeline.training.losses import Loss, balanced_weights
 
 Schedule = Callable[[int], float]
@@ -28,7 +29,8 @@ Augmentation = Callable[..., torch.Tensor]
 def build_model(spec: Spec, *, num_classes: int, channels: int, image_size: int) -> nn.Module:
     """Returns the network for such images, on the CPU.
 
-    Raises DataError where it cannot take them, OwnCodeError where it is the user's own and cannot be built.
+    Raises DataError where it cannot take them, OwnCodeError where it is the user's own and cannot be built; one of them
+    too where it cannot be quantized as the job asks.
     """
     section = spec.model
     given = section.entry.given(num_classes=num_classes, channels=channels, image_size=image_size)
@@ -43,7 +45,20 @@ def build_model(spec: Spec, *, num_classes: int, channels: int, image_size: int)
             raise DataError(f"model {section.name!r} cannot take {image_size}-pixel images: {error}") from None
         if section.entry.own is not None and isinstance(model, nn.Module):
             _make_lazy_parameters(model, torch.zeros(2, channels, image_size, image_size))
+    if section.quantize is not None and isinstance(model, nn.Module):
+        _quantize(model, section)
     return model
+
+
+def _quantize(model: nn.Module, section: ModelSection) -> None:
+    asked = section.quantize
+    assert asked is not None
+    activations = None if asked.activations is None else asked.activations.options()
+    try:
+        quantize(model, weights=asked.weights.options(), activations=activations, skip=asked.skip)
+    except ValueError as error:
+        kind = DataError if section.entry.own is None else OwnCodeError
+        raise kind(f"model.quantize: {error}") from None
 
 
 def _make_lazy_parameters(model: nn.Module, images: torch.Tensor) -> None:

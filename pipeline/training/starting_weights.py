@@ -13,6 +13,7 @@ from torch import nn
 from pipeline.errors import CheckpointError, DataError
 from pipeline.home.paths import Home
 from pipeline.jobfile.spec import Spec
+from pipeline.models.quantized import begin_steps
 from pipeline.models.torchvision_models import ThreeChannels
 from pipeline.training import checkpoint, pretrained
 
@@ -45,16 +46,16 @@ def take(model: nn.Module, init: str, home: Home, *, log: Callable[[str], None])
 
 def take_from(file: Path, model: nn.Module, *, log: Callable[[str], None], is_of_a_run: bool = False) -> dict[str, Any]:
     """As `take`, from a file. Where nothing fits, the network inside `ThreeChannels` is meant."""
-    weights, own = _read(file, is_of_a_run=is_of_a_run), model.state_dict()
+    weights, begun, own = _read(file, is_of_a_run=is_of_a_run), model, model.state_dict()
     fitting = _fitting(weights, own)
     if not fitting and isinstance(model, ThreeChannels):
-        own = model.network.state_dict()
+        begun = model.network
+        own = begun.state_dict()
         fitting = _fitting(weights, own)
     if not fitting:
         raise DataError(f"model.init: nothing in {file} fits this model: {_differences(weights, own)}")
-    with torch.no_grad():
-        for name in fitting:
-            own[name].copy_(weights[name])
+    begun.load_state_dict({name: weights[name] for name in fitting}, strict=False)
+    begin_steps(begun, known=fitting)
     log(f"begins with {len(fitting)} of {len(own)} tensors of {file}")
     if len(fitting) < len(own):
         log(f"as it was made: {_differences(weights, own)}")

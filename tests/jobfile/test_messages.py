@@ -7,7 +7,7 @@ from job_texts import DATASETS, MINIMAL, MODELS, TOP, errors, known
 
 from pipeline.jobfile import catalog
 
-OF_MODELS = ("backbone_lr", "freeze_epochs", "init", "name")  # fields that all have
+OF_MODELS = ("backbone_lr", "freeze_epochs", "init", "name", "quantize")  # fields that all have
 NAMES = ", ".join(sorted(catalog.MODELS))
 ANY = f"choose one of {NAMES}, as {{name: {next(iter(catalog.MODELS))}}}"
 DURATION = "is not a duration; write 90s, 5m, 1h30m, 2d or a number of seconds"

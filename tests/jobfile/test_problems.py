@@ -106,6 +106,7 @@ def test_a_field_that_no_entry_has_is_told_with_all_that_there_are() -> None:
             "freeze_epochs",
             "init",
             "name",
+            "quantize",
             "weights",
             "width",
             "widths",
