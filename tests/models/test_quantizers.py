@@ -456,3 +456,28 @@ def test_levels_are_those_of_integers() -> None:
     assert levels(4, is_signed=True) == (-8, 7)
     assert levels(4, is_signed=False) == (0, 15)
     assert levels(8, is_signed=True) == (-128, 127)
+
+
+def test_lsq_and_the_uniform_quantizer_are_those_of_brevitas() -> None:
+    """Where it is installed. As PyTorch's, its learned scale takes what is rounded to the last level for inside."""
+    quant = pytest.importorskip("brevitas.core.quant", exc_type=ImportError)
+    ste = pytest.importorskip("brevitas.core.function_wrapper", exc_type=ImportError)
+    theirs = quant.IntQuant(
+        narrow_range=False,
+        signed=True,
+        input_view_impl=torch.nn.Identity(),
+        float_to_int_impl=ste.RoundSte(),
+        tensor_clamp_impl=ste.TensorClamp(),
+    )
+    torch.manual_seed(0)
+    v, dy, step = 2 * torch.randn(4000), torch.randn(4000), torch.tensor(0.25)
+    ratio, zero, bits = v / step, torch.tensor(0.0), torch.tensor(4.0)
+    kept = ~(((ratio > 7) & (ratio < 8)) | ((ratio < -8) & (ratio > -9)))
+    v, dy = v[kept], dy[kept]
+    expected = run(lambda v, s: theirs(s, zero, bits, v), v, step, dy=dy)
+    learned = run(lambda v, s: functions.lsq(v, s, low=-8, high=7, gradient_scale=1.0), v, step, dy=dy)
+    for one, other in zip(learned, expected, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-4)
+    measured = run(lambda v: functions.fake_quantize(v, step, 0, low=-8, high=7), v, dy=dy)
+    for one, other in zip(measured, expected[:2], strict=True):
+        torch.testing.assert_close(one, other)
