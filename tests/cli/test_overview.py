@@ -90,7 +90,7 @@ def test_an_id_may_be_shortened_as_long_as_it_is_clear(pipeline: Pipeline, job_f
     assert shown == {"o": other, "tiny-": tiny, "tiny": tiny, "latest": tiny_too}, "a whole name is meant as one"
 
     (again,) = submitted(pipeline, files[1])
-    for wrong, complaint in (("tin", "3 ids begin so"), ("tiny", "3 ids begin so"), ("x", f"the latest is {again}")):
+    for wrong, complaint in (("tin", "3 ids begin so"), ("tiny", "2 ids begin so"), ("x", f"the latest is {again}")):
         done = pipeline("show", wrong)
         assert (done.returncode, done.stdout) == (2, "")
         assert complaint in done.stderr
