@@ -38,7 +38,7 @@ class QuantizeWeights(Section):
         return self.bits or BITS_OF.get(self.scheme, DEFAULT_BITS)
 
     def options(self) -> dict[str, Any]:
-        """As `pipeline.models.quantizers.weight_quantizer` takes them."""
+        """As `pipeline.models.weight_quantizers.weight_quantizer` takes them."""
         return {"scheme": self.scheme, "bits": self.num_bits, "per": self.per}
 
     def conflicts(self, at: str) -> Iterator[FieldConflict]:
@@ -69,7 +69,7 @@ class QuantizeActivations(Section):
     bits: int = field(DEFAULT_BITS, ge=1, le=8, description="Of each value: at most 2**bits values.")
 
     def options(self) -> dict[str, Any]:
-        """As `pipeline.models.quantizers.activation_quantizer` takes them."""
+        """As `pipeline.models.activation_quantizers.activation_quantizer` takes them."""
         return {"scheme": self.scheme, "bits": self.bits}
 
     def conflicts(self, at: str) -> Iterator[FieldConflict]:

@@ -69,14 +69,14 @@ class _Lsq(Function):
     ) -> torch.Tensor:
         ctx.save_for_backward(v, step)
         ctx.low, ctx.high, ctx.gradient_scale = low, high, gradient_scale
-        positive = _spread(step, v).clamp(min=SMALLEST_SCALE)
+        positive = spread(step, v).clamp(min=SMALLEST_SCALE)
         return (v / positive).clamp_(low, high).round_().mul_(positive)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, dy: torch.Tensor) -> Gradients:
         v, step = ctx.saved_tensors
-        scaled = v / _spread(step, v).clamp(min=SMALLEST_SCALE)
+        scaled = v / spread(step, v).clamp(min=SMALLEST_SCALE)
         inside = (scaled > ctx.low) & (scaled < ctx.high)
         dv = dy * inside if ctx.needs_input_grad[0] else None
         if not ctx.needs_input_grad[1]:
@@ -105,7 +105,8 @@ def lsq(v: torch.Tensor, step: torch.Tensor, *, low: int, high: int, gradient_sc
     return y
 
 
-def _spread(step: torch.Tensor, over: torch.Tensor) -> torch.Tensor:
+def spread(step: torch.Tensor, over: torch.Tensor) -> torch.Tensor:
+    """Returns a step, () or (C,), in a shape that spreads over a weight, (C, ...)."""
     return step.view(-1, *[1] * (over.ndim - 1)) if step.ndim else step
 
 

@@ -13,7 +13,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from pipeline.models.quantizers import Observing, Quantizer, WeightQuantizer, activation_quantizer, weight_quantizer
+from pipeline.models.activation_quantizers import ActivationQuantizer, Observing, activation_quantizer
+from pipeline.models.weight_quantizers import WeightQuantizer, weight_quantizer
 
 NAMED = 20  # layers in a message
 
@@ -23,7 +24,7 @@ class QuantizedLayer(nn.Module):
 
     weight: torch.Tensor
     weight_quantizer: WeightQuantizer
-    activation_quantizer: Quantizer | None
+    activation_quantizer: ActivationQuantizer | None
 
 
 class QuantizedConv2d(QuantizedLayer, nn.Conv2d):

@@ -11,9 +11,9 @@ import torch.nn.functional as F
 from torch import nn
 
 from pipeline.jobfile.catalog import MODELS
+from pipeline.models.activation_quantizers import Observing
 from pipeline.models.cnn_bn import CnnBn
 from pipeline.models.quantized import QuantizedConv2d, QuantizedLayer, QuantizedLinear, begin_steps, quantize
-from pipeline.models.quantizers import Observing
 
 LSQ = {"scheme": "lsq", "bits": 4, "per": "channel"}
 LSQ8 = {"scheme": "lsq", "bits": 8}

@@ -10,17 +10,16 @@ import pytest
 import torch
 
 from pipeline.models import quantize_functions as functions
-from pipeline.models.quantizers import (
+from pipeline.models.activation_quantizers import (
     AVERAGING,
     AffineActivation,
     LsqActivation,
-    LsqWeight,
     Observing,
     SymmetricActivation,
     activation_quantizer,
-    levels,
-    weight_quantizer,
 )
+from pipeline.models.quantizers import levels
+from pipeline.models.weight_quantizers import LsqWeight, weight_quantizer
 
 Numbers = list[float]
 
@@ -481,3 +480,37 @@ def test_lsq_and_the_uniform_quantizer_are_those_of_brevitas() -> None:
     measured = run(lambda v: functions.fake_quantize(v, step, 0, low=-8, high=7), v, dy=dy)
     for one, other in zip(measured, expected[:2], strict=True):
         torch.testing.assert_close(one, other)
+
+
+# As whole numbers
+
+OF_WEIGHTS: list[dict[str, Any]] = [
+    *(
+        {"scheme": scheme, "bits": bits, "per": per}
+        for scheme in ("symmetric", "affine", "lsq")
+        for bits in (2, 4, 8)
+        for per in ("tensor", "channel")
+    ),
+    *({"scheme": "dorefa", "bits": bits} for bits in (1, 2, 7, 8)),
+    *({"scheme": "binary", "bits": 1, "per": per} for per in ("tensor", "channel")),
+    *({"scheme": "ternary", "bits": 2, "per": per} for per in ("tensor", "channel")),
+]
+
+
+@pytest.mark.parametrize("options", OF_WEIGHTS, ids=lambda options: "-".join(map(str, options.values())))
+@pytest.mark.parametrize("size", [1.0, 0.0])
+def test_a_weight_as_whole_numbers_is_the_rounded_weight(options: dict[str, Any], size: float) -> None:
+    torch.manual_seed(0)
+    weight = size * torch.randn(6, 4, 3, 3) + 0.1 * size
+    quantizer = weight_quantizer(weight, **options)
+    values, scale, zero_point = quantizer.integers(weight)
+    assert values.shape == weight.shape
+    assert not values.is_floating_point()
+    assert scale.shape == zero_point.shape == ((6,) if options.get("per") == "channel" else ())
+    spread = [tensor.view(-1, 1, 1, 1) for tensor in (scale, zero_point)]
+    torch.testing.assert_close(spread[0] * (values - spread[1]), quantizer(weight).detach(), rtol=3e-7, atol=1e-7)
+    grid = quantizer.grid(weight)
+    assert grid.low <= values.min()
+    assert values.max() <= grid.high
+    most = 2 if options["scheme"] == "binary" else 3 if options["scheme"] == "ternary" else 2 ** options["bits"]
+    assert len(values.unique()) <= most
