@@ -4,8 +4,8 @@
     make submit JOB=own_operation                   trains a small network with it, on the digits
 
 docs/lessons.md goes through it. The backward is made of operations that autograd knows, so it can be differentiated in
-its turn, as a penalty on gradients needs. One that cannot be belongs under `@once_differentiable`, which says so when it
-is asked; without that a second derivative may be wrong in silence.
+its turn, as a penalty on gradients needs. One that cannot be belongs under `@once_differentiable`: whoever asks for its
+derivative is told so, where it might be wrong in silence.
 """
 
 from collections import OrderedDict
