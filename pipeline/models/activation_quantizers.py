@@ -20,6 +20,11 @@ AVERAGING = 0.01  # of a measured range: the newest batch's share, as in PyTorch
 
 
 class ActivationQuantizer(Quantizer):
+    @property
+    def has_begun(self) -> bool:
+        """Whether it knows where to round to, and so rounds."""
+        return True
+
     def grid(self) -> Grid:
         """Returns where the values lie that an input is rounded to, as far as is known now."""
         raise NotImplementedError
@@ -42,6 +47,10 @@ class Observing(ActivationQuantizer):
         self.register_buffer("is_signed", torch.tensor(False))
         self._signed = self._has_begun = False
         self._is_first_batch = True
+
+    @property
+    def has_begun(self) -> bool:
+        return self._has_begun
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         if self.training and self._is_first_batch:
