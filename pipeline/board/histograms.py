@@ -6,7 +6,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -34,22 +35,29 @@ def add_parameters(board: Board, model: nn.Module, *, levels: Mapping[str, Level
 
     levels: those of quantized weights, by the names of the weights.
     """
-    counted = count_levels([*levels.values()])  # read last: by then the device has done it
     tensors = {}
     for name, parameter in model.named_parameters():
         tensors[tags.parameter(name)] = parameter.detach()
         if parameter.grad is not None:
             tensors[tags.gradient(name)] = parameter.grad
-    add(board, tensors, step=step)
-    _add_levels(board, levels, counted, step=step)
+    if tensors:
+        rows, *counts = _read([count([*tensors.values()]), *count_levels([*levels.values()])])
+        _add_rows(board, tensors, rows, step=step)
+        _add_levels(board, levels, counts, step=step)
 
 
-def _add_levels(board: Board, levels: Mapping[str, Levels], counted: Sequence[torch.Tensor], *, step: int) -> None:
+def _read(tensors: Sequence[torch.Tensor]) -> list[list[Any]]:
+    """Returns the numbers that tensors hold, as lists, and waits for the device once."""
+    sizes = [tensor.numel() for tensor in tensors]
+    parts = torch.split(torch.cat([tensor.flatten().double() for tensor in tensors]).cpu(), sizes)
+    return [part.view(tensor.shape).tolist() for part, tensor in zip(parts, tensors, strict=True)]
+
+
+def _add_levels(board: Board, levels: Mapping[str, Levels], counts: Sequence[list[float]], *, step: int) -> None:
     """Writes a histogram a weight, all in one event. `SummaryWriter` would cut off levels that are not in use."""
     found = []
-    counts = iter(torch.cat((*counted,)).tolist() if counted else ())
-    for name, (_, low, high) in levels.items():
-        buckets = level_buckets(low, [next(counts) for _ in range(low, high + 1)])
+    for (name, (_, low, high)), counts_of_weight in zip(levels.items(), counts, strict=True):
+        buckets = level_buckets(low, counts_of_weight)
         about = metadata.create_summary_metadata("", f"The rounded weight, as whole levels from {low} to {high}.")
         found.append(
             Summary.Value(tag=tags.levels(name), metadata=about, tensor=tensor_util.make_tensor_proto(buckets))
@@ -58,7 +66,7 @@ def _add_levels(board: Board, levels: Mapping[str, Levels], counted: Sequence[to
         board.add(step, Summary(value=found))
 
 
-def level_buckets(low: int, counts: Sequence[int]) -> NDArray[np.float32]:
+def level_buckets(low: int, counts: Sequence[float]) -> NDArray[np.float32]:
     """Returns buckets for TensorBoard, float32 (K, 3), each with left edge, right edge and count.
 
     counts: of each level from `low` on.
@@ -69,12 +77,11 @@ def level_buckets(low: int, counts: Sequence[int]) -> NDArray[np.float32]:
     bin that meets a level would lose it on the page; none does with these margins. More levels than bins cannot be told
     apart there: their buckets are as wide as levels are apart.
     """
-    levels = np.arange(low, low + len(counts))
     if len(counts) > SHOWN_BINS + 1:
-        return np.array([*zip(levels - 0.5, levels + 0.5, counts, strict=True)], dtype=np.float32)
-    rows, left = list[tuple[float, float, int]](), low - 0.45
-    for level, count in zip(levels, counts, strict=True):
-        rows += [(left, level, 0), (level, level, count)]
+        return np.array([(level - 0.5, level + 0.5, n) for level, n in enumerate(counts, low)], dtype=np.float32)
+    rows, left = list[tuple[float, float, float]](), low - 0.45
+    for level, n in enumerate(counts, low):
+        rows += [(left, level, 0), (level, level, n)]
         left = level
     if len(counts) <= SHOWN_BINS / 2:
         rows.append((left, left + 0.5, 0))
@@ -83,9 +90,13 @@ def level_buckets(low: int, counts: Sequence[int]) -> NDArray[np.float32]:
 
 def add(board: Board, tensors: Mapping[str, torch.Tensor], *, step: int) -> None:
     """Writes a histogram of the finite values of each tensor, by its tag; where there is none, nothing."""
-    if not tensors:
-        return
-    for tag, (low, high, sum_, sum_squares, *counts) in zip(tensors, count([*tensors.values()]).tolist(), strict=True):
+    if tensors:
+        _add_rows(board, tensors, count([*tensors.values()]).tolist(), step=step)
+
+
+def _add_rows(board: Board, names: Iterable[str], rows: Sequence[list[float]], *, step: int) -> None:
+    """rows: as `count` returns them, a row a tag."""
+    for tag, (low, high, sum_, sum_squares, *counts) in zip(names, rows, strict=True):
         if not any(counts):
             continue
         if low == high:

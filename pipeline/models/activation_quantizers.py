@@ -20,11 +20,6 @@ AVERAGING = 0.01  # of a measured range: the newest batch's share, as in PyTorch
 
 
 class ActivationQuantizer(Quantizer):
-    @property
-    def has_begun(self) -> bool:
-        """Whether it knows where to round to, and so rounds."""
-        return True
-
     def grid(self) -> Grid:
         """Returns where the values lie that an input is rounded to, as far as is known now."""
         raise NotImplementedError
@@ -50,6 +45,7 @@ class Observing(ActivationQuantizer):
 
     @property
     def has_begun(self) -> bool:
+        """Whether it knows where to round to, and so rounds."""
         return self._has_begun
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:

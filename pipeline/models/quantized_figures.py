@@ -8,16 +8,19 @@ from typing import NamedTuple
 import torch
 from torch import nn
 
-from pipeline.models.activation_quantizers import AffineActivation
+from pipeline.models.activation_quantizers import AffineActivation, Observing
 from pipeline.models.quantized import QuantizedLayer
 from pipeline.models.quantizers import Quantizer
-from pipeline.models.weight_quantizers import AffineWeight
+from pipeline.models.weight_quantizers import AffineWeight, DorefaWeight
 
 BITS_OF_NUMBER = 32  # that a scale, a zero point and whatever is not quantized takes
 
 
 class Levels(NamedTuple):
-    """A rounded weight as the numbers of its levels: whole, of the weight's shape, each from low to high."""
+    """A rounded weight as the numbers of its levels.
+
+    values: int16, of the weight's shape, each from low to high, but where the weight is no number.
+    """
 
     values: torch.Tensor
     low: int
@@ -32,11 +35,11 @@ class Size(NamedTuple):
 
 
 def weight_levels(model: nn.Module) -> dict[str, Levels]:
-    """Returns the levels of each quantized weight by its name, on the device; one that is shared comes once."""
+    """Returns the levels of each quantized weight by its name, on its device; one that is shared comes once."""
     found = {}
     for name, layer in _layers_of_own_weight(model):
-        low, high = layer.weight_quantizer.grid(layer.weight.detach().float())[2:]
-        found[f"{name}.weight".lstrip(".")] = Levels(layer.weight_quantizer.integers(layer.weight).values, low, high)
+        whole, grid = layer.weight_quantizer.whole(layer.weight)
+        found[f"{name}.weight".lstrip(".")] = Levels(whole.to(torch.int16), grid.low, grid.high)
     return found
 
 
@@ -44,17 +47,18 @@ def weight_levels(model: nn.Module) -> dict[str, Levels]:
 def step_sizes(model: nn.Module) -> dict[str, float]:
     """Returns the distance of two levels of each quantizer, by the layer's name and `weight` or `activation`.
 
-    Of scales per channel it is the mean. A quantizer of activations that has not seen a batch has none. Waits for the
-    device, once.
+    Of scales per channel it is the mean. Left out are quantizers of activations that have not seen a batch, and those
+    of `dorefa` whose steps are always the same. Waits for the device, once.
     """
-    scales = {
-        f"{name}.weight".lstrip("."): layer.weight_quantizer.grid(layer.weight.detach().float()).scale
-        for name, layer in _layers_of_own_weight(model)
-    }
+    scales = {}
+    for name, layer in _layers_of_own_weight(model):
+        weight = layer.weight_quantizer
+        if not isinstance(weight, DorefaWeight) or weight.bits == 1:
+            scales[f"{name}.weight".lstrip(".")] = weight.grid(layer.weight.detach().float()).scale
     for name, layer in _quantized_layers(model):
-        quantizer = layer.activation_quantizer
-        if quantizer is not None and quantizer.has_begun:
-            scales[f"{name}.activation".lstrip(".")] = quantizer.grid().scale.to(layer.weight.device)
+        inputs = layer.activation_quantizer
+        if isinstance(inputs, Observing) and inputs.has_begun:
+            scales[f"{name}.activation".lstrip(".")] = inputs.grid().scale
     if not scales:
         return {}
     return dict(zip(scales, torch.stack([scale.mean() for scale in scales.values()]).tolist(), strict=True))
