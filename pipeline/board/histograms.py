@@ -72,10 +72,10 @@ def level_buckets(low: int, counts: Sequence[float]) -> NDArray[np.float32]:
     counts: of each level from `low` on.
 
     TensorBoard's page spreads a bucket over the bins that it overlaps, 30 in all. One without a width falls into one
-    bin, so that each level is a spike, shown within a quarter of where it is, with gaps beside it. 16 levels need 31
-    bins for that: the highest two, which are used least, have no gap where nothing is left beyond them. An edge of a
-    bin that meets a level would lose it on the page; none does with these margins. More levels than bins cannot be told
-    apart there: their buckets are as wide as levels are apart.
+    bin, so that each level is a spike with gaps beside it, shown within a quarter of where it is. 16 levels need 31
+    bins for that: with next to nothing left beyond the highest, it has no gap to the one below it, and all others do.
+    The page loses a level that meets the edge of a bin; none does with these margins. More levels than bins cannot be
+    told apart there: their buckets are as wide as levels are apart.
     """
     if len(counts) > SHOWN_BINS + 1:
         return np.array([(level - 0.5, level + 0.5, n) for level, n in enumerate(counts, low)], dtype=np.float32)
@@ -83,8 +83,7 @@ def level_buckets(low: int, counts: Sequence[float]) -> NDArray[np.float32]:
     for level, n in enumerate(counts, low):
         rows += [(left, level, 0), (level, level, n)]
         left = level
-    if len(counts) <= SHOWN_BINS / 2:
-        rows.append((left, left + 0.5, 0))
+    rows.append((left, left + (0.5 if len(counts) <= SHOWN_BINS / 2 else 0.01), 0))
     return np.array(rows, dtype=np.float32)
 
 

@@ -76,15 +76,16 @@ def size_in_bits(model: nn.Module) -> Size | None:
 
     A layer of 3 inputs and 2 outputs with a bias, in 4 bits per channel, has 6 * 4 + 2 * 32 + 2 * 32 = 152 bits of 256.
     """
-    quantized: dict[int, int] = {}  # bits of each quantizer, by its identity
-    plain: dict[int, int] = {}  # values of each tensor that is not quantized
-    weights: dict[int, int] = {}  # of each one that is, in float32
-    replaced: list[str] = []  # what begins with these is not stored in a quantized network
+    quantized: dict[int, int] = {}  # the bits of what a quantizer is for, by the quantizer's identity
+    in_fp32: dict[int, int] = {}  # the bits of each weight and of all else, by its identity
+    plain: dict[int, int] = {}  # the same of all else
+    replaced: list[str] = []  # a quantized network does not store what has a name that begins so
     for name, layer in _quantized_layers(model, all_names=True):
         weight, inputs = layer.weight_quantizer, layer.activation_quantizer
         grids = len(layer.weight) if weight.per_channel else 1
         quantized[id(weight)] = layer.weight.numel() * weight.bits + grids * _bits_of_grid(weight)
-        weights[id(weight)] = layer.weight.numel() * BITS_OF_NUMBER
+        given = layer.weight if isinstance(layer.weight, nn.Parameter) else weight  # one that is computed is a new one
+        in_fp32[id(given)] = layer.weight.numel() * BITS_OF_NUMBER
         if inputs is not None:
             quantized[id(inputs)] = _bits_of_grid(inputs)
         own = ("weight", "parametrizations.weight.", "weight_quantizer.", "activation_quantizer.")
@@ -94,8 +95,7 @@ def size_in_bits(model: nn.Module) -> Size | None:
     for key, tensor in model.state_dict(keep_vars=True).items():
         if tensor.is_floating_point() and not key.startswith(tuple(replaced)):
             plain[id(tensor)] = tensor.numel() * BITS_OF_NUMBER
-    others = sum(plain.values())
-    return Size(sum(quantized.values()) + others, sum(weights.values()) + others)
+    return Size(sum((*quantized.values(), *plain.values())), sum((in_fp32 | plain).values()))
 
 
 def _bits_of_grid(quantizer: Quantizer) -> int:
