@@ -23,8 +23,8 @@ import torch
 
 import pipeline
 from pipeline.errors import PipelineError
+from pipeline.results import integers
 from pipeline.results.classifier import Classifier, Normalised
-from pipeline.training.parts import build_model
 
 FORMAT_VERSION = 1  # of the metadata
 METADATA_FILE = "metadata.json"  # of torch-export, inside the archive
@@ -67,6 +67,7 @@ def facts(classifier: Classifier) -> dict[str, Any]:
         "image_size": expected.image_size,
         "mean": list(expected.mean),
         "std": list(expected.std),
+        **integers.facts(classifier),
     }
 
 
@@ -107,39 +108,34 @@ def _safetensors_bytes(classifier: Classifier) -> bytes:
     import safetensors.torch
 
     # Cloned, as tensors that share their memory are refused.
-    tensors = {name: value.clone().contiguous() for name, value in classifier.network.state_dict().items()}
+    tensors = {name: value.clone().contiguous() for name, value in integers.tensors(classifier).items()}
     return safetensors.torch.save(tensors, metadata=as_text(facts(classifier)))
 
 
 def _load_safetensors(path: Path, classifier: Classifier) -> Loaded:
     import safetensors.torch
 
-    expected = classifier.input
-    weights = safetensors.torch.load_file(path)
+    tensors = safetensors.torch.load_file(path)
     with safetensors.safe_open(path, framework="pt") as file:
         written = dict(file.metadata())
-    fresh = build_model(
-        classifier.spec,
-        num_classes=len(expected.classes),
-        channels=expected.channels,
-        image_size=expected.image_size,
-    )
-    fresh.load_state_dict(weights)
-    model = Normalised(fresh, expected).eval()
-    return Loaded(model, written, weights)
+    layers = json.loads(written.get("quantization", "{}")).get("layers", {})
+    section = classifier.spec.model.model_copy(update={"quantize": None})  # as one has it who knows the file alone
+    fresh = classifier.input.untrained(classifier.spec.model_copy(update={"model": section}))
+    fresh.load_state_dict(integers.decoded(tensors, layers))
+    integers.round_inputs(fresh, tensors, layers)
+    return Loaded(Normalised(fresh, classifier.input).eval(), written, tensors)
 
 
 # What torch.export traced
 
 
-def _program(classifier: Classifier) -> torch.export.ExportedProgram:
+def _program(classifier: Classifier, *, for_onnx: bool = False) -> torch.export.ExportedProgram:
     expected = classifier.input
+    model = Normalised(integers.network(classifier, for_onnx=for_onnx), expected).eval()
     # Of two, as torch.export takes a batch of one for fixed.
     images = torch.zeros(2, expected.channels, expected.image_size, expected.image_size)
     try:
-        program = torch.export.export(
-            classifier.model, (images,), dynamic_shapes={"images": {0: torch.export.Dim("batch")}}
-        )
+        program = torch.export.export(model, (images,), dynamic_shapes={"images": {0: torch.export.Dim("batch")}})
     except Exception as error:  # it runs the network's own code, which may raise anything
         raise PipelineError(
             f"torch.export cannot follow the code of model {classifier.spec.model.name!r} "
@@ -176,7 +172,7 @@ def _onnx_bytes(classifier: Classifier) -> bytes:
             f"an ONNX file holds up to 2 GB, and this model has {size / 1e9:.1f} GB; use safetensors or torch-export"
         )
     program = torch.onnx.export(
-        _program(classifier),
+        _program(classifier, for_onnx=True),
         dynamo=True,
         verbose=False,
         opset_version=OPSET,
