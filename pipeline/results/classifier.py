@@ -58,9 +58,7 @@ class ModelInput:
     def untrained(self, spec: Spec) -> nn.Module:
         """Builds the network of a spec, with weights of its own. Raises as `build_model` does."""
         with contextlib.redirect_stdout(sys.stderr):  # whatever code of the user's own prints
-            return build_model(
-                spec, num_classes=len(self.classes), channels=self.channels, image_size=self.image_size
-            )
+            return build_model(spec, num_classes=len(self.classes), channels=self.channels, image_size=self.image_size)
 
 
 class Normalised(nn.Module):

@@ -11,8 +11,8 @@ the formulas and each layer's levels are in the file's metadata.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
@@ -63,17 +63,12 @@ class RoundedInput(nn.Module):
 
 
 class OnnxWeight(DecodedWeight):
-    """The same as ONNX's DequantizeLinear, for torch's exporter alone: it computes nothing.
-
-    DequantizeLinear takes no int16 before opset 21: such a weight stays an integer that is cast and multiplied.
-    """
+    """The same as ONNX's DequantizeLinear, for torch's exporter alone: it computes nothing."""
 
     def __init__(self, integers: Integers) -> None:
         super().__init__(integers._replace(zero_point=integers.zero_point.to(integers.values.dtype)))
 
     def forward(self, values: torch.Tensor) -> torch.Tensor:
-        if values.dtype == torch.int16:
-            return super().forward(values)
         axis: dict[str, Any] = {"axis": 0} if self.scale.ndim else {}
         return _dequantized(values, self.scale, self.zero_point, axis)
 
@@ -123,19 +118,21 @@ def network(classifier: Classifier, *, for_onnx: bool = False) -> nn.Module:
     for name, layer in _layers(fresh):
         if not isinstance(layer.weight, nn.Parameter):
             raise PipelineError(
-                f"not exported: the weight of the layer {name!r} is computed from other parameters, by a "
-                f"parametrization such as weight_norm, so that no integers can stand in its place; a model.quantize.skip "
-                f"with {name!r} leaves the layer as it is, for another training"
+                f"not exported: the weight of the layer {name!r} is computed from other parameters, as by weight_norm, "
+                f"so that no integers can stand in its place; trained with {name!r} in model.quantize.skip, it is "
+                "left as it is, and can be exported"
             )
         key = id(layer.weight_quantizer)
         if key not in made:
             integers = layer.weight_quantizer.integers(layer.weight)
             made[key] = integers.values, (OnnxWeight if for_onnx else DecodedWeight)(integers)
         del layer.weight
-        values, layer.weight_quantizer = made[key]
+        values, decoding = made[key]
         layer.register_buffer("weight", values)
+        layer.register_module("weight_quantizer", decoding)
         grid = input_grid(layer.activation_quantizer)
-        layer.activation_quantizer = None if grid is None else (OnnxInput if for_onnx else RoundedInput)(grid)
+        rounding = None if grid is None else (OnnxInput if for_onnx else RoundedInput)(grid)
+        layer.register_module("activation_quantizer", rounding)
     return fresh
 
 
@@ -189,7 +186,7 @@ def summary(classifier: Classifier) -> str:
     layers = [layer for _, layer in _layers(classifier.network)]
     weights = layers[0].weight_quantizer
     dtype = str(weights.integers(layers[0].weight).values.dtype).removeprefix("torch.")
-    said = f"weights of {plural(weights.bits, 'bit')} as {dtype} in {plural(len(layers), 'layer')}"
+    said = f"; weights of {plural(weights.bits, 'bit')} as {dtype} in {plural(len(layers), 'layer')}"
     rounded = [layer.activation_quantizer for layer in layers if input_grid(layer.activation_quantizer)]
     if rounded and rounded[0] is not None:
         said += f", inputs of {plural(rounded[0].bits, 'bit')} in {len(rounded)}"
@@ -197,8 +194,8 @@ def summary(classifier: Classifier) -> str:
 
 
 def decoded(held: Mapping[str, torch.Tensor], layers: Mapping[str, Any]) -> dict[str, torch.Tensor]:
-    """Returns a state dict in floats from a file's tensors, by its metadata's layers: for a network without quantizers."""
-    state = {key: value for key, value in held.items()}
+    """Returns a file's tensors as floats, as a network without quantizers has them. layers: as `facts` gives them."""
+    state = dict(held)
     for name in layers:
         at = f"{name}.".lstrip(".")
         values, scale, zero_point = (state.pop(f"{at}weight{part}") for part in ("", "_scale", "_zero_point"))
@@ -213,8 +210,33 @@ def round_inputs(floats: nn.Module, held: Mapping[str, torch.Tensor], layers: Ma
     for name, levels in layers.items():
         if levels["input_levels"] is not None:
             scale, zero_point = (held[f"{name}.input_{part}".lstrip(".")] for part in ("scale", "zero_point"))
-            rounded = RoundedInput(Grid(scale, zero_point, *levels["input_levels"]))
-            floats.get_submodule(name).register_forward_pre_hook(lambda _, given, by=rounded: (by(given[0]),))
+            layer = floats.get_submodule(name)
+            layer.rounded_input = RoundedInput(Grid(scale, zero_point, *levels["input_levels"]))
+            layer.register_forward_pre_hook(lambda layer, given: (layer.rounded_input(given[0]),))
+
+
+class Trace(NamedTuple):
+    """A model's answer, and what it rounded inputs of layers to on the way, in any order."""
+
+    logits: torch.Tensor
+    rounded: list[torch.Tensor]
+
+
+def tracing(model: nn.Module) -> Callable[[torch.Tensor], Trace] | None:
+    """Returns a call of the model that keeps what is rounded; None where it rounds nothing."""
+    rounding = [module for module in model.modules() if isinstance(module, RoundedInput)]
+    if not rounding:
+        return None
+
+    def trace(images: torch.Tensor) -> Trace:
+        rounded: list[torch.Tensor] = []
+        hooks = [each.register_forward_hook(lambda _module, _given, gives: rounded.append(gives)) for each in rounding]
+        logits = model(images)
+        for hook in hooks:
+            hook.remove()
+        return Trace(logits, rounded)
+
+    return trace
 
 
 def _layers(network: nn.Module, *, each_name: bool = False) -> Iterator[tuple[str, QuantizedLayer]]:
