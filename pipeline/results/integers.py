@@ -130,9 +130,10 @@ def network(classifier: Classifier, *, for_onnx: bool = False) -> nn.Module:
         values, decoding = made[key]
         layer.register_buffer("weight", values)
         layer.register_module("weight_quantizer", decoding)
-        grid = input_grid(layer.activation_quantizer)
-        rounding = None if grid is None else (OnnxInput if for_onnx else RoundedInput)(grid)
-        layer.register_module("activation_quantizer", rounding)
+        if layer.activation_quantizer is not None:
+            grid = input_grid(layer.activation_quantizer)
+            rounding = None if grid is None else (OnnxInput if for_onnx else RoundedInput)(grid)
+            layer.register_module("activation_quantizer", rounding)
     return fresh
 
 
