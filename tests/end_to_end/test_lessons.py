@@ -77,7 +77,8 @@ class Checkout:
             shutil.copytree(ROOT / name, root / name)
         for job in (root / "jobs").glob("*.yaml"):
             job.write_text(in_small(job.read_text()))
-        commands = {"python": "", "pipeline": " -P -c 'from pipeline.cli import main; main.main()'"}
+        run = "import sys; sys.argv[0] = '.venv/bin/pipeline'; from pipeline.cli import main; main.main()"
+        commands = {"python": "", "pipeline": f' -P -c "{run}"'}
         (root / ".venv" / "bin").mkdir(parents=True)
         for name, arguments in commands.items():
             script = root / ".venv" / "bin" / name
