@@ -42,7 +42,8 @@ MODELS: dict[str, dict[str, Any]] = {
     "vgg11_bn": {"name": "vgg", "depth": 11, "batch_norm": True},
 }
 LAUNCHES = {"net": 66, "cnn_bn": 116, "vgg11_bn": 182}  # of a step of 128 images in bf16, with SGD
-QUANTIZED_LAUNCHES = {"lsq": 248, "symmetric": 235, "affine": 287, "dorefa": 280}  # of `cnn_bn`, in bf16; it varies by 2
+# Of a step of `cnn_bn` in bf16; it varies by two.
+QUANTIZED_LAUNCHES = {"lsq": 248, "symmetric": 235, "affine": 287, "dorefa": 280}
 NUM_TRAIN, NUM_TEST = 50_000, 10_000
 CHUNK_BYTES = loaders.COPIED_VALUES // (32 * 32 * 3) // 128 * 128 * 32 * 32 * 3  # of images that do not fit
 
