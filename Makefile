@@ -178,11 +178,12 @@ else
 	@echo "nothing to prune without containers; remove runs that you do not need from $(or $(PIPELINE_HOME),./var)/runs" >&2
 endif
 
-bench: $(READY) ## Measure the commands, 100,000 jobs, throughput and what logging costs: make bench BENCH_DATA=folder-with-cifar10-images
+bench: $(READY) ## Measure the commands, 100,000 jobs, throughput, a quantized step and what logging costs: make bench BENCH_DATA=folder-with-cifar10-images
 	@$(VENV)/bin/python benchmarks/commands.py; commands=$$?; echo; \
 	$(VENV)/bin/python benchmarks/many_jobs.py; jobs=$$?; echo; \
 	$(VENV)/bin/python benchmarks/throughput.py $(if $(BENCH_DATA),--data "$(BENCH_DATA)"); throughput=$$?; echo; \
-	$(VENV)/bin/python benchmarks/logging_cost.py $(if $(BENCH_DATA),--data "$(BENCH_DATA)") && exit $$((commands | jobs | throughput))
+	$(VENV)/bin/python benchmarks/quantized_step.py $(if $(BENCH_DATA),--data "$(BENCH_DATA)"); quantized=$$?; echo; \
+	$(VENV)/bin/python benchmarks/logging_cost.py $(if $(BENCH_DATA),--data "$(BENCH_DATA)") && exit $$((commands | jobs | throughput | quantized))
 
 gpu: $(READY) ## Measure all that is claimed of a GPU: make gpu [PART=A or B] BENCH_DATA=folder-with-cifar10-images
 	@$(VENV)/bin/pytest -m gpu --no-header; tests=$$?; echo; \

@@ -19,6 +19,15 @@ MODELS: dict[str, dict[str, Any]] = {
     "net": {"name": "net"},
     "cnn_bn": {"name": "cnn_bn"},
     "vgg11_bn": {"name": "vgg", "depth": 11, "batch_norm": True},
+    "vgg11": {"name": "vgg", "depth": 11, "batch_norm": False},
+}
+QUANTIZE: dict[str, dict[str, Any]] = {
+    "w4a8": {"weights": {"bits": 4, "scheme": "lsq", "per": "channel"}, "activations": {"bits": 8, "scheme": "lsq"}},
+    "w4": {"weights": {"bits": 4, "scheme": "lsq", "per": "channel"}},
+    "symmetric8": {
+        "weights": {"bits": 8, "scheme": "symmetric", "per": "channel"},
+        "activations": {"bits": 8, "scheme": "symmetric"},
+    },
 }
 NOT_AUGMENTED = ("net",)  # as in its tutorial
 
@@ -33,8 +42,14 @@ class Work:
     device: str
 
     @property
+    def job_model(self) -> dict[str, Any]:
+        """As a job file has it; of `net-w4` it is `net` with that `quantize` section."""
+        name, _, quantize = self.model.partition("-")
+        return {**MODELS[name], "quantize": QUANTIZE[quantize]} if quantize in QUANTIZE else MODELS[name]
+
+    @property
     def augment(self) -> bool:
-        return self.model not in NOT_AUGMENTED
+        return self.model.partition("-")[0] not in NOT_AUGMENTED
 
 
 class Pace:
@@ -96,7 +111,7 @@ def ours(work: Work) -> None:
     spec = Spec.model_validate(
         {
             "name": "benchmark",
-            "model": MODELS[work.model],
+            "model": work.job_model,
             "data": {**data, "augment": ("crop", "flip") if work.augment else ()},
             "train": train,
             "resources": {"device": work.device},

@@ -31,14 +31,15 @@ class _FakeQuantize(Function):
         ctx: Any, x: torch.Tensor, scale: torch.Tensor, zero_point: torch.Tensor | int, low: int, high: int
     ) -> torch.Tensor:
         levels = (x / scale).round_().add_(zero_point)
-        ctx.save_for_backward((levels >= low) & (levels <= high))
-        return levels.clamp_(low, high).sub_(zero_point).mul_(scale)
+        ctx.save_for_backward(levels)
+        ctx.low, ctx.high = low, high
+        return levels.clamp(low, high).sub_(zero_point).mul_(scale)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, dy: torch.Tensor) -> Gradients:
-        (inside,) = ctx.saved_tensors
-        return dy * inside, None, None, None, None
+        (levels,) = ctx.saved_tensors
+        return _where_between(levels, ctx.low - 0.5, ctx.high + 0.5, dy), None, None, None, None
 
 
 def fake_quantize(
@@ -67,23 +68,25 @@ class _Lsq(Function):
     def forward(
         ctx: Any, v: torch.Tensor, step: torch.Tensor, low: int, high: int, gradient_scale: float
     ) -> torch.Tensor:
-        ctx.save_for_backward(v, step)
-        ctx.low, ctx.high, ctx.gradient_scale = low, high, gradient_scale
         positive = spread(step, v).clamp(min=SMALLEST_SCALE)
-        return (v / positive).clamp_(low, high).round_().mul_(positive)
+        clipped = (v / positive).clamp_(low, high)
+        y = clipped.round().mul_(positive)
+        ctx.save_for_backward(clipped, y, step)
+        ctx.low, ctx.high, ctx.gradient_scale = low, high, gradient_scale
+        return y
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, dy: torch.Tensor) -> Gradients:
-        v, step = ctx.saved_tensors
-        scaled = v / spread(step, v).clamp(min=SMALLEST_SCALE)
-        inside = (scaled > ctx.low) & (scaled < ctx.high)
-        dv = dy * inside if ctx.needs_input_grad[0] else None
+        clipped, y, step = ctx.saved_tensors
+        dv = _where_between(clipped, ctx.low, ctx.high, dy)
         if not ctx.needs_input_grad[1]:
             return dv, None, None, None, None
-        of_step = scaled.clamp(ctx.low, ctx.high).round_().sub_(scaled.mul_(inside)).mul_(dy)
-        dstep = of_step.sum(others(v, per_channel=step.ndim > 0)) * ctx.gradient_scale
-        return dv, dstep, None, None, None
+        positive = spread(step, y).clamp(min=SMALLEST_SCALE)
+        rounding = (y / positive).sub_(clipped)  # 0 where it is clipped
+        axes = others(y, per_channel=step.ndim > 0)
+        dstep = _sum_of_products(dy, rounding, axes) + _sum_of_products(dy - dv, clipped, axes)
+        return dv, dstep * ctx.gradient_scale, None, None, None
 
 
 def lsq(v: torch.Tensor, step: torch.Tensor, *, low: int, high: int, gradient_scale: float) -> torch.Tensor:
@@ -108,6 +111,20 @@ def lsq(v: torch.Tensor, step: torch.Tensor, *, low: int, high: int, gradient_sc
 def spread(step: torch.Tensor, over: torch.Tensor) -> torch.Tensor:
     """Returns a step, () or (C,), in a shape that spreads over a weight, (C, ...)."""
     return step.view(-1, *[1] * (over.ndim - 1)) if step.ndim else step
+
+
+def _where_between(x: torch.Tensor, low: float, high: float, dy: torch.Tensor) -> torch.Tensor:
+    """Returns dy where low < x < high, else 0: in one pass, without a mask."""
+    where: torch.Tensor = torch.ops.aten.hardtanh_backward(dy, x, low, high)
+    return where
+
+
+def _sum_of_products(a: torch.Tensor, b: torch.Tensor, axes: tuple[int, ...]) -> torch.Tensor:
+    if len(axes) < a.ndim:
+        return (a * b).sum(axes)
+    if a.ndim == 4:
+        a, b = a.permute(0, 2, 3, 1), b.permute(0, 2, 3, 1)  # so that images in channels_last are flat as they lie
+    return torch.dot(a.flatten(), b.flatten())
 
 
 class _DorefaWeight(Function):
@@ -175,15 +192,15 @@ def dorefa_sign(w: torch.Tensor) -> torch.Tensor:
 class _DorefaActivation(Function):
     @staticmethod
     def forward(ctx: Any, x: torch.Tensor, bits: int) -> torch.Tensor:
-        ctx.save_for_backward((x >= 0) & (x <= 1))
+        ctx.save_for_backward(x)
         most = 2**bits - 1
         return x.clamp(0, 1).mul_(most).round_().div_(most)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, dy: torch.Tensor) -> Gradients:
-        (inside,) = ctx.saved_tensors
-        return dy * inside, None
+        (x,) = ctx.saved_tensors
+        return _where_between(x, -torch.finfo(x.dtype).tiny, 1 + torch.finfo(x.dtype).eps, dy), None
 
 
 def dorefa_activation(x: torch.Tensor, *, bits: int) -> torch.Tensor:

@@ -48,6 +48,8 @@ FEW_BITS = {
     "dorefa": {"weights": {"bits": 1, "scheme": "dorefa"}, "activations": {"bits": 4, "scheme": "dorefa"}},
 }
 LAUNCHES = {"net": 66, "cnn_bn": 116, "vgg11_bn": 182}  # of a step of 128 images in bf16, with SGD
+# Of a step of `cnn_bn` in bf16; it varies by two.
+QUANTIZED_LAUNCHES = {"lsq": 248, "symmetric": 235, "affine": 287, "dorefa": 280}
 NUM_TRAIN, NUM_TEST = 50_000, 10_000
 CHUNK_BYTES = loaders.COPIED_VALUES // (32 * 32 * 3) // 128 * 128 * 32 * 32 * 3  # of images that do not fit
 
@@ -128,6 +130,17 @@ def test_no_kind_of_step_waits(precision: str, more: dict[str, Any], cifar: Data
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])
 def test_no_optimizer_waits(name: str, precision: str, cifar: Dataset) -> None:
     assert steps_of(make_engine(cifar, precision=precision, optimizer={"name": name})).waits == {}
+
+
+@pytest.mark.parametrize("scheme", ["lsq", "symmetric", "affine", "dorefa"])
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_no_quantized_step_waits(scheme: str, precision: str, cifar: Dataset) -> None:
+    quantize = {"weights": {"scheme": scheme, "bits": 4}, "activations": {"scheme": scheme, "bits": 8}}
+    trained = make_engine(cifar, "cnn_bn", quantize=quantize, precision=precision)
+    recording = steps_of(trained)
+    assert recording.waits == {}
+    assert not [line for line in recording.copies if "host" in line]
+    assert recording.launches / 4 <= QUANTIZED_LAUNCHES[scheme]
 
 
 def test_deterministic_steps_wait_for_nothing(cifar: Dataset) -> None:
