@@ -271,11 +271,6 @@ def test_histograms_of_all_parameters_wait_once_to_be_read(cifar: Dataset, tmp_p
 
 
 @pytest.mark.parametrize("quantize", FEW_BITS.values(), ids=FEW_BITS)
-def test_the_steps_of_a_quantized_network_wait_for_nothing(quantize: dict[str, Any], cifar: Dataset) -> None:
-    assert steps_of(make_engine(cifar, "cnn_bn", quantize=quantize)).waits == {}
-
-
-@pytest.mark.parametrize("quantize", FEW_BITS.values(), ids=FEW_BITS)
 def test_histograms_and_step_sizes_of_a_quantized_network_wait_once_each(
     quantize: dict[str, Any], cifar: Dataset, tmp_path: Path
 ) -> None:
