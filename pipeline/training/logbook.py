@@ -142,6 +142,8 @@ class Logbook:
 
     def add_step_sizes(self, step: int, model: nn.Module) -> None:
         """Writes the distance of a quantized network's levels, a scalar a quantizer. Waits for the device."""
+        if self.spec.model.quantize is None:
+            return
         with self.optional("step sizes"):
             if sizes := step_sizes(model):
                 self.board.scalars(step, {tags.step_size(name): size for name, size in sizes.items()})
