@@ -63,7 +63,7 @@ def typed(text: str) -> list[Typed]:
 
 
 def in_small(job: str) -> str:
-    return re.sub(r"\btrials: \d+", "trials: 3", re.sub(r"\bepochs: \d+", "epochs: 2", job))
+    return re.sub(r"\btrials: \d+", "trials: 2", re.sub(r"\bepochs: \d+", "epochs: 2", job))
 
 
 class Checkout:
