@@ -49,7 +49,7 @@ class Observing(ActivationQuantizer):
         return self._has_begun
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        if self.training and self._is_first_batch:
+        if self.training and self._is_first_batch and x.numel():
             self._observe_first_batch(x.detach())
         return super().forward(x) if self._has_begun else x
 
@@ -74,8 +74,8 @@ class Observing(ActivationQuantizer):
         self._signed, self._has_begun = bool(self.is_signed), bool(self.is_observed)
         self._is_first_batch = not self._has_begun
 
-    def _load_from_state_dict(self, *args: Any) -> None:
-        super()._load_from_state_dict(*args)
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
+        super()._load_from_state_dict(state_dict, prefix, *args)
         self._read_buffers()
 
 
@@ -96,7 +96,7 @@ class LsqActivation(Observing):
 
     def quantized(self, x: torch.Tensor) -> torch.Tensor:
         low, high = levels(self.bits, is_signed=self._signed)
-        num = max(1, x[0].numel())
+        num = max(1, math.prod(x.shape[1:]))
         return functions.lsq(x, self.step, low=low, high=high, gradient_scale=1 / math.sqrt(num * high))
 
 
@@ -117,7 +117,7 @@ class RangeActivation(Observing):
         self.high.copy_(high if is_first else torch.maximum(high, self.high))
 
     def quantized(self, x: torch.Tensor) -> torch.Tensor:
-        if self.training and not self._is_first_batch:
+        if self.training and not self._is_first_batch and x.numel():
             low, high = x.detach().aminmax()
             self.low.lerp_(low.to(self.low.dtype), AVERAGING)
             self.high.lerp_(high.to(self.high.dtype), AVERAGING)

@@ -7,6 +7,7 @@ the quantizers learn lies below the layer: `features.conv1.weight` is as it was,
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
@@ -14,6 +15,7 @@ import torch
 from torch import nn
 
 from pipeline.models.activation_quantizers import ActivationQuantizer, Observing, activation_quantizer
+from pipeline.models.quantizers import Quantizer
 from pipeline.models.weight_quantizers import WeightQuantizer, weight_quantizer
 
 NAMED = 20  # layers in a message
@@ -25,19 +27,23 @@ class QuantizedLayer(nn.Module):
     weight: torch.Tensor
     weight_quantizer: WeightQuantizer
     activation_quantizer: ActivationQuantizer | None
+    was_called = False
+
+    def rounded(self, x: torch.Tensor) -> torch.Tensor:
+        """Returns the layer's input as its quantizer gives it."""
+        self.was_called = True
+        return x if self.activation_quantizer is None else self.activation_quantizer(x)
 
 
 class QuantizedConv2d(QuantizedLayer, nn.Conv2d):
     def forward(self, input: torch.Tensor) -> torch.Tensor:
-        rounded = input if self.activation_quantizer is None else self.activation_quantizer(input)
-        output: torch.Tensor = self._conv_forward(rounded, self.weight_quantizer(self.weight), self.bias)
+        output: torch.Tensor = self._conv_forward(self.rounded(input), self.weight_quantizer(self.weight), self.bias)
         return output
 
 
 class QuantizedLinear(QuantizedLayer, nn.Linear):
     def forward(self, input: torch.Tensor) -> torch.Tensor:
-        rounded = input if self.activation_quantizer is None else self.activation_quantizer(input)
-        return nn.functional.linear(rounded, self.weight_quantizer(self.weight), self.bias)
+        return nn.functional.linear(self.rounded(input), self.weight_quantizer(self.weight), self.bias)
 
 
 def quantize(
@@ -89,6 +95,36 @@ def begin_steps(model: nn.Module, *, known: Collection[str]) -> None:
             module.weight_quantizer.begin(module.weight.detach())
 
 
+def keys_of_other_quantizers(model: nn.Module, state: Mapping[str, torch.Tensor]) -> set[str]:
+    """Returns the keys of a state, on the CPU, that are of quantizers with other bits or schemes than here."""
+    found: set[str] = set()
+    for name, module in model.named_modules():
+        if isinstance(module, Quantizer) and not module.is_of_its_kind(state.get(f"{name}.kind")):
+            found.update(key for key in state if key.startswith(f"{name}."))
+    return found
+
+
+def left_out(model: nn.Module) -> list[str]:
+    """Says, after a first training batch, which layers compute in float32 all the same; mostly there is nothing to say.
+
+    A network may take a layer's weight without calling it, or keep a part of itself in evaluation mode, where nothing
+    is learned of a layer's input.
+    """
+    layers = {name: module for name, module in model.named_modules() if isinstance(module, QuantizedLayer)}
+    called = {name: layer.activation_quantizer for name, layer in layers.items() if layer.was_called}
+    unknown = [name for name, inputs in called.items() if isinstance(inputs, Observing) and not inputs.has_begun]
+    said = []
+    if len(called) < len(layers):
+        said.append(f"not rounded, as the network does not call them: {_some([*(layers.keys() - called.keys())])}")
+    if unknown:
+        said.append(f"inputs not rounded, as these layers are not in training mode: {_some(unknown)}")
+    return said
+
+
+def _some(names: list[str]) -> str:
+    return ", ".join(sorted(names)[:NAMED]) + (f" and {len(names) - NAMED} more" if len(names) > NAMED else "")
+
+
 def _layers(model: nn.Module) -> dict[str, Any]:
     """The layers that can be quantized, by name, in the order of registration."""
     taken_apart = {
@@ -114,7 +150,10 @@ def _without(layers: dict[str, Any], skip: Sequence[str]) -> dict[str, Any]:
         found = {name for name in names if f"{name}.".startswith(f"{ends.get(asked, asked)}.")}
         if not found:
             listed = ", ".join(names[:NAMED]) + (f" and {len(names) - NAMED} more" if len(names) > NAMED else "")
-            raise ValueError(f"skip names {asked!r}, and the model has no such layer; it has: {listed}")
+            near = difflib.get_close_matches(asked, [*ends, *names], n=1)
+            hint = f"; did you mean {near[0]!r}?" if near else ""
+            what = "no convolution or linear layer of that name"
+            raise ValueError(f"skip names {asked!r}, and the model has {what}{hint} (it has: {listed})")
         skipped |= found
     chosen = {name: layer for name, layer in layers.items() if name not in skipped}
     if not chosen:
@@ -133,11 +172,13 @@ def _quantized_class(kind: type[nn.Module]) -> type[nn.Module]:
 
 @torch.compiler.disable  # type: ignore[untyped-decorator] # it is called once
 def _end_first_batch(model: nn.Module, given: Any, gives: Any) -> None:  # noqa: ARG001
-    """A hook of the whole network that ends its own first training batch, and then is no more."""
+    """A hook of the whole network that ends each quantizer's first training batch, and goes with the last one's."""
     if not model.training:
         return
-    for module in model.modules():
-        if isinstance(module, Observing):
-            module.end_first_batch()
+    observing = [module for module in model.modules() if isinstance(module, Observing)]
+    for module in observing:
+        module.end_first_batch()
+    if not all(module.has_begun for module in observing):
+        return
     for key in [key for key, hook in model._forward_hooks.items() if hook is _end_first_batch]:
         del model._forward_hooks[key]

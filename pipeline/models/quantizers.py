@@ -9,7 +9,7 @@ is in its state dict.
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
@@ -31,11 +31,25 @@ class Grid(NamedTuple):
 
 
 class Quantizer(nn.Module):
-    """Base of all: computes in float32 (a float64 stays one) and gives the dtype that it was given."""
+    """Base of all: computes in float32 (a float64 stays one) and gives the dtype that it was given.
+
+    kind: class and bits as text, in the state dict, by which a state of another quantizer is known.
+    """
+
+    kind: torch.Tensor
 
     def __init__(self, bits: int) -> None:
         super().__init__()
         self.bits = bits
+        self.register_buffer("kind", torch.tensor(list(f"{type(self).__name__} {bits}".encode()), dtype=torch.uint8))
+
+    def is_of_its_kind(self, kind: torch.Tensor | None) -> bool:
+        """Whether a state with this `kind`, on the CPU, was such a quantizer's, with as many bits."""
+        return kind is not None and torch.equal(kind, self.kind.cpu())
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
+        state_dict.setdefault(f"{prefix}kind", self.kind)  # of a version that did not save it
+        super()._load_from_state_dict(state_dict, prefix, *args)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return self.quantized(x.float()).to(x.dtype) if x.dtype.itemsize < 4 else self.quantized(x)

@@ -16,7 +16,7 @@ Per = Literal["tensor", "channel"]
 
 
 class Integers(NamedTuple):
-    """A rounded weight as whole numbers: it is scale * (values - zero_point).
+    """A rounded weight as whole numbers: it is scale * (values - zero_point), the values taken as float32 first.
 
     values: of the weight's shape, int8, uint8 or int16; scale: float32, a scalar or (C,); zero_point: int32, likewise.
     """

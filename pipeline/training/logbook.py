@@ -29,6 +29,7 @@ from pipeline.errors import PipelineError
 from pipeline.home import durable
 from pipeline.home.paths import RunPaths
 from pipeline.jobfile.spec import Spec, is_due
+from pipeline.models.quantized import left_out
 from pipeline.models.quantized_figures import step_sizes, weight_levels
 from pipeline.training.device import Setting
 from pipeline.training.evaluation import Evaluation
@@ -171,6 +172,8 @@ class Logbook:
 
         loader: of the training batches.
         """
+        for line in left_out(model):
+            self.log(line)
         if self.spec.log.graph:
             with self.optional("graph"):
                 train = self.dataset.train

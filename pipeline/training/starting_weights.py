@@ -13,7 +13,7 @@ from torch import nn
 from pipeline.errors import CheckpointError, DataError
 from pipeline.home.paths import Home
 from pipeline.jobfile.spec import Spec
-from pipeline.models.quantized import begin_steps
+from pipeline.models.quantized import begin_steps, keys_of_other_quantizers
 from pipeline.models.torchvision_models import ThreeChannels
 from pipeline.training import checkpoint, pretrained
 
@@ -54,6 +54,10 @@ def take_from(file: Path, model: nn.Module, *, log: Callable[[str], None], is_of
         fitting = _fitting(weights, own)
     if not fitting:
         raise DataError(f"model.init: nothing in {file} fits this model: {_differences(weights, own)}")
+    if of_others := keys_of_other_quantizers(begun, weights):
+        log("quantizers of other bits or another scheme than those in the file begin anew")
+        weights = {name: value for name, value in weights.items() if name not in of_others}
+        fitting -= of_others
     begun.load_state_dict({name: weights[name] for name in fitting}, strict=False)
     begin_steps(begun, known=fitting)
     log(f"begins with {len(fitting)} of {len(own)} tensors of {file}")
@@ -118,6 +122,8 @@ def _differences(weights: Mapping[str, torch.Tensor], own: Mapping[str, torch.Te
     """Says which tensors of the network were not there, or of another shape."""
     told = []
     for name, value in own.items():
+        if name.endswith("_quantizer.kind"):
+            continue
         if name not in weights:
             told.append(f"{name} (not there)")
         elif weights[name].shape != value.shape:

@@ -13,7 +13,14 @@ from torch import nn
 from pipeline.jobfile.catalog import MODELS
 from pipeline.models.activation_quantizers import Observing
 from pipeline.models.cnn_bn import CnnBn
-from pipeline.models.quantized import QuantizedConv2d, QuantizedLayer, QuantizedLinear, begin_steps, quantize
+from pipeline.models.quantized import (
+    QuantizedConv2d,
+    QuantizedLayer,
+    QuantizedLinear,
+    begin_steps,
+    left_out,
+    quantize,
+)
 
 LSQ = {"scheme": "lsq", "bits": 4, "per": "channel"}
 LSQ8 = {"scheme": "lsq", "bits": 8}
@@ -242,7 +249,7 @@ def test_attention_and_what_pytorch_computes_past_its_layers() -> None:
         (
             nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2)),
             ("fc",),
-            "'fc', and the model has no such layer; it has: 0, 1",
+            "'fc', and the model has no convolution or linear layer of that name",
         ),
     ],
 )
@@ -287,3 +294,67 @@ def test_it_can_be_exported() -> None:
     model.eval()
     program = torch.export.export(model, (images(),), dynamic_shapes={"images": {0: torch.export.Dim("batch")}})
     torch.testing.assert_close(program.module()(images(5)), model(images(5)))
+
+
+class Twice(nn.Module):
+    """Leaves out one layer in its first batch, takes another one's weight, and keeps a third in evaluation mode."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.later, self.taken, self.kept = (nn.Linear(4, 4) for _ in range(4))
+        self.num_batches = 0
+
+    def train(self, mode: bool = True) -> Twice:
+        super().train(mode)
+        self.kept.eval()
+        return self
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        self.num_batches += 1
+        x = F.linear(self.kept(self.first(x)), self.taken.weight)
+        return x if self.num_batches == 1 else self.later(x)
+
+
+@pytest.mark.parametrize("scheme", ["lsq", "symmetric", "affine"])
+def test_a_layer_begins_with_the_first_batch_that_it_is_called_in(scheme: str) -> None:
+    torch.manual_seed(0)
+    model = quantize(Twice(), weights=LSQ, activations={"scheme": scheme, "bits": 8}, skip=()).train()
+    model(torch.randn(8, 4))
+    assert [line.rpartition(": ")[2] for line in left_out(model)] == ["later, taken", "kept"]
+    quantizer = model.get_submodule("later").activation_quantizer
+    assert isinstance(quantizer, Observing)
+    for number in range(3):
+        model(10.0**number * torch.randn(8, 4))
+        assert quantizer.has_begun
+        assert not quantizer._is_first_batch, "it ended with the batch"
+    again = quantize(Twice(), weights=LSQ, activations={"scheme": scheme, "bits": 8}, skip=()).train()
+    again.load_state_dict(model.state_dict())
+    again.num_batches = 4
+    x = torch.randn(8, 4)
+    assert torch.equal(again(x), model(x))
+    for key, value in model.state_dict().items():
+        assert torch.equal(again.state_dict()[key], value), key
+
+
+def test_an_empty_batch_changes_nothing_and_is_no_error() -> None:
+    for scheme in ("lsq", "symmetric", "affine", "dorefa"):
+        model = quantize(
+            nn.Sequential(nn.Linear(4, 2)), weights=LSQ, activations={"scheme": scheme, "bits": 8}, skip=()
+        ).train()
+        assert model(torch.zeros(0, 4)).shape == (0, 2)
+        before = {key: value.clone() for key, value in model.state_dict().items()}
+        model(torch.zeros(0, 4))
+        assert all(torch.equal(before[key], value) for key, value in model.state_dict().items())
+        model(torch.randn(3, 4))
+        model(torch.zeros(0, 4)).sum().backward()
+
+
+def test_nothing_is_left_out_of_an_ordinary_network() -> None:
+    model = quantize(cnn(), weights=LSQ, activations=LSQ8).train()
+    model(images())
+    assert left_out(model) == []
+
+
+def test_a_name_to_skip_that_is_nearly_right_is_recognized() -> None:
+    with pytest.raises(ValueError, match=r"'frist'.*did you mean 'first'\?"):
+        quantize(cnn(), weights=LSQ, skip=("frist",))

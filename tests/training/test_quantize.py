@@ -145,7 +145,9 @@ def test_a_job_without_it_has_the_layers_that_it_had() -> None:
 
 
 def test_a_layer_that_is_not_there_cannot_be_skipped() -> None:
-    with pytest.raises(DataError, match=r"model\.quantize: skip names 'conv9', and the model has no such layer"):
+    with pytest.raises(
+        DataError, match=r"model\.quantize: skip names 'conv9', and the model has no convolution or linear"
+    ):
         build_model(spec_of({"skip": ["conv9"]}), **SIZE)
 
 
@@ -217,6 +219,30 @@ def test_a_job_begins_with_the_weights_of_one_in_float32_and_shows_everything(ho
     state = classifier.load(home.run("few")).network.state_dict()
     weight, step = state["features.conv2.weight"], state["features.conv2.weight_quantizer.step"]
     torch.testing.assert_close(step, 2 * weight.abs().mean((1, 2, 3)) / 7**0.5, rtol=0.01, atol=0)
+
+
+@pytest.mark.parametrize(
+    ("weights", "activations", "is_as_learned"),
+    [
+        ({"bits": 4, "per": "channel"}, {}, True),
+        ({"bits": 3, "per": "channel"}, {"bits": 4}, False),
+        ({"bits": 4}, {"scheme": "symmetric"}, False),
+        ({"bits": 4, "scheme": "symmetric", "per": "channel"}, {"scheme": "affine"}, False),
+    ],
+    ids=["the same", "fewer bits", "others", "none learned"],
+)
+def test_what_quantizers_learned_is_taken_where_bits_and_scheme_are_the_same(
+    weights: dict[str, Any], activations: dict[str, Any], is_as_learned: bool, home: Home
+) -> None:
+    before, _ = execute(home, "first", quick_spec("first", epochs=3, model={"quantize": W4A8}))
+    model = {"quantize": {"weights": weights, "activations": activations}, "init": "first"}
+    after, lines = execute(home, "next", quick_spec("next", model=model, train={"optimizer": {"lr": 1e-6}}))
+    assert after > before - 0.1
+    assert ("begin anew" in "".join(lines)) is not is_as_learned
+    old, new = (classifier.load(home.run(name)).network.state_dict() for name in ("first", "next"))
+    for key in ("features.conv2.weight_quantizer.step", "features.conv2.activation_quantizer.step"):
+        same = key in new and torch.allclose(new[key], old[key], rtol=1e-3)
+        assert same is is_as_learned, key
 
 
 # What is seen of it
