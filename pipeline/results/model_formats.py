@@ -163,7 +163,9 @@ def _load_torch_export(path: Path, classifier: Classifier) -> Loaded:
     extra = {METADATA_FILE: ""}
     with path.open("rb") as file, quiet():  # by its name it would have to end in .pt2 already
         model = torch.export.load(file, extra_files=extra).module()
-    rounding = integers.tracing(Normalised(integers.network(classifier), classifier.input).eval())  # sum for sum as it
+    same = Normalised(integers.network(classifier), classifier.input).eval()
+    if rounding := integers.tracing(same):  # a graph does not say what it rounds; what was traced does, sum for sum
+        same.load_state_dict(model.state_dict(), assign=True)
     trace = rounding and (lambda images: Trace(model(images), rounding(images).rounded))
     return Loaded(model, as_text(json.loads(extra[METADATA_FILE])), trace=trace)
 
