@@ -42,7 +42,7 @@ class DecodedWeight(nn.Module):
         self.register_buffer("zero_point", integers.zero_point)
 
     def forward(self, values: torch.Tensor) -> torch.Tensor:
-        return spread(self.scale, values) * (values - spread(self.zero_point, values))
+        return _decode(values, self.scale, self.zero_point)
 
 
 class RoundedInput(nn.Module):
@@ -200,7 +200,7 @@ def decoded(held: Mapping[str, torch.Tensor], layers: Mapping[str, Any]) -> dict
     for name in layers:
         at = f"{name}.".lstrip(".")
         values, scale, zero_point = (state.pop(f"{at}weight{part}") for part in ("", "_scale", "_zero_point"))
-        state[f"{at}weight"] = spread(scale, values) * (values - spread(zero_point, values))
+        state[f"{at}weight"] = _decode(values, scale, zero_point)
         for part in ("scale", "zero_point"):
             state.pop(f"{at}input_{part}", None)
     return state
@@ -238,6 +238,11 @@ def tracing(model: nn.Module) -> Callable[[torch.Tensor], Trace] | None:
         return Trace(logits, rounded)
 
     return trace
+
+
+def _decode(values: torch.Tensor, scale: torch.Tensor, zero_point: torch.Tensor) -> torch.Tensor:
+    """Returns floats; computed in floats, as uint8 less a scalar is a uint8 in PyTorch, which wraps around below 0."""
+    return spread(scale, values) * (values.float() - spread(zero_point, values))
 
 
 def _layers(network: nn.Module, *, each_name: bool = False) -> Iterator[tuple[str, QuantizedLayer]]:

@@ -331,14 +331,15 @@ def test_a_package_that_is_not_installed_is_named(
 
 
 @pytest.mark.parametrize("format_", FORMATS)
-def test_export_model_prints_the_path_and_one_line_of_what_was_checked(
+def test_export_model_prints_the_path_and_says_what_was_written_and_checked(
     pipeline: Pipeline, home: Home, format_: str
 ) -> None:
     """And no library says anything."""
     run = make_run(home.run("small").root, SMALL_VGG)
     done = pipeline("export-model", "small", "--format", format_)
     assert (done.returncode, done.stdout) == (0, f"{run.root}/model{FORMATS[format_].suffix}\n")
-    (line,) = done.stderr.splitlines()
+    size, line = done.stderr.splitlines()
+    assert size == f"written: {(run.root / f'model{FORMATS[format_].suffix}').stat().st_size:,} bytes"
     assert re.match(r"checked: .*8 sample images", line)
 
 
