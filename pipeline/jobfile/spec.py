@@ -132,6 +132,11 @@ class Train(Section):
     channels_last: Auto = field("auto", description="Memory format of images and convolutions; auto: on.")
     fused: Auto = field("auto", description="Fused optimizer kernels; auto: where the device has them.")
     compile: Auto = field("auto", description="torch.compile the model; auto: off, which is faster for small jobs.")
+    capture: Auto = field(
+        "auto",
+        description="Launch a whole step on a GPU at once, as a CUDA graph; auto: on for networks, losses and optimizers "
+        "of this program and of torchvision.",
+    )
     optimizer: Annotated[NamedSection, OPTIMIZER] = field({}, description="How weights follow gradients.")
     schedule: Annotated[NamedSection, SCHEDULE] = field({}, description="The learning rate over time.")
     loss: Annotated[NamedSection, LOSS] = field({}, description="What is made small.")

@@ -33,6 +33,7 @@ class Setting:
     memory_format: torch.memory_format
     fused: bool
     compile: bool
+    capture: bool  # a whole step as one CUDA graph
 
     @property
     def precision(self) -> str:
@@ -49,6 +50,7 @@ class Setting:
             "channels_last": self.memory_format is torch.channels_last,
             "fused": self.fused,
             "compile": self.compile,
+            "capture": self.capture,
             "threads": torch.get_num_threads(),
         }
 
@@ -83,7 +85,21 @@ def choose(spec: Spec) -> Setting:
         memory_format=torch.contiguous_format if train.channels_last is False else torch.channels_last,
         fused=train.fused is not False,
         compile=train.compile is True,
+        capture=_captures(device, spec),
     )
+
+
+def _captures(device: torch.device, spec: Spec) -> bool:
+    """Whether a step is to be recorded as a CUDA graph. Raises DeviceError where a job asks for what cannot be.
+
+    `auto` leaves code of the user's own alone: what it decides in Python would be decided once.
+    """
+    train = spec.train
+    if train.capture is True and device.type == "cpu":
+        raise DeviceError("train.capture is true, and only a GPU's work can be captured; to train here: auto or false")
+    own = (spec.model.entry.own, train.optimizer.entry.own, train.loss.entry.own)
+    is_plain = not any(own) and not (train.compile is True or train.mixup or train.cutmix or train.fused is False)
+    return device.type == "cuda" and (train.capture is True or (train.capture == "auto" and is_plain))
 
 
 def _allow_tf32(allowed: bool) -> None:
