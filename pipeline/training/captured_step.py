@@ -24,17 +24,13 @@ from pipeline.training.engine import Engine
 from pipeline.training.step import EagerStep, Step
 
 WARM_UP = 3  # steps before one is recorded
-WORTH = 100  # steps that must be left for `auto`: recording one takes about as long as some ten
 
 Outputs = Sequence[tuple[torch.Tensor, torch.Tensor]]  # of each batch, its loss and its logits
 
 
-def choose(engine: Engine, *, log: Callable[[str], None]) -> Step:
-    """Returns the step that a job is trained with. log: is told where one cannot be captured after all."""
-    is_wanted = engine.setting.capture
-    if engine.spec.train.capture == "auto":
-        is_wanted = is_wanted and engine.num_steps - engine.step >= WORTH
-    return CapturedStep(engine, log=log) if is_wanted else EagerStep(engine)
+def choose(engine: Engine) -> Step:
+    """Returns the step that a job is trained with."""
+    return CapturedStep(engine) if engine.setting.capture else EagerStep(engine)
 
 
 @dataclass
@@ -51,24 +47,19 @@ class Recorded:
 
 
 class CapturedStep:
-    """Records the eager step, and launches it again and again.
+    """Records the eager step, and launches it again and again. Raises DeviceError where it cannot be recorded."""
 
-    With `train.capture: auto`, a step that cannot be recorded, as it waits for the GPU or asks for too much of its
-    memory, is taken one operation after the other instead; with `true` that raises DeviceError.
-    """
-
-    def __init__(self, engine: Engine, *, log: Callable[[str], None] = str) -> None:
-        self.engine, self.log, self.eager = engine, log, EagerStep(engine)
+    def __init__(self, engine: Engine) -> None:
+        self.engine, self.eager = engine, EagerStep(engine)
         self._recorded: Recorded | None = None
         self._num_warm = 0
         self._rates: list[list[float]] = []  # a row for each step of the epoch from `_first` on: of each group
         self._first = 0
         self._sent: torch.Tensor  # the same, float32 (steps, groups), on the device
-        self._is_given_up = False
 
     def __call__(self, batches: Iterable[Batch], *, num_batches: int, lr: float) -> int:
         batches = list(batches)
-        if self._is_given_up or not self._is_whole(batches):
+        if not self._is_whole(batches):
             return self.eager(batches, num_batches=num_batches, lr=lr)
         if self._recorded is not None and self._recorded.is_frozen != self.engine.is_frozen:
             self._recorded, self._num_warm = None, 0
@@ -76,11 +67,7 @@ class CapturedStep:
             self._num_warm += 1
             return self.eager(batches, num_batches=num_batches, lr=lr)
         if self._recorded is None:
-            try:
-                self._recorded = self._record(batches)
-            except RuntimeError as error:
-                self._give_up(error)
-                return self.eager(batches, num_batches=num_batches, lr=lr)
+            self._recorded = self._record(batches)
         return self._take(self._recorded, batches)
 
     def gradient_norm(self) -> float:
@@ -102,6 +89,11 @@ class CapturedStep:
                 if "capturable" in group:
                     group["capturable"] = True  # Adam asks for it, though fused it makes no difference
             graph, outputs = record(lambda: self.eager.compute(places, rates=list(rates)))
+        except RuntimeError as error:
+            why = str(error).strip().partition("\n")[0]
+            raise DeviceError(
+                f"train.capture: this job's step cannot be captured as a CUDA graph: {why}; train with capture: false"
+            ) from error
         finally:
             for group, (rate, is_capturable) in zip(groups, before, strict=True):
                 group["lr"] = rate
@@ -119,9 +111,9 @@ class CapturedStep:
             at_labels.copy_(labels)
         number = self._number_in_table()
         recorded.rates.copy_(self._sent[number])
+        recorded.replay()
         for group, rate in zip(engine.optimizer.param_groups, self._rates[number], strict=True):
             group["lr"] = rate  # as it is after an eager step, to be saved
-        recorded.replay()
         for parameter, gradient in zip(engine.model.parameters(), recorded.gradients, strict=True):
             parameter.grad = gradient  # an eager step in between has put its own there
         self.eager.norm_before_clipping = recorded.norm_before_clipping
@@ -138,13 +130,6 @@ class CapturedStep:
             self._rates, self._first = [self.eager.rates(engine.schedule(step)) for step in steps], engine.step
             self._sent = to_device(torch.tensor(self._rates), engine.setting.device)
         return engine.step - self._first
-
-    def _give_up(self, error: RuntimeError) -> None:
-        self._is_given_up = True
-        why = f"{error}".strip().partition("\n")[0]
-        if self.engine.spec.train.capture is True:
-            raise DeviceError(f"train.capture: the step cannot be captured as a CUDA graph: {why}") from error
-        self.log(f"the step cannot be captured as a CUDA graph, and is taken one operation after the other: {why}")
 
 
 def record(function: Callable[[], Outputs]) -> tuple[Callable[[], None], Outputs]:

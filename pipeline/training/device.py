@@ -90,16 +90,11 @@ def choose(spec: Spec) -> Setting:
 
 
 def _captures(device: torch.device, spec: Spec) -> bool:
-    """Whether a step is to be recorded as a CUDA graph. Raises DeviceError where a job asks for what cannot be.
-
-    `auto` leaves code of the user's own alone: what it decides in Python would be decided once.
-    """
-    train = spec.train
-    if train.capture is True and device.type == "cpu":
+    """Raises DeviceError where a step is to be captured, and there is no GPU that it could be captured of."""
+    asked = spec.train.capture is True
+    if asked and device.type == "cpu":
         raise DeviceError("train.capture is true, and only a GPU's work can be captured; to train here: auto or false")
-    own = (spec.model.entry.own, train.optimizer.entry.own, train.loss.entry.own)
-    is_plain = not any(own) and not (train.compile is True or train.mixup or train.cutmix or train.fused is False)
-    return device.type == "cuda" and (train.capture is True or (train.capture == "auto" and is_plain))
+    return asked
 
 
 def _allow_tf32(allowed: bool) -> None:

@@ -30,10 +30,10 @@ from pipeline.jobfile import catalog
 from pipeline.jobfile.spec import Spec
 from pipeline.stop import Stop
 from pipeline.training import checkpoint, device, engine, loop
+from pipeline.training.captured_step import WARM_UP, CapturedStep, choose
 from pipeline.training.engine import Engine
 from pipeline.training.evaluation import evaluate, judge
 from pipeline.training.saver import HostMemory, Saver
-from pipeline.training.captured_step import WARM_UP, CapturedStep, choose
 from pipeline.training.step import EagerStep
 
 CONVOLUTIONS = replace_convolutions()
@@ -165,8 +165,8 @@ def test_a_step_can_be_captured(cifar: Dataset) -> None:
 def test_a_captured_step_is_one_launch_and_a_few_copies(
     name: str, more: dict[str, Any], model: str, cifar: Dataset
 ) -> None:
-    trained = make_engine(cifar, model, **{"optimizer": {"name": name}, **more})
-    step = choose(trained, log=pytest.fail)
+    trained = make_engine(cifar, model, **{"optimizer": {"name": name}, "capture": True, **more})
+    step = choose(trained)
     assert isinstance(step, CapturedStep)
     steps = loop.take_steps(trained, step)
     for _ in itertools.islice(steps, WARM_UP + 1):
