@@ -3,6 +3,7 @@
 VENV     := .venv
 PYTHON   ?= python3
 READY    := $(VENV)/.installed
+SOURCES  := . modules/own_operation.py# what else lies in modules/ is the user's own
 JOBS      = $(basename $(notdir $(wildcard jobs/*.yaml)))
 OVERRIDES = $(foreach pair,$(SET),--set '$(pair)')
 
@@ -79,12 +80,12 @@ demo: $(READY) ## Train a first model, on data that is bundled; no GPU, no Docke
 	echo; $(VENV)/bin/pipeline show $$id; exit $$code
 
 test: $(READY) ## Linter, types, and all tests that this machine can run
-	@$(VENV)/bin/ruff check . && $(VENV)/bin/ruff format --check --quiet . && $(VENV)/bin/mypy
+	@$(VENV)/bin/ruff check $(SOURCES) && $(VENV)/bin/ruff format --check --quiet $(SOURCES) && $(VENV)/bin/mypy
 	@$(VENV)/bin/pytest -n auto -m 'not containers'
 	@$(VENV)/bin/pytest -m containers --no-header
 
 lint: $(READY) ## Linter and types only
-	@$(VENV)/bin/ruff check . && $(VENV)/bin/ruff format --check --quiet . && $(VENV)/bin/mypy
+	@$(VENV)/bin/ruff check $(SOURCES) && $(VENV)/bin/ruff format --check --quiet $(SOURCES) && $(VENV)/bin/mypy
 
 submit: $(PREPARED) ## Queue a job: make submit JOB=vgg11 [SET="train.epochs=2"]; of several values, 2,5, a sweep
 	@test -n "$(JOB)" || { echo "which job? for example: make submit JOB=digits" >&2; echo "jobs: $(JOBS)" >&2; exit 2; }
@@ -193,9 +194,10 @@ gpu: $(READY) ## Measure all that is claimed of a GPU: make gpu [PART=A or B] BE
 crash-test: $(READY) ## Attack queue, worker, trainings and inputs for half an hour: make crash-test [ATTACK="storms --seed 1"]
 	@PYTHONPATH="$(CURDIR):$(CURDIR)/tests" $(VENV)/bin/python -m attack $(ATTACK)
 
+PLAIN := PIPELINE_MODULES=/none# a folder that is not there: modules of one's own are not the project's
 schema: $(READY) ## Write jobs/schema.json and docs/job-files.md anew, after a change of the catalog
-	@$(VENV)/bin/pipeline schema > jobs/schema.json
-	@$(VENV)/bin/pipeline schema --markdown > docs/job-files.md
+	@$(PLAIN) $(VENV)/bin/pipeline schema > jobs/schema.json
+	@$(PLAIN) $(VENV)/bin/pipeline schema --markdown > docs/job-files.md
 
 UV_COMPILE = uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate --no-header
 lock: ## Pin the newest dependencies (needs uv); make lock CUDA=cu126 pins the image's for that CUDA alone

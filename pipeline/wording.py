@@ -18,6 +18,20 @@ def in_words(seconds: float) -> str:
     return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60:02d} min"
 
 
+def in_bits(count: float) -> str:
+    """`152 bits`, `8.19 kbit`, `1.09 Mbit`: of a kilobit 1000."""
+    for factor, unit in ((1e9, "Gbit"), (1e6, "Mbit"), (1e3, "kbit")):
+        if count >= factor:
+            return f"{count / factor:.2f} {unit}"
+    return f"{count:.0f} bits"
+
+
+def against_fp32(bits: float, bits_in_fp32: float) -> str:
+    """`of 6.54 Mbit in fp32, 6.0 times smaller`."""
+    times = f", {bits_in_fp32 / bits:.1f} times smaller" if bits > 0 else ""
+    return f"of {in_bits(bits_in_fp32)} in fp32{times}"
+
+
 def plural(count: int, noun: str) -> str:
     """`1 trial`, `2,000 trials`."""
     return f"{count:,} {noun}{'' if count == 1 else 's'}"

@@ -1,4 +1,4 @@
-"""Histograms of every parameter and its gradient, counted on the device.
+"""Histograms of every parameter and its gradient, and of the levels of quantized weights, counted on the device.
 
 `SummaryWriter.add_histogram` copies each tensor and sorts it into some 1,550 bins, 11 ms for two million values. Here
 64 bins are counted where the tensors lie, of all tensors by the same few calls, and the device is waited for once.
@@ -6,9 +6,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
+from tensorboard.compat.proto.summary_pb2 import Summary
+from tensorboard.plugins.histogram import metadata
+from tensorboard.util import tensor_util
 from torch import nn
 
 from pipeline.board import tags
@@ -17,25 +23,79 @@ from pipeline.board.writer import Board
 NUM_BINS = 64
 ROW = 1024  # values that are counted together; each tensor begins a row of its own
 GROUP_VALUES = 2**22  # that are worked on at once, in some 100 MB
+SHOWN_BINS = 30  # that TensorBoard's page makes of all buckets of a tag, from the least edge to the greatest
 
 Group = tuple[torch.Tensor, torch.Tensor]  # rows of values, float32 (R, ROW), and whose they are, int64 (R,)
 
+Levels = tuple[torch.Tensor, int, int]  # whole numbers, and the lowest and the highest that there may be
 
-def add_parameters(board: Board, model: nn.Module, *, step: int) -> None:
-    """Writes a histogram of each parameter, and of each gradient that the latest step left."""
+
+def add_parameters(board: Board, model: nn.Module, *, levels: Mapping[str, Levels], step: int) -> None:
+    """Writes a histogram of each parameter, of each gradient that the latest step left, and of levels.
+
+    levels: those of quantized weights, by the names of the weights.
+    """
     tensors = {}
     for name, parameter in model.named_parameters():
         tensors[tags.parameter(name)] = parameter.detach()
         if parameter.grad is not None:
             tensors[tags.gradient(name)] = parameter.grad
-    add(board, tensors, step=step)
+    if tensors:
+        rows, *counts = _read([count([*tensors.values()]), *count_levels([*levels.values()])])
+        _add_rows(board, tensors, rows, step=step)
+        _add_levels(board, levels, counts, step=step)
+
+
+def _read(tensors: Sequence[torch.Tensor]) -> list[list[Any]]:
+    """Returns the numbers that tensors hold, as lists, and waits for the device once."""
+    sizes = [tensor.numel() for tensor in tensors]
+    parts = torch.split(torch.cat([tensor.flatten().double() for tensor in tensors]).cpu(), sizes)
+    return [part.view(tensor.shape).tolist() for part, tensor in zip(parts, tensors, strict=True)]
+
+
+def _add_levels(board: Board, levels: Mapping[str, Levels], counts: Sequence[list[float]], *, step: int) -> None:
+    """Writes a histogram a weight, all in one event. `SummaryWriter` would cut off levels that are not in use."""
+    found = []
+    for (name, (_, low, high)), counts_of_weight in zip(levels.items(), counts, strict=True):
+        buckets = level_buckets(low, counts_of_weight)
+        about = metadata.create_summary_metadata("", f"The rounded weight, as whole levels from {low} to {high}.")
+        found.append(
+            Summary.Value(tag=tags.levels(name), metadata=about, tensor=tensor_util.make_tensor_proto(buckets))
+        )
+    if found:
+        board.add(step, Summary(value=found))
+
+
+def level_buckets(low: int, counts: Sequence[float]) -> NDArray[np.float32]:
+    """Returns buckets for TensorBoard, float32 (K, 3), each with left edge, right edge and count.
+
+    counts: of each level from `low` on.
+
+    TensorBoard's page spreads a bucket over the bins that it overlaps, 30 in all. One without a width falls into one
+    bin, so that each level is a spike with gaps beside it, shown within a quarter of where it is. 16 levels need 31
+    bins for that: with next to nothing left beyond the highest, it has no gap to the one below it, and all others do.
+    The page loses a level that meets the edge of a bin; none does with these margins. More levels than bins cannot be
+    told apart there: their buckets are as wide as levels are apart.
+    """
+    if len(counts) > SHOWN_BINS + 1:
+        return np.array([(level - 0.5, level + 0.5, n) for level, n in enumerate(counts, low)], dtype=np.float32)
+    rows, left = list[tuple[float, float, float]](), low - 0.45
+    for level, n in enumerate(counts, low):
+        rows += [(left, level, 0), (level, level, n)]
+        left = level
+    rows.append((left, left + (0.5 if len(counts) <= SHOWN_BINS / 2 else 0.01), 0))
+    return np.array(rows, dtype=np.float32)
 
 
 def add(board: Board, tensors: Mapping[str, torch.Tensor], *, step: int) -> None:
     """Writes a histogram of the finite values of each tensor, by its tag; where there is none, nothing."""
-    if not tensors:
-        return
-    for tag, (low, high, sum_, sum_squares, *counts) in zip(tensors, count([*tensors.values()]).tolist(), strict=True):
+    if tensors:
+        _add_rows(board, tensors, count([*tensors.values()]).tolist(), step=step)
+
+
+def _add_rows(board: Board, names: Iterable[str], rows: Sequence[list[float]], *, step: int) -> None:
+    """rows: as `count` returns them, a row a tag."""
+    for tag, (low, high, sum_, sum_squares, *counts) in zip(names, rows, strict=True):
         if not any(counts):
             continue
         if low == high:
@@ -79,6 +139,19 @@ def count(tensors: Sequence[torch.Tensor]) -> torch.Tensor:
         counts.scatter_add_(0, bins.flatten(), counts.new_ones(1).expand(bins.numel()))
     bins_of_each = counts.view(len(tensors), -1)[:, :NUM_BINS].double()
     return torch.cat((torch.stack((low, high, sums, squares), dim=1), bins_of_each), dim=1)
+
+
+def count_levels(tensors: Sequence[Levels]) -> list[torch.Tensor]:
+    """Returns how many values are on each level, a tensor int64 (levels,) each, and waits for nothing."""
+    found = []
+    for values, low, high in tensors:
+        counts = torch.zeros(high - low + 1, dtype=torch.int64, device=values.device)
+        one = counts.new_ones(1)
+        for part in torch.split(values.flatten(), GROUP_VALUES):
+            places = part.long().clamp_(low, high) - low  # what is no number has been made any whole one
+            counts.scatter_add_(0, places, one.expand(len(part)))
+        found.append(counts)
+    return found
 
 
 def _groups(tensors: Sequence[torch.Tensor]) -> Iterator[Group]:

@@ -1,6 +1,7 @@
 """The tags that TensorBoard groups by. Others read runs by these names, so they do not change.
 
-TensorBoard sorts groups by name and opens the first two: test and train come before classes, images and weights.
+TensorBoard sorts groups by name and opens the first two: test and train come before classes, images and weights, and
+before `train_quantize`, which only quantized networks have.
 """
 
 TRAIN_LOSS = "train/loss"  # mean over the last `log.every` steps
@@ -22,6 +23,9 @@ VAL_BEST = "val/best_accuracy"
 HELD_OUT = {"test": (TEST_LOSS, TEST_ACCURACY, BEST_ACCURACY), "val": (VAL_LOSS, VAL_ACCURACY, VAL_BEST)}
 """Loss, accuracy and best accuracy by the split that every epoch is judged by."""
 TOP5 = {"test": TOP5_ACCURACY, "val": "val/top5_accuracy"}
+
+MODEL_BITS = "train_quantize/model_bits"  # of a quantized network; what is counted: `models/quantized_figures.py`
+MODEL_BITS_IN_FP32 = "train_quantize/model_bits_in_fp32"  # of the same network, were it not quantized
 
 FIRST_BATCH = "visual/first_batch_as_trained_on"
 SAMPLES = "visual/training_set"
@@ -45,6 +49,16 @@ def pr_curve(name: str) -> str:
 
 def parameter(name: str) -> str:
     return f"weights/{name.replace('.', '/')}"
+
+
+def levels(name: str) -> str:
+    """name: of a parameter, after which the tag comes."""
+    return f"{parameter(name)}_levels"
+
+
+def step_size(name: str) -> str:
+    """name: of a layer, and `weight` or `activation`, as `features.conv2.weight`."""
+    return f"train_quantize/{name.replace('.', '/')}_step"
 
 
 def gradient(name: str) -> str:

@@ -126,17 +126,21 @@ def export_model(
     job_id: Id,
     format_: Annotated[
         Literal["safetensors", "onnx", "torch-export"],
-        typer.Option("--format", help="The weights alone, or all from pixels to logits."),
+        typer.Option(
+            "--format", help="The weights alone, or all from pixels to logits; those of few bits as whole numbers."
+        ),
     ],
     out: Out = None,
     checkpoint: Checkpoint = "best",
 ) -> None:
     """Write a trained model for other programs, and check it against the checkpoint."""
-    from pipeline.results import classifier
+    from pipeline.results import classifier, integers
     from pipeline.results import export_model as exporter
 
     run = runs.find_trained(context.obj, job_id)
     path = exporter.destination(run, format_, out)
-    checked = exporter.export(classifier.load(run, checkpoint), format_, path)
+    model = classifier.load(run, checkpoint)
+    checked = exporter.export(model, format_, path)
     typer.echo(path)
+    message(f"written: {path.stat().st_size:,} bytes{integers.summary(model)}")
     message(f"checked: {checked}")

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from pipeline.cli.arguments import Id, message, print_lines
-from pipeline.home.paths import Home
+from pipeline.home.paths import Home, RunPaths
 from pipeline.queue import sweeps
 from pipeline.wording import in_words, plain, plural, table
 
@@ -64,7 +65,8 @@ def facts(job: JobView, view: SweepView) -> list[tuple[str, str]]:
     times = {"submitted": job.submitted_at, "started": job.started_at, "finished": job.finished_at}
     rows += [(label, at) for label, at in times.items() if at]
     rows += [("run", job.run_dir)]
-    return rows
+    report = RunPaths(Path(job.run_dir)).report
+    return [*rows, ("report", str(report))] if report.exists() else rows
 
 
 def _in_a_line(trial: TrialView, view: SweepView) -> str:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from pipeline.board import tags
 from pipeline.cli.arguments import print_lines
 from pipeline.home.paths import Home, RunPaths
-from pipeline.wording import table
+from pipeline.wording import against_fp32, in_bits, table
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -128,6 +128,9 @@ def _facts(job: JobView) -> list[tuple[str, str]]:
     rows += [(label, f"{100 * metrics[tag]:.2f} %{of}") for label, (tag, of) in accuracies.items() if tag in metrics]
     losses = {"test loss": tags.TEST_LOSS, "val loss": tags.VAL_LOSS, "train loss": train_loss}
     rows += [(label, f"{metrics[tag]:.4f}") for label, tag in losses.items() if tag in metrics]
+    if tags.MODEL_BITS in metrics and tags.MODEL_BITS_IN_FP32 in metrics:
+        bits, bits_in_fp32 = metrics[tags.MODEL_BITS], metrics[tags.MODEL_BITS_IN_FP32]
+        rows += [("size", f"{in_bits(bits)} {against_fp32(bits, bits_in_fp32)}")]
     rows += [] if job.is_sweep else [("epoch", f"{job.epoch} of {job.epochs}"), ("step", str(job.step))]
     rows += [("attempt", str(job.attempt))]
     times = {"submitted": job.submitted_at, "started": job.started_at, "finished": job.finished_at}

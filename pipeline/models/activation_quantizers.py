@@ -43,6 +43,11 @@ class Observing(ActivationQuantizer):
         self._signed = self._has_begun = False
         self._is_first_batch = True
 
+    @property
+    def has_begun(self) -> bool:
+        """Whether it knows where to round to, and so rounds."""
+        return self._has_begun
+
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         if self.training and self._is_first_batch:
             self._observe_first_batch(x.detach())

@@ -41,11 +41,16 @@ class WeightQuantizer(Quantizer):
         raise NotImplementedError
 
     @torch.no_grad()
-    def integers(self, weight: torch.Tensor) -> Integers:
-        """Returns the rounded weight as whole numbers, exact to the last bit of a float32."""
+    def whole(self, weight: torch.Tensor) -> tuple[torch.Tensor, Grid]:
+        """Returns the rounded weight as whole numbers in float32, and the grid whose levels they are."""
         weight = weight.detach().float()
         grid = self.grid(weight)
-        whole = (self.quantized(weight) / grid.scale).round() + grid.zero_point
+        return (self.quantized(weight) / grid.scale).round() + grid.zero_point, grid
+
+    @torch.no_grad()
+    def integers(self, weight: torch.Tensor) -> Integers:
+        """Returns the rounded weight as whole numbers, exact to the last bit of a float32."""
+        whole, grid = self.whole(weight)
         fits = next(
             dtype
             for dtype in (torch.int8, torch.uint8, torch.int16)
@@ -114,7 +119,7 @@ class DorefaWeight(WeightQuantizer):
         if self.bits == 1:
             return _grid_of_signs(weight.abs().mean())
         most = 2**self.bits - 1
-        return Grid(torch.tensor(1 / most, device=weight.device), 0, -most, most)
+        return Grid(torch.full((), 1 / most, device=weight.device), 0, -most, most)  # a `tensor` would wait
 
     def quantized(self, x: torch.Tensor) -> torch.Tensor:
         return functions.dorefa_sign(x) if self.bits == 1 else functions.dorefa_weight(x, bits=self.bits)

@@ -55,6 +55,11 @@ class ModelInput:
         if not fits or not all(map(math.isfinite, self.mean)) or not all(0 < value < math.inf for value in self.std):
             raise ValueError("the fields do not fit together")
 
+    def untrained(self, spec: Spec) -> nn.Module:
+        """Builds the network of a spec, with weights of its own. Raises as `build_model` does."""
+        with contextlib.redirect_stdout(sys.stderr):  # whatever code of the user's own prints
+            return build_model(spec, num_classes=len(self.classes), channels=self.channels, image_size=self.image_size)
+
 
 class Normalised(nn.Module):
     """A network behind its normalisation: images float32 (N, C, H, W) in [0, 1] to logits float32 (N, classes)."""
@@ -132,10 +137,7 @@ def load(run: RunPaths, which: Which = "best") -> Classifier:
     """Raises PipelineError where there is nothing trained, or not all that is needed to use it."""
     state = _state(run, which)
     spec, expected = _spec(run), _model_input(run)
-    with contextlib.redirect_stdout(sys.stderr):  # whatever code of the user's own prints
-        network = build_model(
-            spec, num_classes=len(expected.classes), channels=expected.channels, image_size=expected.image_size
-        )
+    network = expected.untrained(spec)
     try:
         network.load_state_dict(state["model"])
     except (RuntimeError, LookupError, TypeError, AttributeError) as error:

@@ -13,7 +13,7 @@ from pipeline.board.events import Point, shortest
 from pipeline.errors import UsageError
 from pipeline.home.paths import Home, RunPaths
 from pipeline.results.compared_run import ComparedRun, Say, lower_is_better, read_run
-from pipeline.wording import in_words, nearest, table
+from pipeline.wording import in_bits, in_words, nearest, table
 
 LABELS = ("name", "description")  # fields that change nothing in the training
 MAY_BE_COMMON = ("EPOCHS", "STATE")  # columns that say little where they are the same for all
@@ -184,6 +184,7 @@ def result_columns(comparison: Comparison) -> Columns:
         ("FINAL", [number(metric, run.final(metric)) for run in runs]),
         *((tag, [number(tag, run.final(tag)) for run in runs]) for tag in others),
         *([] if train_loss == metric else [(train_loss, [number(train_loss, run.final_train_loss) for run in runs])]),
+        ("SIZE", [MISSING if bits is None else in_bits(bits) for bits in (run.final(tags.MODEL_BITS) for run in runs)]),
         ("EPOCHS", [f"{run.epoch}/{run.epochs}" for run in runs]),
         ("TIME", [MISSING if run.seconds is None else in_words(run.seconds) for run in runs]),
         ("STATE", [run.state for run in runs]),

@@ -18,7 +18,7 @@ from pipeline.jobfile.own_files import hashes as hashes_of
 from pipeline.results import run_state
 from pipeline.results.run_state import RunState
 
-LOWER_IS_BETTER = {"loss", "error", "time", "seconds", "ms", "duration", "latency", "memory", "perplexity"}
+LOWER_IS_BETTER = {"loss", "error", "time", "seconds", "ms", "duration", "latency", "memory", "perplexity", "bits"}
 
 Say = Callable[[str], object]
 

@@ -14,7 +14,9 @@ import torch.nn.functional as F
 from pipeline.errors import PipelineError, UsageError
 from pipeline.home import durable
 from pipeline.home.paths import RunPaths
-from pipeline.results import output_file
+from pipeline.models.activation_quantizers import ActivationQuantizer
+from pipeline.models.quantizers import Grid
+from pipeline.results import integers, output_file
 from pipeline.results.classifier import Classifier
 from pipeline.results.model_formats import FORMATS, as_text, facts, first_line, quiet, require
 
@@ -24,6 +26,8 @@ TOLERANCE = 1e-4
 float32 carries seven digits. Another order of the same sums costs the last one or two of them over twenty layers (3e-7
 to 3e-6 was seen); a batch norm with its epsilon wrong, or a normalisation left out, is beyond this by far.
 """
+
+OFF_LEVEL = 1e-3  # of a step: how far from a level a value may be that is on it
 
 BATCHES = (1, 3, 4)  # images a time, as the size of a batch must be free
 
@@ -68,15 +72,28 @@ def check(path: Path, format_: str, classifier: Classifier) -> str:
         with quiet(), torch.no_grad():
             loaded = FORMATS[format_].load(path, classifier)
             found = torch.cat([loaded.run(images) for images in batches])
+            traced = [loaded.trace(images) for images in batches] if loaded.trace else []
     except Exception as error:  # four libraries read files; whatever they raise, this one is no good
         raise _unfit(format_, f"it cannot be loaded back: {first_line(error)}") from error
     if not expected.isfinite().all():
         raise PipelineError(f"{classifier.job_id}: not exported: the model's answers are not finite numbers")
     if loaded.metadata != as_text(facts(classifier)):
         raise _unfit(format_, "its metadata is not what was written")
-    if loaded.weights is not None:
-        return _check_exactly(format_, loaded.weights, found, expected, classifier)
-    return _check_closely(format_, found, expected)
+    if found.shape != expected.shape or found.dtype != expected.dtype:
+        raise _unfit(format_, f"its answers are {found.dtype} {list(found.shape)}, not {list(expected.shape)}")
+    alike = ""
+    if loaded.tensors is not None:
+        alike = _check_tensors(format_, loaded.tensors, integers.tensors(classifier))
+    if torch.equal(found, expected):
+        return f"{alike}the answers to {len(expected)} sample images, bit for bit the same"
+    if not traced:
+        return alike + _check_closely(format_, found, expected)
+    followed = torch.cat(
+        [following(classifier, format_, images, each.rounded) for images, each in zip(batches, traced, strict=True)]
+    )
+    close = _check_closely(format_, torch.cat([each.logits for each in traced]), followed)
+    difference = float((found - expected).abs().max())
+    return f"{alike}{close}, each value rounded as the file rounds it; else by {difference:.1g}"
 
 
 def sample_images(channels: int, image_size: int) -> list[torch.Tensor]:
@@ -97,27 +114,53 @@ def _unfit(format_: str, reason: str) -> PipelineError:
     return PipelineError(f"the {format_} file was written, and then failed its check, so it was removed: {reason}")
 
 
-def _check_exactly(
-    format_: str,
-    weights: dict[str, torch.Tensor],
-    found: torch.Tensor,
-    expected: torch.Tensor,
-    classifier: Classifier,
-) -> str:
-    original = classifier.network.state_dict()
-    if weights.keys() != original.keys():
+def following(classifier: Classifier, format_: str, images: torch.Tensor, rounded: list[torch.Tensor]) -> torch.Tensor:
+    """Returns the checkpoint's logits where each layer's input is rounded up or down as the file rounded it.
+
+    The last bit of a sum decides now and then which level a value gets. A level is a large step, which moves others
+    over their edges, so that logits of few bits cannot be compared closely. Those that were rounded alike can be, and
+    between one rounding and the next, float32 is all that differs.
+
+    rounded: what the file rounded inputs of layers to, in any order. Raises PipelineError where a layer's input is not
+    among them, each value on its level or, at an edge between two levels, on the other one.
+    """
+
+    def follow(quantizer: ActivationQuantizer, given: tuple[torch.Tensor], own: torch.Tensor) -> torch.Tensor | None:
+        grid = integers.input_grid(quantizer)
+        if grid is None:
+            return None
+        for values in rounded:
+            if values.shape == own.shape and _is_rounding(values, given[0], own, grid):
+                return values
+        raise _unfit(format_, "it rounds the input of a layer to other values than the checkpoint does")
+
+    quantizers = [module for module in classifier.network.modules() if isinstance(module, ActivationQuantizer)]
+    hooks = [quantizer.register_forward_hook(follow) for quantizer in quantizers]
+    try:
+        return classifier.logits(images)
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def _is_rounding(values: torch.Tensor, x: torch.Tensor, own: torch.Tensor, grid: Grid) -> bool:
+    """Whether these are on the grid's levels, and no further from x than half a step and what float32 may be off."""
+    steps = (values - own) / grid.scale
+    inside = x.clamp((grid.low - grid.zero_point) * grid.scale, (grid.high - grid.zero_point) * grid.scale)
+    near = grid.scale / 2 + TOLERANCE * x.abs().max()
+    return bool(((steps - steps.round()).abs() < OFF_LEVEL).all() and ((values - inside).abs() <= near).all())
+
+
+def _check_tensors(format_: str, found: dict[str, torch.Tensor], expected: dict[str, torch.Tensor]) -> str:
+    if found.keys() != expected.keys():
         raise _unfit(format_, "it has not the same weights")
-    for name, value in original.items():
-        if weights[name].dtype != value.dtype or not torch.equal(weights[name], value):
+    for name, value in expected.items():
+        if found[name].dtype != value.dtype or not torch.equal(found[name], value):
             raise _unfit(format_, f"{name} is not what the checkpoint has")
-    if not torch.equal(found, expected):
-        raise _unfit(format_, "a network with its weights answers otherwise than the checkpoint's")
-    return f"all {len(original)} tensors, and the answers to {len(expected)} sample images, bit for bit the same"
+    return f"all {len(expected)} tensors, and "
 
 
 def _check_closely(format_: str, found: torch.Tensor, expected: torch.Tensor) -> str:
-    if found.shape != expected.shape or found.dtype != expected.dtype:
-        raise _unfit(format_, f"its answers are {found.dtype} {list(found.shape)}, not {list(expected.shape)}")
     largest = float(expected.abs().max())
     difference = float((found - expected).abs().max())
     if not difference <= TOLERANCE * largest:  # nor where it is NaN

@@ -23,12 +23,14 @@ import torch
 
 import pipeline
 from pipeline.errors import PipelineError
+from pipeline.results import integers
 from pipeline.results.classifier import Classifier, Normalised
-from pipeline.training.parts import build_model
+from pipeline.results.integers import Trace
 
 FORMAT_VERSION = 1  # of the metadata
 METADATA_FILE = "metadata.json"  # of torch-export, inside the archive
 OPSET = 18  # what torch's exporter writes without converting; ONNX Runtime reads it since 1.14 of 2023
+OPSET_OF_INT16 = 21  # the first whose DequantizeLinear takes int16; ONNX Runtime reads it since 1.18 of 2024
 MAX_ONNX_BYTES = 2**31 - 2**24  # what protobuf can hold, less the graph
 
 Run = Callable[[torch.Tensor], torch.Tensor]
@@ -37,11 +39,15 @@ Run = Callable[[torch.Tensor], torch.Tensor]
 
 @dataclass(frozen=True)
 class Loaded:
-    """An exported file as a stranger has it. weights: where they must be the checkpoint's, bit for bit."""
+    """An exported file as a stranger has it.
+
+    tensors: where they must be the checkpoint's, bit for bit. trace: where inputs of layers are rounded, to see how.
+    """
 
     run: Run
     metadata: dict[str, str]
-    weights: dict[str, torch.Tensor] | None = None
+    tensors: dict[str, torch.Tensor] | None = None
+    trace: Callable[[torch.Tensor], Trace] | None = None
 
 
 @dataclass(frozen=True)
@@ -67,6 +73,7 @@ def facts(classifier: Classifier) -> dict[str, Any]:
         "image_size": expected.image_size,
         "mean": list(expected.mean),
         "std": list(expected.std),
+        **integers.facts(classifier),
     }
 
 
@@ -107,39 +114,35 @@ def _safetensors_bytes(classifier: Classifier) -> bytes:
     import safetensors.torch
 
     # Cloned, as tensors that share their memory are refused.
-    tensors = {name: value.clone().contiguous() for name, value in classifier.network.state_dict().items()}
+    tensors = {name: value.clone().contiguous() for name, value in integers.tensors(classifier).items()}
     return safetensors.torch.save(tensors, metadata=as_text(facts(classifier)))
 
 
 def _load_safetensors(path: Path, classifier: Classifier) -> Loaded:
     import safetensors.torch
 
-    expected = classifier.input
-    weights = safetensors.torch.load_file(path)
+    tensors = safetensors.torch.load_file(path)
     with safetensors.safe_open(path, framework="pt") as file:
         written = dict(file.metadata())
-    fresh = build_model(
-        classifier.spec,
-        num_classes=len(expected.classes),
-        channels=expected.channels,
-        image_size=expected.image_size,
-    )
-    fresh.load_state_dict(weights)
-    model = Normalised(fresh, expected).eval()
-    return Loaded(model, written, weights)
+    layers = json.loads(written.get("quantization", "{}")).get("layers", {})
+    section = classifier.spec.model.model_copy(update={"quantize": None})  # as one has it who knows the file alone
+    fresh = classifier.input.untrained(classifier.spec.model_copy(update={"model": section}))
+    fresh.load_state_dict(integers.decoded(tensors, layers))
+    integers.round_inputs(fresh, tensors, layers)
+    model = Normalised(fresh, classifier.input).eval()
+    return Loaded(model, written, tensors, integers.tracing(model))
 
 
 # What torch.export traced
 
 
-def _program(classifier: Classifier) -> torch.export.ExportedProgram:
+def _program(classifier: Classifier, *, for_onnx: bool = False) -> torch.export.ExportedProgram:
     expected = classifier.input
+    model = Normalised(integers.network(classifier, for_onnx=for_onnx), expected).eval()
     # Of two, as torch.export takes a batch of one for fixed.
     images = torch.zeros(2, expected.channels, expected.image_size, expected.image_size)
     try:
-        program = torch.export.export(
-            classifier.model, (images,), dynamic_shapes={"images": {0: torch.export.Dim("batch")}}
-        )
+        program = torch.export.export(model, (images,), dynamic_shapes={"images": {0: torch.export.Dim("batch")}})
     except Exception as error:  # it runs the network's own code, which may raise anything
         raise PipelineError(
             f"torch.export cannot follow the code of model {classifier.spec.model.name!r} "
@@ -157,11 +160,12 @@ def _torch_export_bytes(classifier: Classifier) -> bytes:
 
 
 def _load_torch_export(path: Path, classifier: Classifier) -> Loaded:
-    del classifier
     extra = {METADATA_FILE: ""}
     with path.open("rb") as file, quiet():  # by its name it would have to end in .pt2 already
         model = torch.export.load(file, extra_files=extra).module()
-    return Loaded(model, as_text(json.loads(extra[METADATA_FILE])))
+    rounding = integers.tracing(Normalised(integers.network(classifier), classifier.input).eval())  # sum for sum as it
+    trace = rounding and (lambda images: Trace(model(images), rounding(images).rounded))
+    return Loaded(model, as_text(json.loads(extra[METADATA_FILE])), trace=trace)
 
 
 # ONNX
@@ -170,16 +174,17 @@ def _load_torch_export(path: Path, classifier: Classifier) -> Loaded:
 def _onnx_bytes(classifier: Classifier) -> bytes:
     import onnx
 
-    size = sum(value.nbytes for value in classifier.model.state_dict().values())
+    traced = _program(classifier, for_onnx=True)
+    size = sum(value.nbytes for value in traced.state_dict.values())
     if size > MAX_ONNX_BYTES:
         raise PipelineError(
             f"an ONNX file holds up to 2 GB, and this model has {size / 1e9:.1f} GB; use safetensors or torch-export"
         )
     program = torch.onnx.export(
-        _program(classifier),
+        traced,
         dynamo=True,
         verbose=False,
-        opset_version=OPSET,
+        opset_version=OPSET_OF_INT16 if any(each.dtype == torch.int16 for each in traced.buffers()) else OPSET,
         input_names=["images"],
         output_names=["logits"],
         external_data=False,
@@ -195,20 +200,43 @@ def _onnx_bytes(classifier: Classifier) -> bytes:
 
 def _load_onnx(path: Path, classifier: Classifier) -> Loaded:
     import onnx
-    import onnxruntime  # type: ignore[import-untyped]
 
     del classifier
     onnx.checker.check_model(path, full_check=True)
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 1  # else it pins threads, and complains where a container does not let it
-    options.log_severity_level = 3  # errors
-    session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    session = _session(path)
 
     def run(images: torch.Tensor) -> torch.Tensor:
         (logits,) = session.run(["logits"], {"images": images.numpy()})
         return torch.from_numpy(logits)
 
-    return Loaded(run, dict(session.get_modelmeta().custom_metadata_map))
+    return Loaded(run, dict(session.get_modelmeta().custom_metadata_map), trace=_trace_of_onnx(onnx.load(path)))
+
+
+def _trace_of_onnx(model: Any) -> Callable[[torch.Tensor], Trace] | None:
+    """Has a model give what it rounds, as outputs of their own; None where it rounds nothing."""
+    import onnx
+
+    levels = {name for node in model.graph.node if node.op_type == "QuantizeLinear" for name in node.output}
+    floats = [node.output[0] for node in model.graph.node if levels.intersection(node.input)]
+    if not floats:
+        return None
+    model.graph.output.extend(onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None) for name in floats)
+    session = _session(model.SerializeToString())
+
+    def trace(images: torch.Tensor) -> Trace:
+        logits, *rounded = session.run(["logits", *floats], {"images": images.numpy()})
+        return Trace(torch.from_numpy(logits), [torch.from_numpy(each) for each in rounded])
+
+    return trace
+
+
+def _session(model: Path | bytes) -> Any:
+    import onnxruntime  # type: ignore[import-untyped]
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1  # else it pins threads, and complains where a container does not let it
+    options.log_severity_level = 3  # errors
+    return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
 
 
 FORMATS = {

@@ -27,6 +27,7 @@ from pipeline.home.paths import Home, RunPaths
 from pipeline.results import output_file, report_charts, report_classes, report_facts, report_page, runs, sweep_report
 from pipeline.results.report_facts import RunFacts
 from pipeline.results.report_page import percent
+from pipeline.wording import against_fp32, in_bits
 
 NICENESS = 5
 MAX_IMAGES_CHARS = 600_000
@@ -135,6 +136,9 @@ def headline(job: RunFacts, curves: Curves, evaluated: EvaluationRecord | None) 
     early = ", stopped early" if job.state == "succeeded" and job.epoch < job.epochs else ""
     rows.append(("Epochs", f"{job.epoch:,}", f"of {job.epochs:,}{early}" if job.epochs else ""))
     rows.append(("Steps", f"{job.step:,}", f"of {job.steps:,}" if job.steps else ""))
+    if tags.MODEL_BITS in metrics and tags.MODEL_BITS_IN_FP32 in metrics:
+        bits, bits_in_fp32 = metrics[tags.MODEL_BITS], metrics[tags.MODEL_BITS_IN_FP32]
+        rows.append(("Size", in_bits(bits), against_fp32(bits, bits_in_fp32)))
     rates = [point.value for point in curves.get(tags.IMAGES_PER_SECOND, []) if math.isfinite(point.value)]
     if rates:
         rows.append(("Throughput", f"{statistics.median(rates):,.0f}", "images a second, median"))

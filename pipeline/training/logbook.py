@@ -29,6 +29,7 @@ from pipeline.errors import PipelineError
 from pipeline.home import durable
 from pipeline.home.paths import RunPaths
 from pipeline.jobfile.spec import Spec, is_due
+from pipeline.models.quantized_figures import step_sizes, weight_levels
 from pipeline.training.device import Setting
 from pipeline.training.evaluation import Evaluation
 from pipeline.training.moment import Moment
@@ -139,6 +140,14 @@ class Logbook:
             values[tags.DEVICE_MEMORY] = self.setting.memory_mib()
         return values
 
+    def add_step_sizes(self, step: int, model: nn.Module) -> None:
+        """Writes the distance of a quantized network's levels, a scalar a quantizer. Waits for the device."""
+        if self.spec.model.quantize is None:
+            return
+        with self.optional("step sizes"):
+            if sizes := step_sizes(model):
+                self.board.scalars(step, {tags.step_size(name): size for name, size in sizes.items()})
+
     def flush(self) -> None:
         with self.measured("flush"):
             self.board.flush()
@@ -199,7 +208,7 @@ class Logbook:
             record.write(RunPaths(self.board.folder).evaluation)
         if self.is_due("histograms", moment):
             with self.optional("histograms"):
-                histograms.add_parameters(self.board, model, step=step)
+                histograms.add_parameters(self.board, model, levels=weight_levels(model), step=step)
         if self.is_due("pr_curves", moment):
             with self.optional("pr_curves"):
                 logits, labels = evaluation.logits, evaluation.labels

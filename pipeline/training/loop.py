@@ -18,6 +18,7 @@ from typing import Any, Protocol
 
 from pipeline.board import tags
 from pipeline.errors import DivergedError, Interrupted
+from pipeline.models.quantized_figures import size_in_bits
 from pipeline.stop import Stop
 from pipeline.training.engine import Engine
 from pipeline.training.evaluation import Evaluation, evaluate
@@ -25,6 +26,7 @@ from pipeline.training.logbook import Logbook
 from pipeline.training.metrics import DIVERGED_HINT
 from pipeline.training.moment import Moment
 from pipeline.training.step import Step
+from pipeline.wording import against_fp32, in_bits
 
 
 class Listener(Protocol):
@@ -56,6 +58,7 @@ class Loop:
         engine = self.engine
         if engine.first_point == 0:
             self.logbook.begin()
+        self.log_size()
         self.repeat_last_point()
         try:
             self.logbook.after_step(engine.step)
@@ -75,6 +78,13 @@ class Loop:
         """Where an attempt was stopped before its evaluation, this one speaks from that step on, the point included."""
         if self.engine.is_epoch_trained and self.is_point(self.engine.step):
             self.log({tag: value for tag, value in self.metrics.items() if tag in tags.TRAINING})
+            self.logbook.add_step_sizes(self.engine.step, self.engine.model)
+
+    def log_size(self) -> None:
+        """Tell how large a quantized network is, once; it stays so."""
+        if tags.MODEL_BITS not in self.metrics and (size := size_in_bits(self.engine.model)):
+            self.log({tags.MODEL_BITS: size.bits, tags.MODEL_BITS_IN_FP32: size.bits_in_fp32})
+            self.logbook.log(f"quantized: {in_bits(size.bits)} {against_fp32(*size)}")
 
     def is_point(self, step: int) -> bool:
         """Whether the training curves have a point at this step, of a whole window; each epoch has one at least."""
@@ -111,6 +121,7 @@ class Loop:
                 **self.logbook.measure(self.step.gradient_norm),
             }
         )
+        self.logbook.add_step_sizes(engine.step, engine.model)
 
     def end_epoch(self) -> None:
         """Evaluate, write what an epoch leaves, save."""

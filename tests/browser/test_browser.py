@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+import torch
 from chromium import browser, chromium, is_colored, is_drawn, page, wait_for  # noqa: F401 - three are fixtures
-from dashboards import LAST_STEP, VGG_LAST_STEP, Board, Runs, board, runs  # noqa: F401 - the last two are fixtures
+from dashboards import LAST_STEP, VGG_LAST_STEP, Board, Runs, board, runs, serving  # noqa: F401 - two are fixtures
 from quick import wait_until
+from torch import nn
 
-from pipeline.board import tags
+from pipeline.board import histograms, tags
 from pipeline.board.projector import NUM_IMAGES
+from pipeline.board.writer import Board as Events
 from pipeline.home.records import Result
 
 if TYPE_CHECKING:
@@ -97,6 +101,25 @@ def test_parameters(page: Page, board: Board, runs: Runs, dashboard: str, loader
     wait_for(card(page, loader, tags.parameter("classifier.fc2.weight"), runs.cnn).locator(shape), 3)
     show_only(page, tags.gradient("classifier.fc2.weight"))
     wait_for(card(page, loader, tags.gradient("classifier.fc2.weight"), runs.cnn).first.locator(shape), 3)
+
+
+@pytest.mark.parametrize(("low", "high"), [(-2, 1), (-8, 7), (-15, 15)], ids=["2 bits", "4 bits", "4 bits dorefa"])
+def test_levels_of_quantized_weights(page: Page, tmp_path: Path, low: int, high: int) -> None:
+    """Each level is a spike as high as it is often, none is lost; dorefa has each second one alone."""
+    used = torch.arange(low, high + 1, 2 if high == 15 else 1)
+    counts = torch.arange(1, len(used) + 1)
+    with Events(tmp_path / "run", first_step=0) as events:
+        levels = {"0.weight": (used.repeat_interleave(counts), low, high)}
+        histograms.add_parameters(events, nn.Sequential(nn.Linear(1, 1)), levels=levels, step=1)
+    with serving(tmp_path) as board:
+        wait_until(lambda: board.get("histograms/tags").get("run"), "TensorBoard to have read the run")
+        page.goto(f"{board.url}/#histograms")
+        outline = card(page, "tf-histogram-loader", tags.levels("0.weight")).locator("path.outline")
+        wait_for(outline)
+        path = str(outline.get_attribute("d"))
+    heights = [float(y) for _, y in re.findall(r"([-.\de]+),([-.\de]+)", path)]
+    spikes = [max(heights) - height for height in heights if height < max(heights)]
+    assert [height / spikes[0] for height in spikes] == pytest.approx(counts.tolist())
 
 
 def test_projector(page: Page, board: Board) -> None:

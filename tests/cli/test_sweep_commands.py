@@ -98,6 +98,14 @@ def test_show_says_the_best_so_far_and_what_is_left(pipeline: Pipeline, home: Ho
     assert json.loads(pipeline("show", "hunt-3", "--json").stdout)["id"] == jobs[3]
 
 
+def test_show_names_the_report_of_a_sweep_once_it_is_there(pipeline: Pipeline, home: Home) -> None:
+    sweep_id, _ = make_sweep(home, SIX)
+    report = home.run(sweep_id).report
+    assert str(report) not in pipeline("show", "hunt").stdout
+    report.write_text("a page")
+    assert ["report", str(report)] in [line.split() for line in pipeline("show", "hunt").stdout.splitlines()]
+
+
 def test_the_best_trial_is_a_job_file(pipeline: Pipeline, home: Home, tmp_path: Path) -> None:
     sweep_id, _ = make_sweep(home, SIX)
     done = pipeline("best", "hunt")

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from terminals import run_on_terminal
 
+from pipeline.board import tags
 from pipeline.home.paths import Home
 from pipeline.home.records import Result
 from pipeline.queue.job_queue import Queue
@@ -95,6 +96,7 @@ def test_doctor_tells_its_verdicts_by_colour(home: Home) -> None:
         ({"train/loss": 7.0, "train/accuracy": 0.125}, "7.0000", "12.50 %"),  # of runs of before: its last steps
         ({**METRICS, "train/epoch_loss": 2.5, "train/epoch_accuracy": 0.5}, "2.5000", "50.00 %"),
         ({**METRICS, "test/top5_accuracy": 0.99}, "7.0000", "12.50 %"),
+        ({**METRICS, tags.MODEL_BITS: 1_089_984.0, tags.MODEL_BITS_IN_FP32: 6_544_704.0}, "7.0000", "12.50 %"),
     ],
 )
 def test_show_tells_the_means_of_the_latest_epoch(
@@ -115,6 +117,8 @@ def test_show_tells_the_means_of_the_latest_epoch(
     facts = dict(re.split(r"  +", line, maxsplit=1) for line in lines)
     assert (facts["train loss"], facts["train accuracy"]) == (loss, accuracy)
     assert facts.get("test top-5 accuracy") == ("99.00 %" if "test/top5_accuracy" in metrics else None)
+    is_quantized = tags.MODEL_BITS in metrics
+    assert facts.get("size") == ("1.09 Mbit of 6.54 Mbit in fp32, 6.0 times smaller" if is_quantized else None)
     assert json.loads(pipeline("show", "latest", "--json").stdout)["metrics"] == metrics
 
 

@@ -9,7 +9,7 @@ import pytest
 from job_texts import JOBS, MINIMAL, MODELS, TOP, errors, read
 
 from pipeline.errors import UsageError
-from pipeline.jobfile import reading
+from pipeline.jobfile import own_modules, reading
 
 
 def test_a_small_file_gets_every_default() -> None:
@@ -152,7 +152,7 @@ def test_a_folder_is_no_job_file(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("path", sorted(JOBS.glob("*.yaml")), ids=lambda path: path.stem)
 def test_a_ready_job_is_valid_and_named_after_its_file(path: Path) -> None:
-    spec = reading.load(path)
+    spec = reading.load(path, modules=own_modules.Modules.in_folder(JOBS.parent / "modules"))
     assert spec.name == path.stem
     assert spec.description
 

@@ -215,6 +215,15 @@ def test_the_worked_numbers_of_the_docstrings() -> None:
     assert found(functions.ternary, [0.9, -0.2, 0.5, -0.8]) == [[0.7333, 0, 0.7333, -0.7333], [1, 1, 1, 1]]
 
 
+def test_a_second_derivative_is_refused_in_words() -> None:
+    """Straight through, it would be of a function that is not the one computed."""
+    v, step = doubles([0.3, -1.7]).requires_grad_(), doubles(0.5).requires_grad_()
+    y = functions.lsq(v, step, low=-2, high=1, gradient_scale=1.0)
+    (gradient,) = torch.autograd.grad(y.square().sum(), v, create_graph=True)
+    with pytest.raises(RuntimeError, match="differentiate twice a function that was marked with @once_differentiable"):
+        gradient.sum().backward()
+
+
 # As PyTorch computes it
 
 

@@ -28,6 +28,7 @@ from pipeline.errors import DeviceError, DivergedError
 from pipeline.home.paths import RunPaths
 from pipeline.jobfile import catalog
 from pipeline.jobfile.spec import Spec
+from pipeline.models.quantized_figures import step_sizes, weight_levels
 from pipeline.stop import Stop
 from pipeline.training import checkpoint, device, engine, loop
 from pipeline.training.captured_step import WARM_UP, CapturedStep, choose
@@ -41,6 +42,11 @@ MODELS: dict[str, dict[str, Any]] = {
     "net": {"name": "net"},
     "cnn_bn": {"name": "cnn_bn"},
     "vgg11_bn": {"name": "vgg", "depth": 11, "batch_norm": True},
+}
+FEW_BITS = {
+    "lsq": {"weights": {"bits": 4, "per": "channel"}, "activations": {"bits": 4}},
+    "affine": {"weights": {"bits": 4, "scheme": "affine"}, "activations": {"bits": 4, "scheme": "affine"}},
+    "dorefa": {"weights": {"bits": 1, "scheme": "dorefa"}, "activations": {"bits": 4, "scheme": "dorefa"}},
 }
 LAUNCHES = {"net": 66, "cnn_bn": 116, "vgg11_bn": 182}  # of a step of 128 images in bf16, with SGD
 # Of a step of `cnn_bn` in bf16; it varies by two.
@@ -284,9 +290,25 @@ def test_histograms_of_all_parameters_wait_once_to_be_read(cifar: Dataset, tmp_p
     trained = make_engine(cifar, "vgg11_bn")
     steps_of(trained, 1)
     with Board(tmp_path, first_step=0) as board, Recording() as recording:
-        histograms.add_parameters(board, trained.model, step=1)
+        histograms.add_parameters(board, trained.model, levels={}, step=1)
     assert recording.waits == {"wait stream 0": 1, "copy device>pageable": 1}
     assert recording.launches <= 320
+
+
+@pytest.mark.parametrize("quantize", FEW_BITS.values(), ids=FEW_BITS)
+def test_histograms_and_step_sizes_of_a_quantized_network_wait_once_each(
+    quantize: dict[str, Any], cifar: Dataset, tmp_path: Path
+) -> None:
+    trained = make_engine(cifar, "cnn_bn", quantize=quantize)
+    steps_of(trained, 1)
+    with Board(tmp_path, first_step=0) as board, Recording() as recording:
+        levels = weight_levels(trained.model)
+        histograms.add_parameters(board, trained.model, levels=levels, step=1)
+    assert len(levels) == 4
+    assert recording.waits == {"wait stream 0": 1, "copy device>pageable": 1}
+    with Recording() as recording:
+        assert step_sizes(trained.model)
+    assert recording.waits == {"wait stream 0": 1, "copy device>pageable": 1}
 
 
 def test_what_is_shown_of_a_beginning_is_shown(cifar: Dataset, tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ import pytest
 from PIL import Image
 from quick import quick_spec
 
+from pipeline.board import tags
 from pipeline.board.writer import Board
 from pipeline.home.paths import Home
 from pipeline.home.records import Progress, Result
@@ -85,6 +86,13 @@ def test_the_train_loss_is_that_of_the_epoch_and_in_runs_of_before_that_of_the_l
     assert (final["train/epoch_loss"], final["train/loss"]) == (0.5, 0.01)
 
 
+def test_the_size_of_quantized_networks_is_a_column_beside_those_of_others(home: Home, pipeline: Pipeline) -> None:
+    make_run(home, "few", {"test/accuracy": [0.9], tags.MODEL_BITS: [1_089_984]})
+    make_run(home, "many", {"test/accuracy": [0.8]})
+    rows = [re.split(" {2,}", line) for line in pipeline("compare", "few", "many", env=WIDE).stdout.splitlines()[:3]]
+    assert [row[rows[0].index("SIZE")] for row in rows] == ["SIZE", "1.09 Mbit", "-"]
+
+
 def test_a_run_is_a_column_where_rows_do_not_fit(home: Home, pipeline: Pipeline) -> None:
     make_run(home, "low", {"test/accuracy": [0.5]}, **lr(0.1))
     make_run(home, "high", {"test/accuracy": [0.9]}, **lr(0.01))
@@ -137,6 +145,7 @@ def test_of_a_loss_lower_is_better(home: Home) -> None:
         ("train/device_memory_mib", True),
         ("test/accuracy", False),
         ("train/images_per_second", False),
+        (tags.MODEL_BITS, True),
         ("true_class_accuracy/error", False),
         ("test/glossiness", False),
     ],

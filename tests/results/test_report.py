@@ -19,6 +19,7 @@ from evaluations import evaluation
 from html_page import Page, check_can_be_read_out, check_is_whole_in_itself
 from quick import NOTHING_SHOWN, quick_spec
 
+from pipeline.board import tags
 from pipeline.errors import PipelineError, UsageError
 from pipeline.home import durable
 from pipeline.home.evaluation_record import EvaluationRecord, Mistake
@@ -145,6 +146,16 @@ def test_the_top5_accuracy_is_told_where_it_is_known(run: RunPaths, home: Home, 
     page = Page(render(home, run))
     figures = dict(zip(page.texts("dt"), page.texts("dd"), strict=True))
     assert figures.get("Test top-5 accuracy") == ("87.50 % latest" if metrics else None)
+
+
+@pytest.mark.parametrize("is_quantized", [False, True])
+def test_the_size_of_a_quantized_network_is_told(run: RunPaths, home: Home, is_quantized: bool) -> None:
+    metrics = {tags.MODEL_BITS: 1_089_984, tags.MODEL_BITS_IN_FP32: 6_544_704} if is_quantized else {}
+    for path in (run.result, run.progress):
+        durable.replace_json(path, {**(durable.read_json(path) or {}), "metrics": metrics})
+    page = Page(render(home, run))
+    figures = dict(zip(page.texts("dt"), page.texts("dd"), strict=True))
+    assert figures.get("Size") == ("1.09 Mbit of 6.54 Mbit in fp32, 6.0 times smaller" if is_quantized else None)
 
 
 def test_a_mistake_is_told_in_words(run: RunPaths, home: Home) -> None:

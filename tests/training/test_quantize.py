@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
@@ -16,17 +17,22 @@ from in_process import (  # noqa: F401 - digits and ordinary_kernels are fixture
     ordinary_kernels,
     take,
     train_engine,
+    train_killed_before_a_checkpoint,
     weights,
 )
 from job_texts import errors, read
 from own_code import MODEL
 from quick import EVERYTHING_SHOWN, quick_spec
+from tensorboard.backend.event_processing.plugin_event_accumulator import EventAccumulator
+from tensorboard.util import tensor_util
 
+from pipeline.board import tags
 from pipeline.board.conditions import describe_conditions
 from pipeline.board.hparams import flatten
 from pipeline.data.dataset import Dataset
 from pipeline.errors import DataError, Interrupted, OwnCodeError
 from pipeline.home.paths import Home
+from pipeline.home.records import Result
 from pipeline.jobfile import frozen, own_modules
 from pipeline.jobfile.spec import Spec
 from pipeline.models.quantized import QuantizedLayer
@@ -211,6 +217,77 @@ def test_a_job_begins_with_the_weights_of_one_in_float32_and_shows_everything(ho
     state = classifier.load(home.run("few")).network.state_dict()
     weight, step = state["features.conv2.weight"], state["features.conv2.weight_quantizer.step"]
     torch.testing.assert_close(step, 2 * weight.abs().mean((1, 2, 3)) / 7**0.5, rtol=0.01, atol=0)
+
+
+# What is seen of it
+
+
+LAYERS = ("features.conv2", "features.conv3", "features.conv4", "classifier.fc1")
+LEVELS = [tags.levels(f"{layer}.weight") for layer in LAYERS]
+STEP_SIZES = [tags.step_size(f"{layer}.{what}") for layer in LAYERS for what in ("weight", "activation")]
+EPOCH = 23  # steps of one, of 64 digits each
+
+
+def points(folder: Path) -> dict[str, list[tuple[int, Any]]]:
+    """Steps and values of each tag, as TensorBoard's server reads them."""
+    reader = EventAccumulator(str(folder), tensor_size_guidance=defaultdict(int))
+    reader.Reload()
+    return {
+        tag: [(point.step, tensor_util.make_ndarray(point.tensor_proto)) for point in reader.Tensors(tag)]
+        for tag in reader.Tags()["tensors"]
+    }
+
+
+def test_each_epoch_shows_levels_and_each_point_of_the_curves_step_sizes(digits: Dataset, tmp_path: Path) -> None:
+    engine = engine_of(spec_of(W4A8, log={"every": EPOCH}), digits)
+    train_engine(engine, tmp_path)
+    found = points(tmp_path)
+    for tag in (*LEVELS, *STEP_SIZES):
+        assert [step for step, _ in found[tag]] == [EPOCH, 2 * EPOCH], tag
+    assert sorted(tag for tag in found if "quantize/" in tag or tag.endswith("_levels")) == sorted(
+        (*LEVELS, *STEP_SIZES, tags.MODEL_BITS, tags.MODEL_BITS_IN_FP32)
+    )
+    layer = engine.model.get_submodule("features.conv2")
+    last = {tag: value[-1][1] for tag, value in found.items() if tag in (*LEVELS, *STEP_SIZES)}
+    step_size = layer.weight_quantizer.step.detach().mean()
+    assert float(last[tags.step_size("features.conv2.weight")]) == pytest.approx(float(step_size))
+    step_size = layer.activation_quantizer.step.detach()
+    assert float(last[tags.step_size("features.conv2.activation")]) == pytest.approx(float(step_size))
+    whole = layer.weight_quantizer.integers(layer.weight).values
+    shown = {left: count for left, right, count in last[tags.levels("features.conv2.weight")] if left == right}
+    assert shown == {level: int((whole == level).sum()) for level in range(-8, 8)}
+
+
+def test_step_sizes_have_a_point_as_often_as_the_job_asks(digits: Dataset, tmp_path: Path) -> None:
+    train_engine(engine_of(spec_of(W4A8, log={"every": 5, "histograms": False}), digits), tmp_path)
+    found = points(tmp_path)
+    assert [step for step, _ in found[STEP_SIZES[0]]] == list(range(5, 2 * EPOCH, 5))
+    assert not found.keys() & {*LEVELS}
+
+
+def test_a_job_that_is_not_quantized_shows_none_of_it(digits: Dataset, tmp_path: Path) -> None:
+    train_engine(engine_of(spec_of(None), digits), tmp_path)
+    assert not [tag for tag in points(tmp_path) if "quantize" in tag or "levels" in tag]
+
+
+def test_a_job_that_is_stopped_and_killed_has_each_point_once(digits: Dataset, tmp_path: Path) -> None:
+    """The point at the end of an epoch too, that was trained by one attempt and evaluated by two others."""
+    train_killed_before_a_checkpoint(spec_of(W4A8, log={"every": EPOCH}), digits, tmp_path, step=EPOCH)
+    found = points(tmp_path)
+    for tag in (*LEVELS, *STEP_SIZES):
+        assert [step for step, _ in found[tag]] == [EPOCH, 2 * EPOCH], tag
+    assert [step for step, _ in found[tags.MODEL_BITS]] == [0]
+
+
+def test_the_result_says_the_size_in_bits(home: Home) -> None:
+    _, lines = execute(home, "few", quick_spec("few", model={"quantize": W4A8}))
+    result = Result.read(home.run("few").result)
+    assert result is not None
+    values = 9 * (32 * 32 + 32 * 64 + 64 * 64) + 256 * 512  # of weights that are quantized
+    channels, others = 32 + 64 + 64 + 512, 8_938  # scales of weights; biases, batch norm, first and last layer
+    assert result.metrics[tags.MODEL_BITS_IN_FP32] == 32 * (values + others)
+    assert result.metrics[tags.MODEL_BITS] == 4 * values + 32 * (channels + len(LAYERS) + others)
+    assert any(line.endswith("quantized: 1.09 Mbit of 6.54 Mbit in fp32, 6.0 times smaller") for line in lines)
 
 
 # What is said of it
