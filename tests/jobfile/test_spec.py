@@ -244,4 +244,5 @@ def test_a_captured_step_is_not_asked_for_with_what_cannot_be_a_part_of_it(other
 
 
 def trained_with(**train: Any) -> Spec:
-    return Spec.model_validate({"name": "test", "model": {"name": "cnn_bn"}, "data": {"name": "digits"}, "train": train})
+    job = {"name": "test", "model": {"name": "cnn_bn"}, "data": {"name": "digits"}}
+    return Spec.model_validate({**job, "train": train})
