@@ -15,7 +15,8 @@ from pydantic import BaseModel
 from pipeline.cli import app
 from pipeline.jobfile import catalog, reference
 from pipeline.jobfile.search import Search
-from pipeline.jobfile.spec import Data, EarlyStopping, Log, Resources, Spec, Train
+from pipeline.jobfile.spec import Data, Log, Resources, Spec
+from pipeline.jobfile.train import EarlyStopping, Train
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").glob("*.md"))]

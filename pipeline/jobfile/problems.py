@@ -22,12 +22,12 @@ from pipeline.jobfile.spec import (
     NAMED_SECTIONS,
     Data,
     Keys,
-    Train,
     conflict_error,
     find_conflicts,
     size_of_images,
     split,
 )
+from pipeline.jobfile.train import Train
 
 
 def explain_all(error: ValidationError, plain: Any, origins: Origins, *, known: set[int], most: int) -> list[Problem]:

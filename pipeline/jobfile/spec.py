@@ -18,6 +18,7 @@ from pipeline.jobfile.fields import Bounds, Duration, Size, TextFormat, field
 from pipeline.jobfile.quantize import Quantize
 from pipeline.jobfile.search import Search
 from pipeline.jobfile.sections import ChosenByName, NamedSection, Section
+from pipeline.jobfile.train import LOSS, OPTIMIZER, SCHEDULE, Train
 
 Name = Annotated[
     str, TextFormat(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}", "is not a name; use up to 64 letters, digits, - and _")
@@ -85,9 +86,6 @@ MODEL = ChosenByName(
     further=(torchvision_models.NAMES, torchvision_models.MODEL),
 )
 DATA = ChosenByName("dataset", catalog.DATASETS, Data)
-OPTIMIZER = ChosenByName("optimizer", catalog.OPTIMIZERS, default="sgd")
-LOSS = ChosenByName("loss", catalog.LOSSES, default="cross_entropy")
-SCHEDULE = ChosenByName("schedule", catalog.SCHEDULES, default="constant")
 NAMED_SECTIONS: Mapping[tuple[str, ...], ChosenByName] = {
     ("model",): MODEL,
     ("data",): DATA,
@@ -97,65 +95,6 @@ NAMED_SECTIONS: Mapping[tuple[str, ...], ChosenByName] = {
     ("train", "loss"): LOSS,
 }
 """The sections that are chosen by a name, by where they are in a job file."""
-
-Auto = bool | Literal["auto"]
-
-
-class EarlyStopping(Section):
-    patience: int = field(
-        5, ge=1, le=100_000, description="Epochs in a row without an improvement after which the training ends."
-    )
-    min_delta: float = field(
-        0.0,
-        ge=0,
-        lt=1,
-        description="An epoch is an improvement where its accuracy, from 0 to 1, is above that of the latest one by "
-        "more than this.",
-    )
-
-
-class Train(Section):
-    epochs: int = field(10, ge=1, le=100_000, description="Passes over the training set.")
-    early_stopping: EarlyStopping | None = field(
-        None,
-        description="End the training where the accuracy by which the best epoch is chosen rises no more; default: "
-        "never. `{}`: by the defaults below.",
-    )
-    seed: int = field(0, ge=0, lt=2**63, description="Of the first weights, the order of images and all augmentation.")
-    deterministic: bool = field(
-        False, description="Only deterministic kernels: on the CPU the same job gives the same weights, bit for bit."
-    )
-    precision: Literal["auto", "fp32", "bf16", "fp16"] = field(
-        "auto",
-        description="Of the forward and backward pass; auto: bf16 where it is faster, which on a CPU is measured.",
-    )
-    channels_last: Auto = field("auto", description="Memory format of images and convolutions; auto: on.")
-    fused: Auto = field("auto", description="Fused optimizer kernels; auto: where the device has them.")
-    compile: Auto = field("auto", description="torch.compile the model; auto: off, which is faster for small jobs.")
-    optimizer: Annotated[NamedSection, OPTIMIZER] = field({}, description="How weights follow gradients.")
-    schedule: Annotated[NamedSection, SCHEDULE] = field({}, description="The learning rate over time.")
-    loss: Annotated[NamedSection, LOSS] = field({}, description="What is made small.")
-    label_smoothing: float = field(
-        0.0, ge=0, lt=1, description="Probability spread over the other classes in the loss."
-    )
-    mixup: float = field(
-        0.0,
-        ge=0,
-        le=10,
-        description="Alpha of mixup: images and labels are mixed in pairs, by Beta(alpha, alpha).",
-    )
-    cutmix: float = field(
-        0.0,
-        ge=0,
-        le=10,
-        description="Alpha of CutMix: a part of each image is another's; with mixup, either of them.",
-    )
-    clip_grad_norm: float | None = field(None, gt=0, description="Scale gradients down to this norm; default: never.")
-    accumulate: int = field(1, ge=1, le=4096, description="Batches whose gradients are averaged for one step.")
-    checkpoint_every: Duration = field(
-        600, description="Longest time between two checkpoints; each epoch ends with one too."
-    )
-
 
 Evaluations = bool | Annotated[int, Bounds(ge=1, le=100_000)] | Literal["auto", "end"]
 """After which epochs; see `is_due`."""
@@ -257,7 +196,11 @@ class Spec(Section):
             epochs=self.train.epochs,
             label_smoothing=self.train.label_smoothing,
         )
-        conflicts = [*find_conflicts(self.named_sections(), facts), *(self.search.conflicts() if self.search else ())]
+        conflicts = [
+            *find_conflicts(self.named_sections(), facts),
+            *self.train.conflicts(),
+            *(self.search.conflicts() if self.search else ()),
+        ]
         if conflicts:
             raise ValidationError.from_exception_data("Spec", [conflict_error(conflict) for conflict in conflicts])
 

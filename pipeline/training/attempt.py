@@ -171,14 +171,13 @@ class Attempt:
         remove_temporaries(self.run)
         self.progress.note(f"loading {spec.data.name}")
         from pipeline.board.writer import Board, quiet_writer_thread
-        from pipeline.training import checkpoint, cpu_precision, device, final_test, manifest, rehearsal
+        from pipeline.training import captured_step, checkpoint, cpu_precision, device, final_test, manifest, rehearsal
         from pipeline.training.engine import Engine, load_dataset
         from pipeline.training.logbook import Logbook
         from pipeline.training.loop import Loop
         from pipeline.training.pretrained import normalized
         from pipeline.training.saver import Saver
         from pipeline.training.starting_weights import begin
-        from pipeline.training.step import EagerStep
 
         if spec.train.deterministic:
             device.make_deterministic()
@@ -219,7 +218,7 @@ class Attempt:
             )
             loop = Loop(
                 engine,
-                EagerStep(engine),
+                captured_step.choose(engine),
                 logbook=logbook,
                 listener=self.progress,
                 save=saver.save,

@@ -33,6 +33,7 @@ class Setting:
     memory_format: torch.memory_format
     fused: bool
     compile: bool
+    capture: bool  # a whole step as one CUDA graph
 
     @property
     def precision(self) -> str:
@@ -49,6 +50,7 @@ class Setting:
             "channels_last": self.memory_format is torch.channels_last,
             "fused": self.fused,
             "compile": self.compile,
+            "capture": self.capture,
             "threads": torch.get_num_threads(),
         }
 
@@ -83,7 +85,16 @@ def choose(spec: Spec) -> Setting:
         memory_format=torch.contiguous_format if train.channels_last is False else torch.channels_last,
         fused=train.fused is not False,
         compile=train.compile is True,
+        capture=_captures(device, spec),
     )
+
+
+def _captures(device: torch.device, spec: Spec) -> bool:
+    """Raises DeviceError where a step is to be captured, and there is no GPU that it could be captured of."""
+    asked = spec.train.capture is True
+    if asked and device.type == "cpu":
+        raise DeviceError("train.capture is true, and only a GPU's work can be captured; to train here: auto or false")
+    return asked
 
 
 def _allow_tf32(allowed: bool) -> None:

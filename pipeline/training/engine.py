@@ -93,8 +93,13 @@ class Engine:
     def begin_training(self) -> None:
         """To be called before the steps of an epoch."""
         self.model.train()
-        if freeze_epochs := self.spec.model.freeze_epochs:
-            backbone.freeze(self.model, frozen=self.epoch < freeze_epochs)
+        if self.spec.model.freeze_epochs:
+            backbone.freeze(self.model, frozen=self.is_frozen)
+
+    @property
+    def is_frozen(self) -> bool:
+        """Whether the last layer alone is trained in the epoch under way."""
+        return self.epoch < self.spec.model.freeze_epochs
 
     def tune(self, num_images: int | None = None) -> None:
         """Say which batch comes: of so many images to train on, or one to evaluate.

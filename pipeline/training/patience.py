@@ -10,7 +10,7 @@ from __future__ import annotations
 import operator
 from typing import Any
 
-from pipeline.jobfile.spec import EarlyStopping
+from pipeline.jobfile.train import EarlyStopping
 
 
 class Patience:

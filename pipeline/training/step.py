@@ -6,7 +6,7 @@ waits for the device, but for fp16 with `train.fused: false`: whether gradients 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Protocol
 
 import torch
@@ -19,7 +19,7 @@ from pipeline.training.mixing import Mixer, mixed_loss
 
 
 class Step(Protocol):
-    """What the loop needs of a step; one that was captured as a CUDA graph can stand in the place of `EagerStep`."""
+    """What the loop needs of a step: `EagerStep`, or `CapturedStep` of `captured_step.py`."""
 
     def __call__(self, batches: Iterable[Batch], *, num_batches: int, lr: float) -> int:
         """Change the weights by the mean gradient of these batches, and return the number of their images.
@@ -38,41 +38,63 @@ class EagerStep:
         self.engine = engine
         train = engine.spec.train
         self.mixer = Mixer(mixup=train.mixup, cutmix=train.cutmix, seed=train.seed)
-        self._norm_before_clipping: torch.Tensor | None = None  # of the latest step
+        self.norm_before_clipping: torch.Tensor | None = None  # of the latest step
 
     def __call__(self, batches: Iterable[Batch], *, num_batches: int, lr: float) -> int:
-        self.engine.optimizer.zero_grad()  # here, so that an epoch ends with gradients to look at
-        num_images = 0
+        engine, num_images = self.engine, 0
+        engine.optimizer.zero_grad()  # here, so that an epoch ends with gradients to look at
         for number, (images, labels) in enumerate(batches):
-            self._add_gradient(images, labels, share=1 / num_batches, batch=self.engine.batch + number)
+            images, own = self.mixer.mix(images, epoch=engine.epoch, batch=engine.batch + number)
+            loss, logits = self._add_gradient(images, labels, share=1 / num_batches, own=own)
+            engine.means.add(loss, logits, labels, step=engine.step + 1)
             num_images += len(labels)
-        self._change_weights(lr)
+        self._change_weights(self.rates(lr))
         return num_images
 
-    def _add_gradient(self, images: torch.Tensor, labels: torch.Tensor, *, share: float, batch: int) -> None:
-        """images: (N, C, H, W), normalized. labels: int64 (N,). share: of this batch in its step. batch: its number."""
+    def compute(self, batches: Sequence[Batch], *, rates: Sequence[torch.Tensor]) -> list[Batch]:
+        """The same for a graph that is being recorded: with learning rates that lie on the device, and without means.
+
+        Returns loss and logits of each batch. Its images are not mixed.
+        """
+        self.engine.optimizer.zero_grad()
+        outputs = [self._add_gradient(images, labels, share=1 / len(batches)) for images, labels in batches]
+        self._change_weights(rates)
+        return outputs
+
+    def rates(self, lr: float) -> list[float]:
+        """Returns the learning rate of each group of parameters, as a float32, which is what it is on a GPU."""
+        scaled = [lr * group.get(backbone.LR_SCALE, 1.0) for group in self.engine.optimizer.param_groups]
+        return scaled if self.engine.setting.device.type == "cpu" else torch.tensor(scaled).tolist()
+
+    def _add_gradient(
+        self, images: torch.Tensor, labels: torch.Tensor, *, share: float, own: float = 1.0
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Returns the batch's mean loss and its logits, both without a gradient.
+
+        images: (N, C, H, W), normalized. labels: int64 (N,). share: of this batch in its step. own: of each image in
+        what it was mixed to.
+        """
         engine = self.engine
-        images, own = self.mixer.mix(images, epoch=engine.epoch, batch=batch)
         engine.tune(len(labels))
         with engine.setting.autocast():
             logits = engine.logits(engine.network, images)
             loss = mixed_loss(engine.loss, logits, labels, own)
         engine.scaler.scale(loss if share == 1 else loss * share).backward()  # type: ignore[no-untyped-call]
-        engine.means.add(loss, logits, labels, step=engine.step + 1)
+        return loss.detach(), logits.detach()
 
-    def _change_weights(self, lr: float) -> None:
+    def _change_weights(self, rates: Sequence[float | torch.Tensor]) -> None:
         optimizer, scaler, clip = self.engine.optimizer, self.engine.scaler, self.engine.spec.train.clip_grad_norm
-        for group in optimizer.param_groups:
-            group["lr"] = lr * group.get(backbone.LR_SCALE, 1.0)
+        for group, rate in zip(optimizer.param_groups, rates, strict=True):
+            group["lr"] = rate
         if clip is not None or scaler.is_enabled():
             scaler.unscale_(optimizer)  # so that what is left to look at are the gradients themselves
         if clip is not None:
-            self._norm_before_clipping = nn.utils.clip_grad_norm_(self.engine.model.parameters(), clip)
+            self.norm_before_clipping = nn.utils.clip_grad_norm_(self.engine.model.parameters(), clip)
         scaler.step(optimizer)
         scaler.update()
 
     def gradient_norm(self) -> float:
-        if self._norm_before_clipping is not None:
-            return float(self._norm_before_clipping)
+        if self.norm_before_clipping is not None:
+            return float(self.norm_before_clipping)
         gradients = [parameter.grad for parameter in self.engine.model.parameters() if parameter.grad is not None]
         return float(nn.utils.get_total_norm(gradients))

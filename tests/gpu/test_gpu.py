@@ -6,11 +6,12 @@ import contextlib
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from drawn_images import FILL, random_images, smooth_images
-from in_process import digits, make_spec  # noqa: F401 - digits is a fixture
+from in_process import assert_identical, digits, make_spec, weights  # noqa: F401 - digits is a fixture
 from PIL import Image
 from quick import EVERYTHING_SHOWN, quick_spec
 
@@ -23,7 +24,7 @@ from pipeline.home.records import Result
 from pipeline.jobfile import catalog, frozen
 from pipeline.jobfile.spec import Spec
 from pipeline.stop import Stop
-from pipeline.training import checkpoint, device, loop
+from pipeline.training import captured_step, checkpoint, device, loop
 from pipeline.training.attempt import Attempt
 from pipeline.training.engine import Engine
 from pipeline.training.step import EagerStep
@@ -87,6 +88,32 @@ def test_a_checkpoint_of_a_gpu_goes_on_on_a_cpu_and_the_other_way_round(digits: 
         for _ in loop.take_steps(again, EagerStep(again)):
             pass
         assert again.is_epoch_trained
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
+@pytest.mark.parametrize("name", ["sgd", "adamw"])
+@pytest.mark.parametrize("more", [{}, {"accumulate": 3, "clip_grad_norm": 0.5}], ids=str)
+def test_a_captured_training_is_the_eager_one_bit_for_bit(
+    precision: str, name: str, more: dict[str, Any], digits: Dataset
+) -> None:
+    train = {"precision": precision, "optimizer": {"name": name, "lr": 3e-3}, "schedule": {"name": "one_cycle"}, **more}
+    model = {"name": "vgg", "widths": [16, "M", 32], "batch_norm": True, "dropout": 0.5}
+    found = []
+    for is_captured in (False, True):
+        spec = make_spec(model, train={"deterministic": True, "epochs": 3, "capture": is_captured, **train})
+        device.make_deterministic()
+        trained = engine_on("cuda", digits, spec)
+        step = captured_step.choose(trained)
+        assert isinstance(step, captured_step.CapturedStep) is is_captured
+        for _ in range(2):
+            for _ in loop.take_steps(trained, step):
+                pass
+            means, norm = trained.means.read_epoch(num_images=trained.loader.num_images), step.gradient_norm()
+            trained.end_epoch()
+        found.append((weights(trained), means, norm))
+    (ours, our_means, our_norm), (theirs, their_means, their_norm) = found
+    assert_identical(ours, theirs)
+    assert (our_means, our_norm) == (their_means, their_norm)
 
 
 def test_a_model_of_a_gpu_predicts_on_a_cpu(home: Home, digits: Dataset, pipeline: Pipeline, tmp_path: Path) -> None:

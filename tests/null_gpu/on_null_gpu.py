@@ -31,6 +31,7 @@ from pipeline.jobfile.spec import Spec
 from pipeline.models.quantized_figures import step_sizes, weight_levels
 from pipeline.stop import Stop
 from pipeline.training import checkpoint, device, engine, loop
+from pipeline.training.captured_step import WARM_UP, CapturedStep, choose
 from pipeline.training.engine import Engine
 from pipeline.training.evaluation import evaluate, judge
 from pipeline.training.saver import HostMemory, Saver
@@ -162,6 +163,30 @@ def test_a_step_can_be_captured(cifar: Dataset) -> None:
     with Recording() as recording:
         graph.replay()
     assert recording.lines == ["graph launch"]
+
+
+@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize("more", [{}, {"precision": "fp16", "clip_grad_norm": 1.0}, {"accumulate": 3}], ids=str)
+@pytest.mark.parametrize("name", catalog.OPTIMIZERS)
+def test_a_captured_step_is_one_launch_and_a_few_copies(
+    name: str, more: dict[str, Any], model: str, cifar: Dataset
+) -> None:
+    trained = make_engine(cifar, model, **{"optimizer": {"name": name}, "capture": True, **more})
+    step = choose(trained)
+    assert isinstance(step, CapturedStep)
+    steps = loop.take_steps(trained, step)
+    for _ in itertools.islice(steps, WARM_UP + 1):
+        pass
+    gradients = [parameter.grad for parameter in trained.model.parameters()]
+    with Recording() as recording:
+        for _ in itertools.islice(steps, 4):
+            pass
+    assert recording.waits == {}
+    assert recording.lines.count("graph launch") == 4
+    assert recording.launches == 0
+    num_batches = more.get("accumulate", 1)
+    assert recording.copies == {"device>device": 4 * (1 + 4 * num_batches)}, "rates; images, labels, loss and logits"
+    assert all(a is b.grad for a, b in zip(gradients, trained.model.parameters(), strict=True))
 
 
 # An epoch

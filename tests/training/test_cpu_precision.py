@@ -20,7 +20,7 @@ from pipeline.training.cpu_precision import Found
 from pipeline.training.device import Setting, choose
 
 HALF, FULL = torch.bfloat16, torch.float32
-SETTING = Setting(torch.device("cpu"), HALF, torch.channels_last, fused=True, compile=False)
+SETTING = Setting(torch.device("cpu"), HALF, torch.channels_last, fused=True, compile=False, capture=False)
 Measured = list[object]
 Measuring = Callable[..., Measured]
 

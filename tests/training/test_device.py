@@ -55,7 +55,7 @@ def test_a_gpu_that_was_leased_and_is_not_seen_is_an_error(monkeypatch: pytest.M
 
 def test_what_the_job_file_says_is_done() -> None:
     setting = device.choose(make_spec("cpu", precision="fp16", channels_last=False, fused=False, compile=True))
-    assert setting == device.Setting(torch.device("cpu"), torch.float16, torch.contiguous_format, False, True)
+    assert setting == device.Setting(torch.device("cpu"), torch.float16, torch.contiguous_format, False, True, False)
 
 
 def test_auto_precision_is_fp32_for_small_batches_on_a_cpu() -> None:

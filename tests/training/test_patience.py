@@ -30,7 +30,8 @@ from pipeline.home import epoch_record
 from pipeline.home.paths import Home
 from pipeline.home.records import Result
 from pipeline.jobfile import frozen
-from pipeline.jobfile.spec import EarlyStopping, Spec
+from pipeline.jobfile.spec import Spec
+from pipeline.jobfile.train import EarlyStopping
 from pipeline.results.report import render
 from pipeline.stop import Stop
 from pipeline.training import final_test

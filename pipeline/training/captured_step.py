@@ -1,0 +1,143 @@
+"""A training step as one CUDA graph: what `EagerStep` launches one by one, recorded once and launched as a whole.
+
+A small network's step is some hundred kernels of a few microseconds each, which a processor cannot launch as fast as a
+GPU computes them. Launched as a graph they cost one call, and a few copies: of the batches to where the graph reads
+them, of the learning rates, and of losses and logits from where it writes them. See "Accelerating PyTorch with CUDA
+Graphs" (2021), pytorch.org/blog.
+
+It is the eager step that is recorded, so both compute the same. What is unlike the recorded step is taken one operation
+after the other: the smaller batch at the end of an epoch, an accumulation that it cuts short, and the first steps, in
+which libraries load and the optimizer makes its state.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+import torch
+
+from pipeline.data.draws import to_device
+from pipeline.data.loader import Batch
+from pipeline.errors import DeviceError
+from pipeline.training.engine import Engine
+from pipeline.training.step import EagerStep, Step
+
+WARM_UP = 3  # steps before one is recorded
+
+Outputs = Sequence[tuple[torch.Tensor, torch.Tensor]]  # of each batch, its loss and its logits
+
+
+def choose(engine: Engine) -> Step:
+    """Returns the step that a job is trained with."""
+    return CapturedStep(engine) if engine.setting.capture else EagerStep(engine)
+
+
+@dataclass
+class Recorded:
+    """A graph, and the memory that it reads and writes; all of it stays where it is."""
+
+    replay: Callable[[], None]
+    batches: list[Batch]
+    rates: torch.Tensor  # float32, a learning rate for each group of parameters
+    outputs: Outputs
+    gradients: list[torch.Tensor | None]
+    norm_before_clipping: torch.Tensor | None
+    is_frozen: bool  # whether it is of a backbone that is not trained
+
+
+class CapturedStep:
+    """Records the eager step, and launches it again and again. Raises DeviceError where it cannot be recorded."""
+
+    def __init__(self, engine: Engine) -> None:
+        self.engine, self.eager = engine, EagerStep(engine)
+        self._recorded: Recorded | None = None
+        self._num_warm = 0
+        self._rates: list[list[float]] = []  # a row for each step of the epoch from `_first` on: of each group
+        self._first = 0
+        self._sent: torch.Tensor  # the same, float32 (steps, groups), on the device
+
+    def __call__(self, batches: Iterable[Batch], *, num_batches: int, lr: float) -> int:
+        batches = list(batches)
+        if not self._is_whole(batches):
+            return self.eager(batches, num_batches=num_batches, lr=lr)
+        if self._recorded is not None and self._recorded.is_frozen != self.engine.is_frozen:
+            self._recorded, self._num_warm = None, 0
+        if self._recorded is None and self._num_warm < WARM_UP:
+            self._num_warm += 1
+            return self.eager(batches, num_batches=num_batches, lr=lr)
+        if self._recorded is None:
+            self._recorded = self._record(batches)
+        return self._take(self._recorded, batches)
+
+    def gradient_norm(self) -> float:
+        return self.eager.gradient_norm()
+
+    def _is_whole(self, batches: Sequence[Batch]) -> bool:
+        size, num = self.engine.loader.batch_size, self.engine.spec.train.accumulate
+        return len(batches) == num and all(len(labels) == size for _, labels in batches)
+
+    def _record(self, batches: Sequence[Batch]) -> Recorded:
+        """Records a step of such batches; nothing is computed."""
+        engine = self.engine
+        groups = engine.optimizer.param_groups
+        places = [(images.clone(), labels.clone()) for images, labels in batches]
+        rates = torch.zeros(len(groups), device=engine.setting.device)
+        before = [(group["lr"], group.get("capturable")) for group in groups]
+        try:
+            for group in groups:
+                if "capturable" in group:
+                    group["capturable"] = True  # Adam asks for it, though fused it makes no difference
+            graph, outputs = record(lambda: self.eager.compute(places, rates=list(rates)))
+        except RuntimeError as error:
+            why = str(error).strip().partition("\n")[0]
+            raise DeviceError(
+                f"train.capture: this job's step cannot be captured as a CUDA graph: {why}; train with capture: false"
+            ) from error
+        finally:
+            for group, (rate, is_capturable) in zip(groups, before, strict=True):
+                group["lr"] = rate
+                if is_capturable is not None:
+                    group["capturable"] = is_capturable
+        gradients = [parameter.grad for parameter in engine.model.parameters()]
+        return Recorded(
+            graph, places, rates, outputs, gradients, self.eager.norm_before_clipping, is_frozen=engine.is_frozen
+        )
+
+    def _take(self, recorded: Recorded, batches: Sequence[Batch]) -> int:
+        engine = self.engine
+        for (images, labels), (at_images, at_labels) in zip(batches, recorded.batches, strict=True):
+            at_images.copy_(images)
+            at_labels.copy_(labels)
+        number = self._number_in_table()
+        recorded.rates.copy_(self._sent[number])
+        recorded.replay()
+        for group, rate in zip(engine.optimizer.param_groups, self._rates[number], strict=True):
+            group["lr"] = rate  # as it is after an eager step, to be saved
+        for parameter, gradient in zip(engine.model.parameters(), recorded.gradients, strict=True):
+            parameter.grad = gradient  # an eager step in between has put its own there
+        self.eager.norm_before_clipping = recorded.norm_before_clipping
+        for (loss, logits), (_, labels) in zip(recorded.outputs, batches, strict=True):
+            engine.means.add(loss.clone(), logits.clone(), labels, step=engine.step + 1)
+        return sum(len(labels) for _, labels in batches)
+
+    def _number_in_table(self) -> int:
+        """The row of this step in the learning rates of all that are left of the epoch, which are sent at once."""
+        engine = self.engine
+        if not 0 <= engine.step - self._first < len(self._rates):
+            left = -(-(engine.loader.num_batches - engine.batch) // engine.spec.train.accumulate)
+            steps = range(engine.step, engine.step + left)
+            self._rates, self._first = [self.eager.rates(engine.schedule(step)) for step in steps], engine.step
+            self._sent = to_device(torch.tensor(self._rates), engine.setting.device)
+        return engine.step - self._first
+
+
+def record(function: Callable[[], Outputs]) -> tuple[Callable[[], None], Outputs]:
+    """Returns what repeats on the GPU what the function launched, and what the function returned.
+
+    Other threads, which copy checkpoints and images, go on meanwhile.
+    """
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph, capture_error_mode="thread_local"):
+        outputs = function()
+    return graph.replay, outputs
