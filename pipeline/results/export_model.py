@@ -86,6 +86,8 @@ def check(path: Path, format_: str, classifier: Classifier) -> str:
         alike = _check_tensors(format_, loaded.tensors, integers.tensors(classifier))
     if torch.equal(found, expected):
         return f"{alike}the answers to {len(expected)} sample images, bit for bit the same"
+    if loaded.tensors is not None and classifier.spec.model.quantize is None:
+        raise _unfit(format_, "a network with its weights answers otherwise than the checkpoint's")
     if not traced:
         return alike + _check_closely(format_, found, expected)
     followed = torch.cat(
@@ -94,7 +96,8 @@ def check(path: Path, format_: str, classifier: Classifier) -> str:
     close = _check_closely(format_, torch.cat([each.logits for each in traced]), followed)
     difference = float((found - expected).abs().max())
     same = int((found.argmax(1) == expected.argmax(1)).sum())
-    return f"{alike}{close}, where both round up and down alike; else by {difference:.1g}, with {same} classes the same"
+    plain = f"else by {difference:.1g}, with {same} of {len(expected)} classes the same"
+    return f"{alike}{close}, where both round up and down alike; {plain}"
 
 
 def sample_images(channels: int, image_size: int) -> list[torch.Tensor]:

@@ -4,7 +4,7 @@
     onnx            the whole computation from pixels in [0, 1] to logits, for ONNX Runtime and its like
     torch-export    the same for PyTorch alone, without this program
 
-Each says in its metadata what one must know to use it.
+Each says in its metadata what one must know to use it. A network of few bits is written as `integers.py` has it.
 """
 
 from __future__ import annotations

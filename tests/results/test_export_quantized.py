@@ -93,7 +93,7 @@ def written(classifier: Classifier, format_: str, folder: Path) -> Path:
 def digit_images() -> torch.Tensor:
     split = digits._decode().test
     assert isinstance(split, Split)
-    return (split.images.permute(0, 3, 1, 2) / 255).contiguous()
+    return split.images.permute(0, 3, 1, 2).clone(memory_format=torch.contiguous_format) / 255
 
 
 @pytest.mark.parametrize("name", RUNS)
