@@ -49,7 +49,7 @@ class WeightQuantizer(Quantizer):
 
     @torch.no_grad()
     def integers(self, weight: torch.Tensor) -> Integers:
-        """Returns the rounded weight as whole numbers, exact to the last bit of a float32."""
+        """Returns the rounded weight as whole numbers, exact but for the rounding of a float32."""
         whole, grid = self.whole(weight)
         fits = next(
             dtype

@@ -138,8 +138,7 @@ def test_layers_that_share_a_weight_share_its_quantizer() -> None:
     assert model[0].weight_quantizer is model[2].weight_quantizer
     assert model[0].activation_quantizer is not model[2].activation_quantizer
     model(torch.randn(8, 4)).sum().backward()
-    copied = quantize(nn.Sequential(*(copy.deepcopy(cnn())._modules.values())), weights=LSQ)
-    assert copied is not model
+    assert model[0].weight_quantizer.step.grad is not None
 
 
 def test_a_layer_that_is_called_several_times_sees_negative_values_of_any_call() -> None:

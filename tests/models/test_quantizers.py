@@ -306,7 +306,7 @@ def test_an_activation_has_at_most_as_many_values_as_its_bits_say(scheme: Any, b
     for _ in range(3):
         rounded = quantizer(x)
         assert len(rounded.unique()) <= 2**bits
-    assert quantizer.eval()(x).unique().shape <= rounded.unique().shape
+    assert len(quantizer.eval()(x).unique()) <= 2**bits
     if scheme != "dorefa":
         assert bool((rounded < 0).any()) == is_signed
         assert not is_signed or scheme == "affine" or bool(quantizer.is_signed)
