@@ -86,8 +86,8 @@ def _box_maps(box: torch.Tensor, height: int, width: int) -> torch.Tensor:
     """Maps from an image's pixels to those of a box of it: float64 (N, 2, 3). box: float64 (N, 4), as in `_cropped`."""
     top, left, box_height, box_width = box.unbind(1)
     zero = torch.zeros_like(top)
-    by_column = (box_width / width, zero, left + (box_width - width) / 2)
-    by_row = (zero, box_height / height, top + (box_height - height) / 2)
+    by_column = (p.divided(box_width, width), zero, left + (box_width - width) / 2)
+    by_row = (zero, p.divided(box_height, height), top + (box_height - height) / 2)
     return torch.stack((*by_column, *by_row), dim=1).view(-1, 2, 3)
 
 

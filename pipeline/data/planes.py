@@ -67,4 +67,13 @@ def mean_of(grey: torch.Tensor) -> torch.Tensor:
     """Returns (N, 1, 1, 1): the mean over each image, as a whole number."""
     values = grey.flatten(1)
     total = values.sum(1, dtype=torch.float64)  # exact, as all are whole
-    return per_image((total / values.shape[1]).round().float())
+    return per_image(divided(total, values.shape[1]).round().float())
+
+
+def divided(values: torch.Tensor, by: float) -> torch.Tensor:
+    """Returns `values / by`, correctly rounded on every device.
+
+    Where `by` is a Python number, PyTorch multiplies by its reciprocal on a GPU, which is another number now and then:
+    on an H200, 784 values whose mean was n + 1/2 were rounded the other way.
+    """
+    return values / torch.full((), by, dtype=values.dtype, device=values.device)

@@ -56,7 +56,7 @@ def _drew(operation: torch.Tensor, name: str) -> torch.Tensor:
 def _maps(operation: torch.Tensor, strength: torch.Tensor, sign: torch.Tensor, height: int, width: int) -> torch.Tensor:
     """Where each image's pixels come from: float64 (N, 2, 3), as `affine_places` takes it."""
     operation, strength, sign = (drawn.squeeze(1) for drawn in (operation, strength, sign))
-    share = (sign * strength).double() / (STRENGTHS - 1)
+    share = p.divided((sign * strength).double(), STRENGTHS - 1)
     maps = turned(torch.where(_drew(operation, "rotate"), share, 0.0) * math.radians(MOST_DEGREES))
     shift = -(sign * (MOST_PIXELS * strength // (STRENGTHS - 1))).double()
     for axis, letter, length in ((0, "x", height), (1, "y", width)):
