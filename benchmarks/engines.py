@@ -12,12 +12,11 @@ from pipeline.board.writer import Board
 from pipeline.home.paths import RunPaths
 from pipeline.jobfile.spec import Spec
 from pipeline.stop import Stop
-from pipeline.training import cpu_precision, device, manifest
+from pipeline.training import captured_step, cpu_precision, device, manifest
 from pipeline.training.engine import Engine, load_dataset
 from pipeline.training.logbook import Logbook
 from pipeline.training.loop import Listener, Loop
 from pipeline.training.moment import Moment
-from pipeline.training.step import EagerStep
 
 
 class Silent:
@@ -63,4 +62,4 @@ def loop_of(
         job_file="",
         log=complain,
     )
-    return Loop(engine, EagerStep(engine), logbook, listener or Silent(), save, Stop())
+    return Loop(engine, captured_step.choose(engine, log=complain), logbook, listener or Silent(), save, Stop())

@@ -218,7 +218,7 @@ class Attempt:
             )
             loop = Loop(
                 engine,
-                captured_step.choose(engine),
+                captured_step.choose(engine, log=self.log),
                 logbook=logbook,
                 listener=self.progress,
                 save=saver.save,

@@ -20,6 +20,7 @@ import torch
 from pipeline.data.draws import to_device
 from pipeline.data.loader import Batch
 from pipeline.errors import DeviceError
+from pipeline.training.cuda_graph import record
 from pipeline.training.engine import Engine
 from pipeline.training.step import EagerStep, Step
 
@@ -28,9 +29,9 @@ WARM_UP = 3  # steps before one is recorded
 Outputs = Sequence[tuple[torch.Tensor, torch.Tensor]]  # of each batch, its loss and its logits
 
 
-def choose(engine: Engine) -> Step:
-    """Returns the step that a job is trained with."""
-    return CapturedStep(engine) if engine.setting.capture else EagerStep(engine)
+def choose(engine: Engine, *, log: Callable[[str], None]) -> Step:
+    """Returns the step that a job is trained with. log: takes a line where it cannot be captured."""
+    return CapturedStep(engine, log=log) if engine.setting.capture else EagerStep(engine)
 
 
 @dataclass
@@ -39,6 +40,9 @@ class Recorded:
 
     replay: Callable[[], None]
     batches: list[Batch]
+    owns: list[
+        torch.Tensor
+    ]  # float32, of each batch: how much of each image in it is its own; none where none is mixed
     rates: torch.Tensor  # float32, a learning rate for each group of parameters
     outputs: Outputs
     gradients: list[torch.Tensor | None]
@@ -47,10 +51,14 @@ class Recorded:
 
 
 class CapturedStep:
-    """Records the eager step, and launches it again and again. Raises DeviceError where it cannot be recorded."""
+    """Records the eager step, and launches it again and again.
 
-    def __init__(self, engine: Engine) -> None:
-        self.engine, self.eager = engine, EagerStep(engine)
+    Where it cannot be recorded, it stays eager, and the log says so; with `train.capture: true`, DeviceError is raised.
+    """
+
+    def __init__(self, engine: Engine, *, log: Callable[[str], None]) -> None:
+        self.engine, self.eager, self.log = engine, EagerStep(engine), log
+        self._is_refused = False
         self._recorded: Recorded | None = None
         self._num_warm = 0
         self._rates: list[list[float]] = []  # a row for each step of the epoch from `_first` on: of each group
@@ -59,7 +67,7 @@ class CapturedStep:
 
     def __call__(self, batches: Iterable[Batch], *, num_batches: int, lr: float) -> int:
         batches = list(batches)
-        if not self._is_whole(batches):
+        if self._is_refused or not self._is_whole(batches):
             return self.eager(batches, num_batches=num_batches, lr=lr)
         if self._recorded is not None and self._recorded.is_frozen != self.engine.is_frozen:
             self._recorded, self._num_warm = None, 0
@@ -67,7 +75,11 @@ class CapturedStep:
             self._num_warm += 1
             return self.eager(batches, num_batches=num_batches, lr=lr)
         if self._recorded is None:
-            self._recorded = self._record(batches)
+            try:
+                self._recorded = self._record(batches)
+            except RuntimeError as error:
+                self._refuse(error)
+                return self.eager(batches, num_batches=num_batches, lr=lr)
         return self._take(self._recorded, batches)
 
     def gradient_norm(self) -> float:
@@ -78,22 +90,20 @@ class CapturedStep:
         return len(batches) == num and all(len(labels) == size for _, labels in batches)
 
     def _record(self, batches: Sequence[Batch]) -> Recorded:
-        """Records a step of such batches; nothing is computed."""
+        """Records a step of such batches; nothing is computed. Raises RuntimeError where that cannot be done."""
         engine = self.engine
         groups = engine.optimizer.param_groups
         places = [(images.clone(), labels.clone()) for images, labels in batches]
         rates = torch.zeros(len(groups), device=engine.setting.device)
+        owns = [torch.ones((), device=engine.setting.device) for _ in places if self.eager.mixer.is_on]
         before = [(group["lr"], group.get("capturable")) for group in groups]
         try:
             for group in groups:
                 if "capturable" in group:
                     group["capturable"] = True  # Adam asks for it, though fused it makes no difference
-            graph, outputs = record(lambda: self.eager.compute(places, rates=list(rates)))
-        except RuntimeError as error:
-            why = str(error).strip().partition("\n")[0]
-            raise DeviceError(
-                f"train.capture: this job's step cannot be captured as a CUDA graph: {why}; train with capture: false"
-            ) from error
+            graph, outputs = record(
+                lambda: self.eager.compute(places, owns=owns or [1.0] * len(places), rates=list(rates))
+            )
         finally:
             for group, (rate, is_capturable) in zip(groups, before, strict=True):
                 group["lr"] = rate
@@ -101,14 +111,26 @@ class CapturedStep:
                     group["capturable"] = is_capturable
         gradients = [parameter.grad for parameter in engine.model.parameters()]
         return Recorded(
-            graph, places, rates, outputs, gradients, self.eager.norm_before_clipping, is_frozen=engine.is_frozen
+            graph, places, owns, rates, outputs, gradients, self.eager.norm_before_clipping, is_frozen=engine.is_frozen
         )
 
+    def _refuse(self, error: RuntimeError) -> None:
+        why = f"this job's step cannot be captured as a CUDA graph: {str(error).strip().partition(chr(10))[0]}"
+        if self.engine.spec.train.capture is True:
+            raise DeviceError(f"train.capture: {why}; train with capture: false") from error
+        self._is_refused = True
+        self.log(f"{why}; its operations are launched one by one")
+
     def _take(self, recorded: Recorded, batches: Sequence[Batch]) -> int:
-        engine = self.engine
-        for (images, labels), (at_images, at_labels) in zip(batches, recorded.batches, strict=True):
-            at_images.copy_(images)
+        engine, mixer = self.engine, self.eager.mixer
+        for number, ((images, labels), (at_images, at_labels)) in enumerate(
+            zip(batches, recorded.batches, strict=True)
+        ):
+            mixed, own = mixer.mix(images, epoch=engine.epoch, batch=engine.batch + number)
+            at_images.copy_(mixed)
             at_labels.copy_(labels)
+            if recorded.owns:
+                recorded.owns[number].fill_(own)
         number = self._number_in_table()
         recorded.rates.copy_(self._sent[number])
         recorded.replay()
@@ -130,14 +152,3 @@ class CapturedStep:
             self._rates, self._first = [self.eager.rates(engine.schedule(step)) for step in steps], engine.step
             self._sent = to_device(torch.tensor(self._rates), engine.setting.device)
         return engine.step - self._first
-
-
-def record(function: Callable[[], Outputs]) -> tuple[Callable[[], None], Outputs]:
-    """Returns what repeats on the GPU what the function launched, and what the function returned.
-
-    Other threads, which copy checkpoints and images, go on meanwhile.
-    """
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph, capture_error_mode="thread_local"):
-        outputs = function()
-    return graph.replay, outputs

@@ -90,11 +90,18 @@ def choose(spec: Spec) -> Setting:
 
 
 def _captures(device: torch.device, spec: Spec) -> bool:
-    """Raises DeviceError where a step is to be captured, and there is no GPU that it could be captured of."""
-    asked = spec.train.capture is True
-    if asked and device.type == "cpu":
+    """Whether steps are to be captured: of `auto`, those of a GPU whose code is all of this project or of PyTorch.
+
+    What code of the user's own does in Python, a replay would not do. Raises DeviceError where it is asked for without
+    a GPU.
+    """
+    train = spec.train
+    if train.capture is True and device.type == "cpu":
         raise DeviceError("train.capture is true, and only a GPU's work can be captured; to train here: auto or false")
-    return asked
+    if train.capture != "auto":
+        return train.capture
+    is_own = any(section.entry.own is not None for section in (spec.model, train.optimizer, train.loss))
+    return device.type == "cuda" and not is_own and train.fused is not False
 
 
 def _allow_tf32(allowed: bool) -> None:

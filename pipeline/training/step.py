@@ -51,13 +51,22 @@ class EagerStep:
         self._change_weights(self.rates(lr))
         return num_images
 
-    def compute(self, batches: Sequence[Batch], *, rates: Sequence[torch.Tensor]) -> list[Batch]:
-        """The same for a graph that is being recorded: with learning rates that lie on the device, and without means.
+    def compute(
+        self,
+        batches: Sequence[Batch],
+        *,
+        owns: Sequence[float | torch.Tensor],
+        rates: Sequence[torch.Tensor],
+    ) -> list[Batch]:
+        """The same for a graph that is being recorded, without means: what changes with each step lies on the device.
 
-        Returns loss and logits of each batch. Its images are not mixed.
+        Returns loss and logits of each batch. owns: of each image in what it was mixed to, which is done already.
         """
         self.engine.optimizer.zero_grad()
-        outputs = [self._add_gradient(images, labels, share=1 / len(batches)) for images, labels in batches]
+        outputs = [
+            self._add_gradient(images, labels, share=1 / len(batches), own=own)
+            for (images, labels), own in zip(batches, owns, strict=True)
+        ]
         self._change_weights(rates)
         return outputs
 
@@ -67,7 +76,7 @@ class EagerStep:
         return scaled if self.engine.setting.device.type == "cpu" else torch.tensor(scaled).tolist()
 
     def _add_gradient(
-        self, images: torch.Tensor, labels: torch.Tensor, *, share: float, own: float = 1.0
+        self, images: torch.Tensor, labels: torch.Tensor, *, share: float, own: float | torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Returns the batch's mean loss and its logits, both without a gradient.
 

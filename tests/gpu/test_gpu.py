@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -90,9 +91,17 @@ def test_a_checkpoint_of_a_gpu_goes_on_on_a_cpu_and_the_other_way_round(digits: 
         assert again.is_epoch_trained
 
 
-@pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
-@pytest.mark.parametrize("name", ["sgd", "adamw"])
-@pytest.mark.parametrize("more", [{}, {"accumulate": 3, "clip_grad_norm": 0.5}], ids=str)
+CAPTURED = [
+    *itertools.product(
+        ["fp32", "bf16", "fp16"],
+        ["sgd", "adamw"],
+        [{}, {"accumulate": 3, "clip_grad_norm": 0.5}, {"mixup": 0.4, "cutmix": 1.0}],
+    ),
+    ("bf16", "sgd", {"compile": True}),
+]
+
+
+@pytest.mark.parametrize(("precision", "name", "more"), CAPTURED, ids=str)
 def test_a_captured_training_is_the_eager_one_bit_for_bit(
     precision: str, name: str, more: dict[str, Any], digits: Dataset
 ) -> None:
@@ -103,7 +112,7 @@ def test_a_captured_training_is_the_eager_one_bit_for_bit(
         spec = make_spec(model, train={"deterministic": True, "epochs": 3, "capture": is_captured, **train})
         device.make_deterministic()
         trained = engine_on("cuda", digits, spec)
-        step = captured_step.choose(trained)
+        step = captured_step.choose(trained, log=pytest.fail)
         assert isinstance(step, captured_step.CapturedStep) is is_captured
         for _ in range(2):
             for _ in loop.take_steps(trained, step):

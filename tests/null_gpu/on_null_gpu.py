@@ -172,7 +172,7 @@ def test_a_captured_step_is_one_launch_and_a_few_copies(
     name: str, more: dict[str, Any], model: str, cifar: Dataset
 ) -> None:
     trained = make_engine(cifar, model, **{"optimizer": {"name": name}, "capture": True, **more})
-    step = choose(trained)
+    step = choose(trained, log=pytest.fail)
     assert isinstance(step, CapturedStep)
     steps = loop.take_steps(trained, step)
     for _ in itertools.islice(steps, WARM_UP + 1):
@@ -187,6 +187,27 @@ def test_a_captured_step_is_one_launch_and_a_few_copies(
     num_batches = more.get("accumulate", 1)
     assert recording.copies == {"device>device": 4 * (1 + 4 * num_batches)}, "rates; images, labels, loss and logits"
     assert all(a is b.grad for a, b in zip(gradients, trained.model.parameters(), strict=True))
+
+
+@pytest.mark.parametrize("more", [{"mixup": 0.2}, {"cutmix": 1.0}, {"mixup": 0.2, "cutmix": 1.0}], ids=str)
+def test_a_captured_step_of_mixed_images_mixes_them_before(more: dict[str, float], cifar: Dataset) -> None:
+    trained = make_engine(cifar, **more)
+    steps = loop.take_steps(trained, choose(trained, log=pytest.fail))
+    for _ in itertools.islice(steps, WARM_UP + 1):
+        pass
+    with Recording() as recording:
+        for _ in itertools.islice(steps, 40):
+            pass
+    assert recording.waits == {}
+    assert recording.lines.count("graph launch") == 40
+    assert recording.launches <= 40 * 5, "roll, mix, and the share"
+    assert set(recording.copies) == {"device>device"}
+
+
+def test_steps_are_captured_by_default_but_not_with_an_optimizer_that_is_not_fused(cifar: Dataset) -> None:
+    assert make_engine(cifar).setting.capture
+    assert not make_engine(cifar, capture=False).setting.capture
+    assert not make_engine(cifar, fused=False).setting.capture
 
 
 # An epoch

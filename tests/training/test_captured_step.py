@@ -83,6 +83,8 @@ JOBS: dict[str, dict[str, Any]] = {
     "adamw": {"train": {"optimizer": {"name": "adamw", "lr": 1e-3}}},
     "accumulated": {"train": {"accumulate": 3}},
     "clipped": {"train": {"clip_grad_norm": 0.5}},
+    "mixed": {"train": {"mixup": 0.4, "accumulate": 2}},
+    "mixed or cut": {"train": {"mixup": 0.4, "cutmix": 1.0}},
     "frozen for an epoch": {"model": {"name": "cnn_bn", "freeze_epochs": 1, "backbone_lr": 0.1}},
     "quantized": {
         "model": {"name": "cnn_bn", "quantize": {"weights": {"bits": 4, "per": "channel"}, "activations": {}}},
@@ -100,7 +102,7 @@ def test_a_captured_training_is_the_eager_one_bit_for_bit(job: str, digits: Data
     eager, captured = (engine_of(spec_of(JOBS[job]), digits) for _ in range(2))
     graphs.engine = captured
     expected = train(eager, EagerStep(eager), epochs=2)
-    found = train(captured, CapturedStep(captured), epochs=2)
+    found = train(captured, CapturedStep(captured, log=pytest.fail), epochs=2)
     assert_identical(weights(captured), weights(eager))
     assert found[1] == expected[1]
     for (ours, norm, means), (theirs, their_norm, their_means) in zip(found[0], expected[0], strict=True):
@@ -115,7 +117,7 @@ def test_a_captured_training_is_the_eager_one_bit_for_bit(job: str, digits: Data
 def test_what_a_captured_training_has_saved_goes_on_as_an_eager_one(digits: Dataset, graphs: Graphs) -> None:
     eager, captured = (engine_of(spec_of({}), digits) for _ in range(2))
     graphs.engine = captured
-    for engine, step in ((eager, EagerStep(eager)), (captured, CapturedStep(captured))):
+    for engine, step in ((eager, EagerStep(eager)), (captured, CapturedStep(captured, log=pytest.fail))):
         for _ in zip(range(10), take_steps(engine, step), strict=False):
             pass
     ours, theirs = captured.state_dict(), eager.state_dict()
@@ -128,22 +130,39 @@ def test_what_a_captured_training_has_saved_goes_on_as_an_eager_one(digits: Data
     assert_identical(weights(resumed), weights(eager))
 
 
-def test_a_step_that_cannot_be_captured_is_refused(
-    digits: Dataset,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    def fails(_: Callable[[], Outputs]) -> Recorded:
-        raise RuntimeError("operation not permitted when stream is capturing\nand more")
+def fails(_: Callable[[], Outputs]) -> Recorded:
+    raise RuntimeError("operation not permitted when stream is capturing\nand more")
 
+
+def test_a_step_that_cannot_be_captured_is_refused_where_it_was_asked_for(
+    digits: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(captured_step, "record", fails)
     engine = engine_of(spec_of({}), digits)
+    train = engine.spec.train.model_copy(update={"capture": True})
+    engine.spec = engine.spec.model_copy(update={"train": train})
     why = r"train\.capture: .* not permitted when stream is capturing; train with capture: false$"
     with pytest.raises(DeviceError, match=why):
-        list(take_steps(engine, CapturedStep(engine)))
+        list(take_steps(engine, CapturedStep(engine, log=pytest.fail)))
     assert [group["lr"] for group in engine.optimizer.param_groups] != [0.0], "it is as it was"
 
 
+def test_by_default_a_step_that_cannot_be_captured_stays_eager_and_the_log_says_so(
+    digits: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(captured_step, "record", fails)
+    lines: list[str] = []
+    found = [engine_of(spec_of({}), digits) for _ in range(2)]
+    steps = (EagerStep(found[0]), CapturedStep(found[1], log=lines.append))
+    ours, theirs = (train(engine, step, epochs=2) for engine, step in zip(found, steps, strict=True))
+    assert_identical(weights(found[0]), weights(found[1]))
+    assert ours[1] == theirs[1]
+    (line,) = lines
+    assert "not permitted when stream is capturing; its operations are launched one by one" in line
+    assert "and more" not in line
+
+
 def test_on_a_cpu_nothing_is_captured(digits: Dataset) -> None:
-    assert isinstance(captured_step.choose(engine_of(spec_of({}), digits)), EagerStep)
+    assert isinstance(captured_step.choose(engine_of(spec_of({}), digits), log=pytest.fail), EagerStep)
     with pytest.raises(DeviceError, match="only a GPU's work can be captured"):
         engine_of(spec_of({"train": {"capture": True}}), digits)
