@@ -16,6 +16,7 @@ import pytest
 import torch
 from quick import NOTHING_SHOWN
 
+from pipeline.board.artist import Artist
 from pipeline.board.writer import Board
 from pipeline.data.dataset import Dataset
 from pipeline.errors import Interrupted
@@ -61,7 +62,9 @@ def engine_of(spec: Spec, dataset: Dataset) -> Engine:
     return Engine(spec, dataset, device.choose(spec))
 
 
-def logbook_of(board: Board, engine: Engine, *, log: Callable[[str], None] = str) -> Logbook:
+def logbook_of(
+    board: Board, engine: Engine, *, log: Callable[[str], None] = str, artist: Artist | None = None
+) -> Logbook:
     """As `pipeline.training.attempt` makes it."""
     spec, dataset, setting = engine.spec, engine.dataset, engine.setting
     return Logbook(
@@ -74,6 +77,7 @@ def logbook_of(board: Board, engine: Engine, *, log: Callable[[str], None] = str
         manifest=manifest.write(RunPaths(board.folder), spec, dataset, setting, job_id="test", attempt=1),
         job_file="name: test\n",
         log=log,
+        artist=artist,
     )
 
 

@@ -1,24 +1,24 @@
 """Figures by matplotlib: held-out images with what they were taken for, and the confusion matrix.
 
-All images of a figure are one image with texts over it: three times as fast as an axes an image.
+All images of a figure are one image with texts over it: three times as fast as an axes an image. What is drawn comes as
+arrays, so that the process of `artist.py`, which imports no torch, can draw it.
 """
 
 from __future__ import annotations
 
+import io
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-
-from pipeline.board.images import in_rgb, shrunk
-from pipeline.board.writer import Board
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+Pixels = NDArray[np.uint8]
 
 RIGHT, WRONG = "#1a7f37", "#c62828"
 PAGE = 100  # images that a figure holds
@@ -33,24 +33,32 @@ LONGEST_FILE = 18  # characters of a file's name
 
 @dataclass(frozen=True)
 class Prediction:
-    """A held-out image and what it was taken for. image: uint8 (H, W, C)."""
+    """A held-out image and what it was taken for. image: uint8 (H, W, 1 or 3), of at most 96 pixels a side."""
 
-    image: torch.Tensor
+    image: Pixels
     label: str
     predicted: str
     probability: float  # of what it was taken for
     file: str | None = None
 
 
-def add_predictions(board: Board, tag: str, predictions: Sequence[Prediction], *, columns: int, step: int) -> None:
-    """Writes as many figures of 100 images as it takes; the first has the tag, the others a number behind it."""
+@dataclass(frozen=True)
+class Drawn:
+    """A figure as a PNG file, and its size in pixels."""
+
+    png: bytes
+    height: int
+    width: int
+
+
+def pages(tag: str, predictions: Sequence[Prediction]) -> Iterator[tuple[str, Sequence[Prediction]]]:
+    """Gives 100 images a page; the first has the tag, the others a number behind it."""
     for page, start in enumerate(range(0, len(predictions), PAGE), start=1):
-        pixels = draw_predictions(predictions[start : start + PAGE], columns=columns)
-        board.writer.add_image(tag if page == 1 else f"{tag}_{page}", pixels, step, dataformats="HWC")
+        yield tag if page == 1 else f"{tag}_{page}", predictions[start : start + PAGE]
 
 
-def draw_predictions(predictions: Sequence[Prediction], *, columns: int) -> NDArray[np.uint8]:
-    """Draws each image below its predicted class and probability, green or red, and its true label: uint8 (H, W, 3).
+def draw_predictions(predictions: Sequence[Prediction], columns: int) -> Drawn:
+    """Draws each image below its predicted class and probability, green or red, and its true label.
 
     The name of its file, where it has one, is under it.
     """
@@ -68,7 +76,7 @@ def draw_predictions(predictions: Sequence[Prediction], *, columns: int) -> NDAr
         for below, text, color, size in _lines(prediction):
             style: dict[str, Any] = {"color": color, "fontsize": size, "ha": "center", "va": "top"}
             figure.text(middle, top - below, text, transform=None, parse_math=False, **style)
-    return _pixels(figure)
+    return _drawn(figure)
 
 
 def _lines(prediction: Prediction) -> Iterator[tuple[int, str, str, int]]:
@@ -95,11 +103,10 @@ def _printable(name: str) -> str:
     return name if name.isprintable() else ascii(name)[1:-1]
 
 
-def _mosaic(images: Sequence[torch.Tensor], columns: int, cell_height: int) -> NDArray[np.uint8]:
+def _mosaic(images: Sequence[Pixels], columns: int, cell_height: int) -> Pixels:
     """Returns the images, enlarged by a whole number, each in the middle of a white cell's part below the texts."""
     factor = max(1, IMAGE // images[0].shape[0])
-    shown = in_rgb(shrunk(torch.stack(list(images)), IMAGE)).numpy()
-    shown = shown.repeat(factor, 1).repeat(factor, 2)
+    shown = np.stack(images).repeat(factor, 1).repeat(factor, 2)
     rows = -(-len(shown) // columns)
     canvas = np.full((rows * cell_height, columns * CELL_WIDTH, 3), 255, np.uint8)
     side = shown.shape[1]
@@ -111,14 +118,13 @@ def _mosaic(images: Sequence[torch.Tensor], columns: int, cell_height: int) -> N
     return canvas
 
 
-def draw_confusion(confusion: torch.Tensor, classes: Sequence[str]) -> NDArray[np.uint8]:
-    """Draws a confusion matrix, each cell shaded by its share of the row: uint8 (H, W, 3).
+def draw_confusion(counts: NDArray[np.int64], classes: Sequence[str]) -> Drawn:
+    """Draws a confusion matrix, each cell shaded by its share of the row.
 
-    confusion: int64 (classes, classes), rows are the true classes.
+    counts: (classes, classes), rows are the true classes.
     """
     from matplotlib.figure import Figure
 
-    counts = confusion.numpy()
     shares = counts / np.maximum(1, counts.sum(1, keepdims=True))
     side = min(12.0, 1.6 + 0.4 * max(6, len(classes)))
     figure = Figure(figsize=(side + 0.4, side), dpi=DPI)
@@ -135,14 +141,17 @@ def draw_confusion(confusion: torch.Tensor, classes: Sequence[str]) -> NDArray[n
             if number:
                 ink = "white" if shares[row, column] > 0.5 else "black"
                 axes.text(column, row, str(number), ha="center", va="center", fontsize=9, color=ink)
-    return _pixels(figure)
+    return _drawn(figure)
 
 
-def _pixels(figure: Figure) -> NDArray[np.uint8]:
+def _drawn(figure: Figure) -> Drawn:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from PIL import Image
 
-    canvas = FigureCanvasAgg(figure)
+    canvas, file = FigureCanvasAgg(figure), io.BytesIO()
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph .* missing from")  # a class named in a script that it lacks
         canvas.draw()
-    return np.ascontiguousarray(np.asarray(canvas.buffer_rgba())[..., :3])
+    pixels = np.ascontiguousarray(np.asarray(canvas.buffer_rgba())[..., :3])
+    Image.fromarray(pixels).save(file, "PNG")
+    return Drawn(file.getvalue(), *pixels.shape[:2])

@@ -60,6 +60,11 @@ class Board:
         value = Summary.Value(tag=tag, metadata=text_metadata.create_summary_metadata(tag, ""), tensor=tensor)
         self.add(step, Summary(value=[value]))
 
+    def image(self, tag: str, png: bytes, *, height: int, width: int, step: int) -> None:
+        """Writes a PNG file of three channels."""
+        image = Summary.Image(height=height, width=width, colorspace=3, encoded_image_string=png)
+        self.add(step, Summary(value=[Summary.Value(tag=tag, image=image)]))
+
     def flush(self) -> None:
         """Puts what was written onto stable storage: a checkpoint that is durable must not be ahead of its curve."""
         self.writer.flush()

@@ -170,6 +170,7 @@ class Attempt:
         spec = frozen.load(self.run)
         remove_temporaries(self.run)
         self.progress.note(f"loading {spec.data.name}")
+        from pipeline.board.artist import Artist
         from pipeline.board.writer import Board, quiet_writer_thread
         from pipeline.training import captured_step, checkpoint, cpu_precision, device, final_test, manifest, rehearsal
         from pipeline.training.engine import Engine, load_dataset
@@ -204,7 +205,9 @@ class Attempt:
         self.log(self.opening(engine, resumed=state is not None))
         self.progress.begin(engine.moment, metrics, num_steps=engine.num_steps)
         first_point = engine.first_point
-        with quiet_writer_thread(), Board(self.run.root, first_step=first_point) as board, Saver(self.run) as saver:
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(quiet_writer_thread())
+            board = stack.enter_context(Board(self.run.root, first_step=first_point))
             logbook = Logbook(
                 board,
                 spec,
@@ -215,7 +218,9 @@ class Attempt:
                 manifest=provenance,
                 job_file=frozen.read_text(self.run),
                 log=self.log,
+                artist=stack.enter_context(Artist()) if setting.device.type == "cuda" else None,
             )
+            saver = stack.enter_context(Saver(self.run, before=logbook.settle))
             loop = Loop(
                 engine,
                 captured_step.choose(engine, log=self.log),

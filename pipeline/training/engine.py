@@ -7,12 +7,14 @@ and the position: finished epochs, batches of the one under way, steps in all.
 from __future__ import annotations
 
 import functools
+import math
 import operator
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from pipeline.data import dataset as datasets
 from pipeline.data import own_dataset
@@ -22,6 +24,7 @@ from pipeline.data.splits import FileSplit, Split
 from pipeline.errors import CheckpointError, DataError, DivergedError
 from pipeline.jobfile.spec import Spec
 from pipeline.training import backbone, parts, pretrained
+from pipeline.training.captured_forward import CapturedForward, Forward
 from pipeline.training.device import Setting
 from pipeline.training.features import last_layer
 from pipeline.training.metrics import DIVERGED_HINT, TrainingMeans
@@ -33,8 +36,6 @@ EVALUATION_IMAGES = {"cpu": 500, "cuda": 2_500}
 
 TUNING_STEPS = 10_000  # that a job must still take for cuDNN to try its kernels, which takes some seconds
 MOST_READERS = {"train": 8, "test": 4}  # processes that read image files, 0.3 GB each
-
-Network = Callable[[torch.Tensor], torch.Tensor]
 
 
 class Engine:
@@ -50,7 +51,8 @@ class Engine:
             image_size=dataset.train.image_size,
         )
         self.model.to(setting.device).to(memory_format=setting.memory_format)
-        self.network: Network = torch.compile(self.model) if setting.compile else self.model
+        self.network: Forward = torch.compile(self.model) if setting.compile else self.model
+        self.forward: Forward = CapturedForward(self.judged) if setting.capture else self.judged
         if last_layer(self.model) is None and (spec.model.freeze_epochs or spec.model.backbone_lr != 1):
             raise DataError("the model has no linear layer and no convolution, so that it has no backbone to freeze")
         groups = backbone.groups(self.model, scale=spec.model.backbone_lr, are_parted=spec.model.freeze_epochs > 0)
@@ -114,7 +116,12 @@ class Engine:
         """Whether the training has enough steps to tune kernels for, and may use what is fastest here."""
         return not self.spec.train.deterministic and self.num_steps - self.step >= TUNING_STEPS
 
-    def logits(self, network: Network, images: torch.Tensor) -> torch.Tensor:
+    def judged(self, images: torch.Tensor) -> torch.Tensor:
+        """Returns the logits of images that are not trained on: float32 (N, classes). images: (N, C, H, W)."""
+        with self.setting.autocast():
+            return self.logits(self.network, images)
+
+    def logits(self, network: Forward, images: torch.Tensor) -> torch.Tensor:
         """Returns float32 (N, classes). images: (N, C, H, W), normalized. To be called inside `setting.autocast`."""
         return network(images.contiguous(memory_format=self.setting.memory_format)).float()
 
@@ -160,7 +167,7 @@ class Engine:
     def state_dict(self) -> dict[str, Any]:
         """Returns all that the next step depends on. Raises DivergedError rather than give weights not finite."""
         self.means.fold()
-        if not all(torch.stack([parameter.isfinite().all() for parameter in self.model.parameters()]).tolist()):
+        if not math.isfinite(nn.utils.get_total_norm(self.model.parameters(), norm_type=1.0)):  # a few calls for all
             raise DivergedError(f"the weights are not finite after step {self.step}: {DIVERGED_HINT}")
         return {
             "model": self.model.state_dict(),

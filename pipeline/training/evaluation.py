@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 from dataclasses import dataclass
 
 import torch
@@ -23,6 +24,8 @@ class Evaluation:
     """loss: mean over the images. confusion: int64 (classes, classes) on the CPU, rows are the true labels.
 
     logits: float32 (N, classes), of all held-out images in their order; labels: int64 (N,); both on the device.
+    predicted: int64 (N,) on the CPU, taken from the logits: probabilities that round to the same number have no order.
+    confidence: float32 (N,) on the CPU, the probability of what was predicted.
     features: float32 (samples, values) on the CPU, what the last layer was given of the images that were asked for.
     top5_accuracy: the share whose true class is among the five likeliest; None of ten classes or fewer.
     """
@@ -31,6 +34,8 @@ class Evaluation:
     confusion: torch.Tensor
     logits: torch.Tensor
     labels: torch.Tensor
+    predicted: torch.Tensor
+    confidence: torch.Tensor
     features: torch.Tensor | None = None
     top5_accuracy: float | None = None
 
@@ -58,18 +63,21 @@ def evaluate(
     engine.model.eval()
     engine.tune()
     all_logits, all_labels = [], []
-    with contextlib.ExitStack() as stack:
-        features = None
-        if features_of is not None:
-            features = stack.enter_context(LastFeatures(engine.model, features_of))
-        network = engine.network if features is None else engine.model
+    features = None if features_of is None else LastFeatures(engine.model, features_of)
+    forward = engine.forward if features is None else functools.partial(_seen, engine)
+    with features or contextlib.nullcontext():
         for images, labels in (loader or engine.held_out_loader).epoch(0):
-            with engine.setting.autocast():
-                all_logits.append(engine.logits(network, images))
+            all_logits.append(forward(images))
             all_labels.append(labels)
             stop.check()
     kept = None if features is None else features.result(len(engine.dataset.held_out))
     return judge(torch.cat(all_logits), torch.cat(all_labels), loss=engine.test_loss, features=kept)
+
+
+def _seen(engine: Engine, images: torch.Tensor) -> torch.Tensor:
+    """The logits, by the network itself: a compiled or captured one calls no hooks."""
+    with engine.setting.autocast():
+        return engine.logits(engine.model, images)
 
 
 def judge(
@@ -81,17 +89,28 @@ def judge(
 ) -> Evaluation:
     """Returns what all logits of a pass come to. This is where the device is waited for, and only here.
 
-    logits: float32 (N, classes). labels: int64 (N,).
+    logits: float32 (N, classes). labels: int64 (N,). features: may still be on their way to the CPU.
     """
-    num_classes = logits.shape[1]
-    mean_loss = loss(logits, labels).double()
+    num_classes, num_images = logits.shape[1], len(labels)
+    mean_loss, predicted = loss(logits, labels).double(), logits.argmax(1)
     cells = labels.new_zeros(num_classes**2)
-    cells.scatter_add_(0, labels * num_classes + logits.argmax(1), torch.ones_like(labels))  # bincount waits twice
+    cells.scatter_add_(0, labels * num_classes + predicted, torch.ones_like(labels))  # bincount waits twice
+    confidence = logits.softmax(1).amax(1)
     found = [_num_in_top(logits, labels).double()[None]] if num_classes > FEW_CLASSES else []
-    read = torch.cat((mean_loss[None], cells.double(), *found)).cpu()  # float64 counts exactly, up to 2**53 images
-    confusion = read[1 : len(cells) + 1].long().view(num_classes, num_classes)
-    top5_accuracy = float(read[-1]) / len(labels) if found else None
-    return Evaluation(float(read[0]), confusion, logits, labels, features, top5_accuracy)
+    read = torch.cat((mean_loss[None], cells.double(), predicted.double(), confidence.double(), *found))
+    read = read.cpu()  # float64 counts exactly, up to 2**53 images
+    sizes = [1, len(cells), num_images, num_images, len(found)]
+    _, in_cells, in_predicted, in_confidence, in_top = torch.split(read, sizes)
+    return Evaluation(
+        float(read[0]),
+        in_cells.long().view(num_classes, num_classes),
+        logits,
+        labels,
+        in_predicted.long(),
+        in_confidence.float(),
+        features,
+        float(in_top) / num_images if found else None,
+    )
 
 
 def _num_in_top(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:

@@ -39,11 +39,13 @@ class LastFeatures:
         self.num_seen += len(values)
 
     def result(self, num_images: int) -> torch.Tensor | None:
-        """float32 (images, values) on the CPU; None where the network has no such layer.
+        """float32 (images, values) on the CPU, once the device is waited for; None where the network has no such layer.
 
         num_images: of the pass. None too where the layer was not given a row of each, once.
         """
-        return torch.cat(self.kept).cpu() if self.kept and self.num_seen == num_images else None
+        if not self.kept or self.num_seen != num_images:
+            return None
+        return torch.cat(self.kept).to("cpu", non_blocking=True)
 
     def __enter__(self) -> Self:
         self.hook = None if self.layer is None else self.layer.register_forward_pre_hook(self._keep)

@@ -8,17 +8,18 @@ checkpoint that follows, so that a resumed run has it once. The time of each kin
 from __future__ import annotations
 
 import contextlib
+import functools
 import time
 import traceback
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
-from functools import cached_property
 from typing import Any
 
 import torch
 from torch import nn
 
 from pipeline.board import curves, figures, graph, histograms, hparams, layout, projector, tags, texts
+from pipeline.board.artist import Artist
 from pipeline.board.conditions import describe_conditions, describe_versions
 from pipeline.board.images import grid, spread
 from pipeline.board.profile import Profile, is_recorded
@@ -41,6 +42,8 @@ MAX_VERDICTS = 20  # images in the figure of predictions, unless there are more 
 COLUMNS = 4  # TensorBoard shows an image 350 pixels wide; of more columns the texts could not be read
 MANY = 40  # images, from which a figure of four columns would be too high
 
+Drawings = list[tuple[str, Callable[[], figures.Drawn]]]  # figures by their tags, each to be waited for
+
 
 class Logbook:
     """Is told when something has happened, and handed what there is to see then; it keeps no network."""
@@ -57,13 +60,17 @@ class Logbook:
         manifest: dict[str, Any],
         job_file: str,
         log: Callable[[str], None],
+        artist: Artist | None = None,
     ) -> None:
         """first_step: the steps taken before this attempt. num_steps: of the whole job.
 
         manifest: of the run, as in `manifest.json`. job_file: its text. log: takes a line for the attempt's log.
+        artist: draws figures while the training goes on; `settle` writes them then.
         """
         self.board, self.spec, self.dataset, self.setting = board, spec, dataset, setting
         self.manifest, self.job_file, self.log = manifest, job_file, log
+        self.artist = artist
+        self._drawings: list[tuple[int, Drawings]] = []  # by an artist, and at which step they were begun
         self.seconds: dict[str, float] = defaultdict(float)  # what each kind has taken
         self._broken: set[str] = set()  # kinds that have failed once
         self._said: set[str] = set()
@@ -84,13 +91,13 @@ class Logbook:
             self.seconds[kind] += time.perf_counter() - began
 
     @contextlib.contextmanager
-    def optional(self, kind: str) -> Iterator[None]:
+    def optional(self, kind: str, *, is_waited_for: bool = True) -> Iterator[None]:
         """What goes wrong inside is said once, and the job goes on: hours of training matter more.
 
         Not where the disk is full or the run's folder is gone: then nothing else could be written either.
         """
         try:
-            with self.measured(kind):
+            with self.measured(kind) if is_waited_for else contextlib.nullcontext():
                 yield
         except PipelineError:  # a stop, or a damaged image of the dataset: these are the job's
             raise
@@ -191,7 +198,7 @@ class Logbook:
     def _add_grid(self, tag: str, images: torch.Tensor) -> None:
         self.board.writer.add_image(tag, grid(images, columns=8), 0)
 
-    @cached_property
+    @functools.cached_property
     def samples(self) -> list[int]:
         """The held-out images that the projector shows, in ascending order."""
         return sorted(spread(self.dataset.held_out.labels, projector.NUM_IMAGES))
@@ -252,9 +259,30 @@ class Logbook:
         classes, evaluation = self.dataset.classes, predictions.evaluation
         chosen = spread(predictions.labels, max(MAX_VERDICTS, len(classes)))
         columns = COLUMNS if len(chosen) <= MANY else 10
-        figures.add_predictions(self.board, tags.PREDICTIONS, predictions.of_images(chosen), columns=columns, step=step)
+        shown = [(*page, columns) for page in figures.pages(tags.PREDICTIONS, predictions.of_images(chosen))]
         if predictions.mistakes:
-            shown = predictions.of_images(predictions.mistakes, with_files=True)
-            figures.add_predictions(self.board, tags.MISTAKES, shown, columns=COLUMNS, step=step)
-        pixels = figures.draw_confusion(evaluation.confusion, classes)
-        self.board.writer.add_image(tags.CONFUSION, pixels, step, dataformats="HWC")
+            mistakes = predictions.of_images(predictions.mistakes, with_files=True)
+            shown += [(*page, COLUMNS) for page in figures.pages(tags.MISTAKES, mistakes)]
+        drawings = [(tag, self._drawn(figures.draw_predictions, *given)) for tag, *given in shown]
+        drawings.append((tags.CONFUSION, self._drawn(figures.draw_confusion, evaluation.confusion.numpy(), classes)))
+        if self.artist is None:
+            self._write(drawings, step=step)
+        else:
+            self._drawings.append((step, drawings))
+
+    def _drawn(self, draw: Callable[..., figures.Drawn], *given: Any) -> Callable[[], figures.Drawn]:
+        return functools.partial(draw, *given) if self.artist is None else self.artist.draw(draw, *given).result
+
+    def _write(self, drawings: Drawings, *, step: int) -> None:
+        for tag, result in drawings:
+            drawn = result()
+            self.board.image(tag, drawn.png, height=drawn.height, width=drawn.width, step=step)
+
+    def settle(self) -> None:
+        """Wait for the figures that are still being drawn, and write them. The checkpoint after them comes later."""
+        begun, self._drawings = self._drawings, []
+        for step, drawings in begun:
+            with self.optional("figures", is_waited_for=False):
+                self._write(drawings, step=step)
+        if begun:
+            self.board.flush()

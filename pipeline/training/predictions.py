@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from functools import cached_property
 
-import torch
-
 from pipeline.board import figures, projector
-from pipeline.board.images import thumbnail
+from pipeline.board.images import in_rgb, shrunk, thumbnail
 from pipeline.data.dataset import Dataset
 from pipeline.home.evaluation_record import EvaluationRecord, Mistake
 from pipeline.training.evaluation import Evaluation
@@ -21,25 +19,7 @@ class Predictions:
 
     def __init__(self, dataset: Dataset, evaluation: Evaluation) -> None:
         self.split, self.classes, self.evaluation = dataset.held_out, dataset.classes, evaluation
-
-    @cached_property
-    def probabilities(self) -> torch.Tensor:
-        """(N, classes), on the device."""
-        return self.evaluation.logits.softmax(1)
-
-    @cached_property
-    def labels(self) -> torch.Tensor:
-        return self.evaluation.labels.cpu()
-
-    @cached_property
-    def confidence(self) -> torch.Tensor:
-        """The probability of the predicted class: (N,), on the CPU."""
-        return self.probabilities.amax(1).cpu()
-
-    @cached_property
-    def predicted(self) -> torch.Tensor:
-        """Taken from the logits, as the confusion is: probabilities that round to the same number have no order."""
-        return self.evaluation.logits.argmax(1).cpu()
+        self.labels, self.predicted, self.confidence = self.split.labels, evaluation.predicted, evaluation.confidence
 
     @cached_property
     def mistakes(self) -> list[int]:
@@ -49,7 +29,7 @@ class Predictions:
 
     def of_images(self, indices: list[int], *, with_files: bool = False) -> list[figures.Prediction]:
         """Returns what a figure of these images needs. with_files: the names of their files as well."""
-        images = self.split.read(indices)
+        images = in_rgb(shrunk(self.split.read(indices), figures.IMAGE)).numpy()
         return [
             figures.Prediction(
                 image,

@@ -23,8 +23,9 @@ from pipeline.training.checkpoint import State
 class Saver:
     """Saves the checkpoints of an attempt. When it is closed, it waits for the last one."""
 
-    def __init__(self, run: RunPaths) -> None:
-        self.run = run
+    def __init__(self, run: RunPaths, *, before: Callable[[], None] = lambda: None) -> None:
+        """before: is called by the thread before it writes a checkpoint, and may raise what that may."""
+        self.run, self.before = run, before
         self._memory = HostMemory()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="saver")
         self._writing: Future[None] | None = None
@@ -48,6 +49,7 @@ class Saver:
         self._writing = self._thread.submit(self._write, copy, copied, is_best)
 
     def _write(self, state: State, copied: torch.cuda.Event | None, is_best: bool) -> None:
+        self.before()
         if copied is not None:
             with torch.cuda.device(copied.device):  # a new thread's is the first one, which may be somebody else's
                 copied.synchronize()

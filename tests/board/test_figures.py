@@ -24,7 +24,6 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from pipeline.board import figures, images, tags
 from pipeline.board.figures import Prediction
-from pipeline.board.writer import Board
 from pipeline.data.dataset import Dataset
 from pipeline.data.splits import Split
 
@@ -158,6 +157,12 @@ def is_green(title: Pixels) -> bool:
     return bool(green > red)
 
 
+def pixels_of(drawn: figures.Drawn) -> Pixels:
+    pixels = decoded(drawn.png)
+    assert pixels.shape == (drawn.height, drawn.width, 3)
+    return pixels
+
+
 def cell(pixels: Pixels, number: int, columns: int) -> Pixels:
     row, column = divmod(number, columns)
     height, width = figures.CELL_HEIGHT, figures.CELL_WIDTH
@@ -167,22 +172,22 @@ def cell(pixels: Pixels, number: int, columns: int) -> Pixels:
 def test_a_title_is_green_where_it_is_right_and_red_where_it_is_wrong_above_its_image() -> None:
     generator = torch.Generator().manual_seed(0)
     images = torch.randint(256, (7, 8, 8, 1), generator=generator, dtype=torch.uint8)
-    predictions = [Prediction(p, "cat", "cat" if i % 3 else "dog", 0.9) for i, p in enumerate(images)]
-    pixels = figures.draw_predictions(predictions, columns=4)
+    predictions = [Prediction(p.numpy(), "cat", "cat" if i % 3 else "dog", 0.9) for i, p in enumerate(images)]
+    pixels = pixels_of(figures.draw_predictions(predictions, 4))
     assert pixels.shape == (2 * figures.CELL_HEIGHT, 4 * figures.CELL_WIDTH, 3)
     for number, image in enumerate(images):
         found = cell(pixels, number, 4)
         assert is_green(found[:18]) == (number % 3 > 0)
-        shown = found[-8 - 96 : -8, 8:-8]  # twelve times as large
-        np.testing.assert_array_equal(shown[::12, ::12], image.expand(8, 8, 3).numpy())
+        below = found[-8 - 96 : -8, 8:-8]  # twelve times as large
+        np.testing.assert_array_equal(below[::12, ::12], image.expand(8, 8, 3).numpy())
 
 
 def test_the_name_of_a_file_is_under_its_image() -> None:
     """Above it, all is as it is without a name."""
-    image = torch.zeros(8, 8, 1, dtype=torch.uint8)
+    image = np.zeros((8, 8, 1), np.uint8)
     names = ["test/cat/7.png", None, "test/cat/a long name whose end is read.png", "test/cat/\udcff.png"]
-    pixels = figures.draw_predictions([Prediction(image, "a", "b", 0.5, name) for name in names], columns=2)
-    plain = figures.draw_predictions([Prediction(image, "a", "b", 0.5)], columns=2)
+    pixels = pixels_of(figures.draw_predictions([Prediction(image, "a", "b", 0.5, name) for name in names], 2))
+    plain = pixels_of(figures.draw_predictions([Prediction(image, "a", "b", 0.5)], 2))
     height = figures.CELL_HEIGHT + figures.FILE_HEIGHT
     assert pixels.shape[:2] == (2 * height, 2 * figures.CELL_WIDTH)
     for number, name in enumerate(names):
@@ -193,12 +198,10 @@ def test_the_name_of_a_file_is_under_its_image() -> None:
         assert (found[figures.CELL_HEIGHT - 8 :, [0, -1]] == 255).all(), "it is no wider than its cell"
 
 
-def test_figures_go_on_on_further_pages(tmp_path: Path) -> None:
-    image = torch.zeros(4, 4, 3, dtype=torch.uint8)
-    with Board(tmp_path, first_step=0) as board:
-        figures.add_predictions(board, "f", [Prediction(image, "a", "b", 0.5)] * 205, columns=10, step=1)
-    shapes = {tag: pixels.shape[0] // figures.CELL_HEIGHT for tag, pixels in read(tmp_path).items()}
-    assert shapes == {"f": 10, "f_2": 10, "f_3": 1}
+def test_figures_go_on_on_further_pages() -> None:
+    predictions = [Prediction(np.zeros((4, 4, 3), np.uint8), "a", "b", 0.5)] * 205
+    heights = {tag: figures.draw_predictions(page, 10).height for tag, page in figures.pages("f", predictions)}
+    assert heights == {"f": 10 * figures.CELL_HEIGHT, "f_2": 10 * figures.CELL_HEIGHT, "f_3": figures.CELL_HEIGHT}
 
 
 def test_every_class_is_among_the_predictions_however_many_there_are(digits: Dataset, tmp_path: Path) -> None:
@@ -217,14 +220,14 @@ def test_every_class_is_among_the_predictions_however_many_there_are(digits: Dat
 @pytest.mark.parametrize("name", HOSTILE, ids=ascii)
 def test_any_class_name_can_be_drawn(name: str) -> None:
     """Without a warning, as all warnings are errors here."""
-    image = torch.zeros(8, 8, 1, dtype=torch.uint8)
-    figures.draw_predictions([Prediction(image, name, name, 0.5)], columns=10)
-    figures.draw_confusion(torch.ones(2, 2, dtype=torch.int64), [name, "b"])
+    image = np.zeros((8, 8, 1), np.uint8)
+    figures.draw_predictions([Prediction(image, name, name, 0.5)], 10)
+    figures.draw_confusion(np.ones((2, 2), np.int64), [name, "b"])
 
 
 def test_a_confusion_matrix_is_shaded_by_the_share_of_a_row() -> None:
     """Rows are the true classes: of the first, all are taken for the second."""
-    pixels = figures.draw_confusion(torch.tensor([[0, 50], [1, 1]]), ["a", "b"])
+    pixels = pixels_of(figures.draw_confusion(np.array([[0, 50], [1, 1]]), ["a", "b"]))
     height, width = pixels.shape[:2]
     margin = 140 / height  # as in the drawing
     left, top, across, down = margin * width, 0.02 * height, (0.98 - margin) * width, (0.98 - margin) * height
@@ -239,5 +242,5 @@ def test_a_confusion_matrix_is_shaded_by_the_share_of_a_row() -> None:
 @pytest.mark.parametrize("num_classes", [1, 26, 1000])
 def test_a_confusion_matrix_of_any_size_is_drawn(num_classes: int) -> None:
     names = [f"class {number}" for number in range(num_classes)]
-    pixels = figures.draw_confusion(torch.eye(num_classes, dtype=torch.int64), names)
-    assert max(pixels.shape) < 1400
+    drawn = figures.draw_confusion(np.eye(num_classes, dtype=np.int64), names)
+    assert max(drawn.height, drawn.width) < 1400

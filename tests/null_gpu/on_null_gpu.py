@@ -6,6 +6,7 @@ lowers the limit.
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,7 +14,7 @@ from typing import Any
 
 import pytest
 import torch
-from in_process import logbook_of
+from in_process import Recorder, logbook_of
 from null_gpu import Recording, replace_convolutions
 from PIL import Image
 from quick import EVERYTHING_SHOWN
@@ -24,16 +25,17 @@ from pipeline.data import loader as loaders
 from pipeline.data.dataset import Dataset
 from pipeline.data.normalization import Normalization
 from pipeline.data.splits import FileSplit, Split
-from pipeline.errors import DeviceError, DivergedError
+from pipeline.errors import DeviceError
 from pipeline.home.paths import RunPaths
 from pipeline.jobfile import catalog
 from pipeline.jobfile.spec import Spec
 from pipeline.models.quantized_figures import step_sizes, weight_levels
 from pipeline.stop import Stop
 from pipeline.training import checkpoint, device, engine, loop
+from pipeline.training.captured_forward import CapturedForward
 from pipeline.training.captured_step import WARM_UP, CapturedStep, choose
 from pipeline.training.engine import Engine
-from pipeline.training.evaluation import evaluate, judge
+from pipeline.training.evaluation import Evaluation, evaluate, judge
 from pipeline.training.saver import HostMemory, Saver
 from pipeline.training.step import EagerStep
 
@@ -280,12 +282,65 @@ def test_images_from_files_come_from_pinned_memory(num_readers: int, tmp_path: P
 
 @pytest.mark.parametrize("model", MODELS)
 def test_an_evaluation_waits_once(model: str, cifar: Dataset) -> None:
-    trained = make_engine(cifar, model)
+    trained = make_engine(cifar, model, capture=False)
     evaluate(trained, Stop())
     with Recording() as recording:
         evaluate(trained, Stop())
     assert recording.waits == {"wait stream 0": 1, "copy device>pageable": 1}, "for a copy that is read"
-    assert recording.launches <= {"net": 120, "cnn_bn": 184, "vgg11_bn": 284}[model]
+    assert recording.launches <= {"net": 121, "cnn_bn": 185, "vgg11_bn": 285}[model]
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_a_captured_evaluation_launches_its_batches_as_graphs(model: str, cifar: Dataset) -> None:
+    trained = make_engine(cifar, model)
+    evaluate(trained, Stop())
+    assert isinstance(trained.forward, CapturedForward)
+    assert trained.forward.refusal == ""
+    with Recording() as recording:
+        evaluate(trained, Stop())
+    assert recording.waits == {"wait stream 0": 1, "copy device>pageable": 1}, "for a copy that is read"
+    assert recording.lines.count("graph launch") == 4
+    assert recording.launches <= 30, "to load the images, and to judge the logits"
+
+
+def test_features_are_read_with_the_rest(cifar: Dataset) -> None:
+    trained = make_engine(cifar, "cnn_bn")
+    with Recording() as recording:
+        evaluation = evaluate(trained, Stop(), features_of=[0, 10, 9_999])
+    assert recording.waits == {"wait stream 0": 1, "copy device>pageable": 1}
+    assert evaluation.features is not None
+    assert evaluation.features.shape == (3, 512)
+    assert evaluation.features.is_pinned()
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_the_end_of_an_epoch_with_everything_due_waits_five_times(
+    model: str, cifar: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """For the training's means, the evaluation, histograms, PR curves, and whether all weights are finite."""
+
+    def evaluated(*given: Any, **options: Any) -> Evaluation:
+        found = evaluate(*given, **options)
+        return dataclasses.replace(found, confusion=torch.eye(10, dtype=torch.int64), predicted=found.predicted * 0)
+
+    monkeypatch.setattr(loop, "evaluate", evaluated)
+    trained = make_engine(cifar, model)
+    run = RunPaths(tmp_path)
+    with Board(tmp_path, first_step=0) as board, Saver(run) as saver:
+        step = choose(trained, log=pytest.fail)
+        logbook = logbook_of(board, trained, log=pytest.fail)
+        ended = loop.Loop(trained, step, logbook, Recorder(trained), saver.save, Stop())
+        for _ in range(2):
+            for _ in itertools.islice(loop.take_steps(trained, step), WARM_UP + 2):
+                pass
+            trained.batch = trained.loader.num_batches
+            saver.finish()
+            with Recording() as recording:
+                ended.end_epoch()
+        saver.finish()
+    waits = {kind: number for kind, number in recording.waits.items() if "event" not in kind}
+    assert waits == {"wait stream 0": 5, "copy device>pageable": 4}
+    assert {kind for kind in recording.copies if "host" in kind} <= {"device>host", "host>device"}
 
 
 def test_an_evaluation_of_many_classes_waits_once() -> None:
@@ -353,9 +408,9 @@ def test_what_is_shown_of_a_beginning_is_shown(cifar: Dataset, tmp_path: Path) -
 def test_a_checkpoint_is_copied_without_waiting(cifar: Dataset, tmp_path: Path) -> None:
     trained = make_engine(cifar, "vgg11_bn")
     steps_of(trained, 1)
-    with Recording() as recording, pytest.raises(DivergedError):  # as nothing is computed, nothing is found finite
+    with Recording() as recording:
         trained.state_dict()
-    assert recording.waits == {"wait stream 0": 2, "copy device>pageable": 2}, "for means, and whether all is finite"
+    assert recording.waits == {"wait stream 0": 2, "copy device>pageable": 1}, "for means, and whether all is finite"
     state = {"model": trained.model.state_dict(), "optimizer": trained.optimizer.state_dict()}
     memory = HostMemory()
     with Recording() as recording:
