@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from pipeline.board.artist import Artist
 from pipeline.board.writer import Board
 from pipeline.home.paths import RunPaths
 from pipeline.jobfile.spec import Spec
@@ -17,6 +19,7 @@ from pipeline.training.engine import Engine, load_dataset
 from pipeline.training.logbook import Logbook
 from pipeline.training.loop import Listener, Loop
 from pipeline.training.moment import Moment
+from pipeline.training.saver import Saver
 
 
 class Silent:
@@ -47,6 +50,7 @@ def loop_of(
     *,
     listener: Listener | None = None,
     save: Callable[[dict[str, Any], bool], None] = save_nothing,
+    artist: Artist | None = None,
 ) -> Loop:
     """The loop of an engine, with a run below `scratch` that it writes to."""
     spec, dataset, setting = engine.spec, engine.dataset, engine.setting
@@ -61,5 +65,17 @@ def loop_of(
         manifest=manifest.write(run, spec, dataset, setting, job_id="benchmark", attempt=1),
         job_file="",
         log=complain,
+        artist=artist,
     )
     return Loop(engine, captured_step.choose(engine, log=complain), logbook, listener or Silent(), save, Stop())
+
+
+@contextlib.contextmanager
+def saved_loop_of(engine: Engine, scratch: Path, run: RunPaths) -> Iterator[tuple[Loop, Saver]]:
+    """The same as an attempt has it: with its checkpoints, and figures that a process draws where a GPU trains."""
+    run.root.mkdir(parents=True)
+    with Artist() as artist:
+        loop = loop_of(engine, scratch, artist=artist if engine.setting.device.type == "cuda" else None)
+        with Saver(run, before=loop.logbook.settle) as saver:
+            loop.save = saver.save
+            yield loop, saver

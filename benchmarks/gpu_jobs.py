@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from claims import Claim
-from engines import engine_of, loop_of
+from engines import engine_of, saved_loop_of
 from gpu_speed import NOTHING, synchronize
 from sides import MODELS
 
@@ -25,7 +25,6 @@ from pipeline.home.records import End, Progress
 from pipeline.jobfile.spec import Spec
 from pipeline.queue.job_queue import Queue
 from pipeline.training import checkpoint
-from pipeline.training.saver import Saver
 from pipeline.worker.executors.local import child_environment
 
 if TYPE_CHECKING:
@@ -214,9 +213,7 @@ def logging_cost(bench: Bench) -> Iterator[Claim]:
         engine = engine_of(Spec.model_validate(spec), bench.datasets)
         folder = bench.scratch / f"logging-{number}"
         folder.mkdir()
-        with Saver(Home(folder).run("run")) as saver:
-            Home(folder).run("run").root.mkdir(parents=True)
-            loop = loop_of(engine, bench.scratch, save=saver.save)
+        with saved_loop_of(engine, bench.scratch, Home(folder).run("run")) as (loop, saver):
             synchronize(bench)
             began = time.perf_counter()
             loop.train()

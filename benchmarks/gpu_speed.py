@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import torch
 from claims import Claim
-from engines import engine_of, loop_of
+from engines import complain, engine_of, loop_of, saved_loop_of
 from sides import MODELS
 from throughput import Case, Side, has_lightning
 from torch.autograd import DeviceType
@@ -22,10 +22,10 @@ from torch.profiler import ProfilerActivity, profile
 
 from pipeline.home.paths import RunPaths
 from pipeline.jobfile.spec import Spec
+from pipeline.training import captured_step
 from pipeline.training.engine import Engine
 from pipeline.training.loop import take_steps
-from pipeline.training.saver import Saver
-from pipeline.training.step import EagerStep
+from pipeline.training.step import EagerStep, Step
 
 if TYPE_CHECKING:
     from gpu import Bench
@@ -76,8 +76,11 @@ def throughput(bench: Bench) -> Iterator[Claim]:
     for name in bench.models:
         for batch_size in bench.batch_sizes:
             engine = make_engine(bench, name, batch_size)
-            endless = steps_without_end(engine)
             what = f"{name} at {batch_size}, {engine.setting.describe()['precision']}"
+            if engine.setting.capture:
+                rate, _ = measured(bench, engine, steps_without_end(engine, EagerStep(engine)))
+                yield Claim(f"{what}: eager", rate, "images/s")
+            endless = steps_without_end(engine)
             rate, step_s = measured(bench, engine, endless)
             yield Claim(what, rate, "images/s", at_least=None if bench.is_small else GOALS.get((name, batch_size)))
             if bench.device == "cuda":
@@ -145,9 +148,7 @@ def end_of_an_epoch(bench: Bench) -> Iterator[Claim]:
     for what, log in (("scalars alone", NOTHING), ("histograms", NOTHING | {"histograms": True}), ("all", ALL)):
         engine = make_engine(bench, name, 128, log=log)
         run = RunPaths(bench.scratch / f"saved-{what.replace(' ', '-')}")
-        run.root.mkdir()
-        with Saver(run) as saver:
-            loop = loop_of(engine, bench.scratch, save=saver.save)
+        with saved_loop_of(engine, bench.scratch, run) as (loop, saver):
             for _ in range(3):  # the first ones load matplotlib and the like
                 for _ in zip(range(3), take_steps(engine, loop.step), strict=False):
                     pass
@@ -171,8 +172,9 @@ def make_engine(bench: Bench, name: str, batch_size: int, **sections: dict[str, 
     return engine_of(Spec.model_validate(spec), bench.datasets)
 
 
-def steps_without_end(engine: Engine) -> Iterator[int]:
-    step = EagerStep(engine)
+def steps_without_end(engine: Engine, step: Step | None = None) -> Iterator[int]:
+    """By the step that a job would be trained with, unless another one is given."""
+    step = step or captured_step.choose(engine, log=complain)
     while True:
         yield from take_steps(engine, step)
         engine.end_epoch()
