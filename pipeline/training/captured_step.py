@@ -22,6 +22,7 @@ from pipeline.data.loader import Batch
 from pipeline.errors import DeviceError
 from pipeline.training.cuda_graph import record
 from pipeline.training.engine import Engine
+from pipeline.training.half_weights import HalfWeights
 from pipeline.training.step import EagerStep, Step
 
 WARM_UP = 3  # steps before one is recorded
@@ -40,13 +41,12 @@ class Recorded:
 
     replay: Callable[[], None]
     batches: list[Batch]
-    owns: list[
-        torch.Tensor
-    ]  # float32, of each batch: how much of each image in it is its own; none where none is mixed
+    owns: list[torch.Tensor]  # float32, the share of its own in each image of a batch; empty where none is mixed
     rates: torch.Tensor  # float32, a learning rate for each group of parameters
     outputs: Outputs
     gradients: list[torch.Tensor | None]
     norm_before_clipping: torch.Tensor | None
+    halves: HalfWeights | None
     is_frozen: bool  # whether it is of a backbone that is not trained
 
 
@@ -91,28 +91,31 @@ class CapturedStep:
 
     def _record(self, batches: Sequence[Batch]) -> Recorded:
         """Records a step of such batches; nothing is computed. Raises RuntimeError where that cannot be done."""
-        engine = self.engine
+        engine, setting = self.engine, self.engine.setting
         groups = engine.optimizer.param_groups
         places = [(images.clone(), labels.clone()) for images, labels in batches]
-        rates = torch.zeros(len(groups), device=engine.setting.device)
-        owns = [torch.ones((), device=engine.setting.device) for _ in places if self.eager.mixer.is_on]
+        owns = [torch.ones((), device=setting.device) for _ in places if self.eager.mixer.is_on]
+        rates = torch.zeros(len(groups), device=setting.device)
+        is_half = setting.dtype is not torch.float32 and not setting.compile
+        halves = HalfWeights.of(engine.model, setting.dtype) if is_half else None
+
+        def compute() -> Outputs:
+            return self.eager.compute(places, owns=owns or [1.0] * len(places), rates=list(rates), halves=halves)
+
         before = [(group["lr"], group.get("capturable")) for group in groups]
         try:
             for group in groups:
                 if "capturable" in group:
                     group["capturable"] = True  # Adam asks for it, though fused it makes no difference
-            graph, outputs = record(
-                lambda: self.eager.compute(places, owns=owns or [1.0] * len(places), rates=list(rates))
-            )
+            graph, outputs = record(compute)
         finally:
             for group, (rate, is_capturable) in zip(groups, before, strict=True):
                 group["lr"] = rate
                 if is_capturable is not None:
                     group["capturable"] = is_capturable
         gradients = [parameter.grad for parameter in engine.model.parameters()]
-        return Recorded(
-            graph, places, owns, rates, outputs, gradients, self.eager.norm_before_clipping, is_frozen=engine.is_frozen
-        )
+        norm, is_frozen = self.eager.norm_before_clipping, engine.is_frozen
+        return Recorded(graph, places, owns, rates, outputs, gradients, norm, halves, is_frozen)
 
     def _refuse(self, error: RuntimeError) -> None:
         why = f"this job's step cannot be captured as a CUDA graph: {str(error).strip().partition(chr(10))[0]}"

@@ -15,6 +15,7 @@ from torch import nn
 from pipeline.data.loader import Batch
 from pipeline.training import backbone
 from pipeline.training.engine import Engine
+from pipeline.training.half_weights import HalfWeights
 from pipeline.training.mixing import Mixer, mixed_loss
 
 
@@ -57,14 +58,18 @@ class EagerStep:
         *,
         owns: Sequence[float | torch.Tensor],
         rates: Sequence[torch.Tensor],
+        halves: HalfWeights | None,
     ) -> list[Batch]:
         """The same for a graph that is being recorded, without means: what changes with each step lies on the device.
 
         Returns loss and logits of each batch. owns: of each image in what it was mixed to, which is done already.
+        halves: of the weights, where it is computed with them.
         """
         self.engine.optimizer.zero_grad()
+        if halves is not None:
+            halves.renew()
         outputs = [
-            self._add_gradient(images, labels, share=1 / len(batches), own=own)
+            self._add_gradient(images, labels, share=1 / len(batches), own=own, halves=halves)
             for (images, labels), own in zip(batches, owns, strict=True)
         ]
         self._change_weights(rates)
@@ -76,7 +81,13 @@ class EagerStep:
         return scaled if self.engine.setting.device.type == "cpu" else torch.tensor(scaled).tolist()
 
     def _add_gradient(
-        self, images: torch.Tensor, labels: torch.Tensor, *, share: float, own: float | torch.Tensor
+        self,
+        images: torch.Tensor,
+        labels: torch.Tensor,
+        *,
+        share: float,
+        own: float | torch.Tensor,
+        halves: HalfWeights | None = None,
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Returns the batch's mean loss and its logits, both without a gradient.
 
@@ -86,9 +97,11 @@ class EagerStep:
         engine = self.engine
         engine.tune(len(labels))
         with engine.setting.autocast():
-            logits = engine.logits(engine.network, images)
+            logits = engine.logits(halves or engine.network, images)
             loss = mixed_loss(engine.loss, logits, labels, own)
         engine.scaler.scale(loss if share == 1 else loss * share).backward()  # type: ignore[no-untyped-call]
+        if halves is not None:
+            halves.add_gradients()
         return loss.detach(), logits.detach()
 
     def _change_weights(self, rates: Sequence[float | torch.Tensor]) -> None:

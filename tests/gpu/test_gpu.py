@@ -27,7 +27,9 @@ from pipeline.jobfile.spec import Spec
 from pipeline.stop import Stop
 from pipeline.training import captured_step, checkpoint, device, loop
 from pipeline.training.attempt import Attempt
+from pipeline.training.captured_forward import CapturedForward
 from pipeline.training.engine import Engine
+from pipeline.training.evaluation import evaluate
 from pipeline.training.step import EagerStep
 
 pytestmark = [
@@ -118,11 +120,15 @@ def test_a_captured_training_is_the_eager_one_bit_for_bit(
             for _ in loop.take_steps(trained, step):
                 pass
             means, norm = trained.means.read_epoch(num_images=trained.loader.num_images), step.gradient_norm()
+            evaluation = evaluate(trained, Stop())
             trained.end_epoch()
-        found.append((weights(trained), means, norm))
-    (ours, our_means, our_norm), (theirs, their_means, their_norm) = found
+        found.append((weights(trained), means, norm, evaluation))
+    (ours, our_means, our_norm, evaluation), (theirs, their_means, their_norm, captured_evaluation) = found
     assert_identical(ours, theirs)
     assert (our_means, our_norm) == (their_means, their_norm)
+    assert torch.equal(evaluation.logits, captured_evaluation.logits)
+    assert isinstance(trained.forward, CapturedForward)
+    assert trained.forward.refusal == ""
 
 
 def test_a_model_of_a_gpu_predicts_on_a_cpu(home: Home, digits: Dataset, pipeline: Pipeline, tmp_path: Path) -> None:

@@ -51,6 +51,7 @@ FEW_BITS = {
     "dorefa": {"weights": {"bits": 1, "scheme": "dorefa"}, "activations": {"bits": 4, "scheme": "dorefa"}},
 }
 LAUNCHES = {"net": 66, "cnn_bn": 116, "vgg11_bn": 182}  # of a step of 128 images in bf16, with SGD
+CAPTURED_KERNELS = {"net": 48, "cnn_bn": 94, "vgg11_bn": 148}
 # Of a step of `cnn_bn` in bf16; it varies by two.
 QUANTIZED_LAUNCHES = {"lsq": 248, "symmetric": 235, "affine": 287, "dorefa": 280}
 NUM_TRAIN, NUM_TEST = 50_000, 10_000
@@ -189,6 +190,20 @@ def test_a_captured_step_is_one_launch_and_a_few_copies(
     num_batches = more.get("accumulate", 1)
     assert recording.copies == {"device>device": 4 * (1 + 4 * num_batches)}, "rates; images, labels, loss and logits"
     assert all(a is b.grad for a, b in zip(gradients, trained.model.parameters(), strict=True))
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_a_graph_has_fewer_kernels_than_an_eager_step(model: str, cifar: Dataset) -> None:
+    """As weights are cast to bf16 by one of them, and gradients back by another."""
+    trained = make_engine(cifar, model)
+    steps = loop.take_steps(trained, choose(trained, log=pytest.fail))
+    for _ in itertools.islice(steps, WARM_UP):
+        pass
+    with Recording() as recording:
+        next(steps)
+    begin, end = recording.lines.index("capture begin"), recording.lines.index("capture end")
+    kernels = [line for line in recording.lines[begin:end] if line.startswith("kernel")]
+    assert 0 < len(kernels) <= CAPTURED_KERNELS[model]
 
 
 @pytest.mark.parametrize("more", [{"mixup": 0.2}, {"cutmix": 1.0}, {"mixup": 0.2, "cutmix": 1.0}], ids=str)

@@ -83,6 +83,16 @@ JOBS: dict[str, dict[str, Any]] = {
     "adamw": {"train": {"optimizer": {"name": "adamw", "lr": 1e-3}}},
     "accumulated": {"train": {"accumulate": 3}},
     "clipped": {"train": {"clip_grad_norm": 0.5}},
+    "bf16": {"train": {"precision": "bf16"}},
+    "bf16, accumulated": {"train": {"precision": "bf16", "accumulate": 3, "clip_grad_norm": 0.5}},
+    "bf16, frozen for an epoch": {
+        "model": {"name": "cnn_bn", "freeze_epochs": 1, "backbone_lr": 0.1},
+        "train": {"precision": "bf16"},
+    },
+    "bf16, quantized": {
+        "model": {"name": "cnn_bn", "quantize": {"weights": {"bits": 4, "per": "channel"}, "activations": {}}},
+        "train": {"precision": "bf16"},
+    },
     "mixed": {"train": {"mixup": 0.4, "accumulate": 2}},
     "mixed or cut": {"train": {"mixup": 0.4, "cutmix": 1.0}},
     "frozen for an epoch": {"model": {"name": "cnn_bn", "freeze_epochs": 1, "backbone_lr": 0.1}},
