@@ -27,7 +27,7 @@ from pipeline.home.records import Progress, Result
 from pipeline.jobfile import frozen
 from pipeline.jobfile.spec import Spec
 from pipeline.stop import ASKED, NO_ROOM, WORKER_DIED, Stop
-from pipeline.training import attempt, checkpoint, cpu_precision
+from pipeline.training import attempt, checkpoint, cpu_choice
 from pipeline.training.attempt import Attempt
 from pipeline.training.device import Setting
 from pipeline.training.progress import write_progress
@@ -74,15 +74,15 @@ def test_a_job_goes_on_in_the_precision_that_it_began_in(
     is_of_before: bool, home: Home, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whatever is measured by then: on the CPU, `auto` in bf16 on one day is fp32 on another."""
-    began: list[str | None] = []
-    settle = cpu_precision.settle
+    began: list[tuple[str, bool] | None] = []
+    settle = cpu_choice.settle
 
-    def noted(setting: Setting, *things: Any, before: str | None, **more: Any) -> Setting:
-        began.append(before)
+    def noted(setting: Setting, *things: Any, before: dict[str, Any] | None, **more: Any) -> Setting:
+        began.append(before and (before["precision"], before["channels_last"]))
         could = dataclasses.replace(setting, dtype=torch.bfloat16)
-        return settle(could, *things, before=before or "bf16", **more)
+        return settle(could, *things, before=before or {"precision": "bf16"}, **more)
 
-    monkeypatch.setattr(cpu_precision, "settle", noted)
+    monkeypatch.setattr(cpu_choice, "settle", noted)
     for number in (1, 2):
         attempt, lines = attempt_of(home, make_spec(epochs=number), number=number)
         attempt.execute()
@@ -92,7 +92,7 @@ def test_a_job_goes_on_in_the_precision_that_it_began_in(
             assert state is not None
             del state["precision"]
             checkpoint.save(home.run("job"), state)
-    assert began == [None, "bf16"]
+    assert began == [None, ("bf16", True)]
 
 
 def test_a_fault_of_the_job_is_its_why_without_a_traceback(home: Home) -> None:
