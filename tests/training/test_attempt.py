@@ -27,8 +27,9 @@ from pipeline.home.records import Progress, Result
 from pipeline.jobfile import frozen
 from pipeline.jobfile.spec import Spec
 from pipeline.stop import ASKED, NO_ROOM, WORKER_DIED, Stop
-from pipeline.training import attempt, checkpoint, cpu_choice
+from pipeline.training import attempt, checkpoint, cpu_choice, manifest
 from pipeline.training.attempt import Attempt
+from pipeline.training.cpu_choice import Found
 from pipeline.training.device import Setting
 from pipeline.training.progress import write_progress
 from pipeline.training.reasons import explain
@@ -93,6 +94,20 @@ def test_a_job_goes_on_in_the_precision_that_it_began_in(
             del state["precision"]
             checkpoint.save(home.run("job"), state)
     assert began == [None, ("bf16", True)]
+
+
+def test_a_job_with_tiny_batches_goes_on_with_the_kernels_that_it_began_with(
+    home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gains = iter([[1.0, 1.0, 2.0]])
+    monkeypatch.setattr(cpu_choice, "measure", lambda *_: Found(next(gains), is_steady=False))
+    data = {"batch_size": 8, "val": 0.2}
+    for number in (1, 2):
+        spec = make_spec(data, epochs=number, precision="fp32")
+        attempt, lines = attempt_of(home, spec, number=number)
+        assert attempt.execute().outcome == "succeeded"
+        assert lines_of(lines, " fp32 contiguous without oneDNN, ")
+        assert manifest.latest_setting(home.run("job"))["onednn"] is False
 
 
 def test_a_fault_of_the_job_is_its_why_without_a_traceback(home: Home) -> None:

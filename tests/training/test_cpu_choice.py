@@ -11,7 +11,12 @@ from typing import Any
 
 import pytest
 import torch
-from in_process import digits, make_spec  # noqa: F401 - digits is a fixture
+from in_process import (  # noqa: F401 - digits and ordinary_kernels are fixtures
+    digits,
+    make_spec,
+    ordinary_kernels,
+    take,
+)
 
 from pipeline.data.dataset import Dataset
 from pipeline.errors import Interrupted
@@ -20,6 +25,8 @@ from pipeline.stop import Stop
 from pipeline.training import cpu_choice
 from pipeline.training.cpu_choice import Found, ways_to_compute
 from pipeline.training.device import Setting, choose
+from pipeline.training.engine import Engine
+from pipeline.training.evaluation import evaluate
 
 HALF, FULL = torch.bfloat16, torch.float32
 SETTING = Setting(torch.device("cpu"), HALF, torch.channels_last, fused=True, compile=False, capture=False)
@@ -277,3 +284,19 @@ def test_a_job_with_tiny_batches_of_an_earlier_version_goes_on_with_onednn(
     spec = tiny_spec()
     before = {"precision": "fp32"}
     assert cpu_choice.settle(choose(spec), spec, digits, datasets=tmp_path, stop=Stop(), before=before) == IN_FULL
+
+
+def test_steps_without_onednn_learn_the_same_and_an_evaluation_has_it(digits: Dataset) -> None:
+    """The kernels round differently, and nothing else: after some steps the weights are equal but for that."""
+    spec = tiny_spec()
+    plain, native = (Engine(spec, digits, setting) for setting in (IN_FULL, NATIVE))
+    take(plain, 3)
+    assert torch.backends.mkldnn.enabled
+    take(native, 3)
+    assert not torch.backends.mkldnn.enabled
+    for ours, theirs in zip(native.model.parameters(), plain.model.parameters(), strict=True):
+        assert ours.is_contiguous()
+        torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-5)
+    judged = evaluate(native, Stop())
+    assert torch.backends.mkldnn.enabled
+    torch.testing.assert_close(judged.logits, evaluate(plain, Stop()).logits, rtol=1e-3, atol=1e-3)
