@@ -6,8 +6,9 @@
   anew, which is most of a step's time there: without it, `net` is 1.4 times as fast at 1 and 2 images and 1.1 to 1.3
   times at 4; from 16 on it takes twice as long. A network with many weights gains by contiguous ones.
 
-What was measured, and not disturbed, is kept for other jobs with that network, in `datasets/.cache/measured-*.json`. A
-job that goes on computes as its checkpoint says.
+What was measured, and not disturbed, is kept for other jobs with that network, in `datasets/.cache/measured-*.json`.
+What other programs disturbed decides on bfloat16 for that attempt alone, and on tiny batches nothing: of steps as
+short as theirs it says little. A job that goes on computes as its checkpoint says.
 """
 
 from __future__ import annotations
@@ -38,7 +39,8 @@ NUM_IMAGES = 32  # of 32 pixels, that a step is measured with; of larger ones fe
 MIN_ROUNDS = 4  # the first of which makes kernels and fetches memory
 MEASURE_S = 0.2  # for which there are more of them, as a short step is easily disturbed
 LIMIT_S = 5.0  # after which what is known must do
-STEADY = 1.25  # times as long as the best step a quarter of them may at most be; else this job alone goes by it
+STEADY = 1.25  # times as long as the best step a quarter of them may at most be, if nothing disturbed them
+MOST_WAITED = 0.1  # of a measurement, by all threads for a processor; beside others on two of them it is 0.7 to 0.9
 
 
 def settle(
@@ -78,6 +80,8 @@ def settle(
     gains = _kept(about, datasets)
     if gains is None:
         found = measure(ways, spec, dataset, stop)
+        if not found.is_steady and setting.dtype is torch.float32:
+            return ways[0]
         gains = _keep(about, found.gains, datasets) if found.is_steady else found.gains
     gain, fastest = max(zip(gains, ways, strict=True), key=lambda pair: pair[0])
     return fastest if gain >= WORTH_IT else ways[0]
@@ -145,7 +149,7 @@ def measure(ways: Sequence[Setting], spec: Spec, dataset: Dataset, stop: Stop) -
         return taken_s
 
     times: list[list[float]] = [[] for _ in ways]
-    began, elapsed_s, num_rounds = time.perf_counter(), 0.0, 0
+    began, elapsed_s, num_rounds, waited_s = time.perf_counter(), 0.0, 0, _waited_s()
     try:
         while num_rounds < 2 or (elapsed_s < LIMIT_S and (num_rounds < MIN_ROUNDS or elapsed_s < MEASURE_S)):
             for way, taken in zip(ways, times, strict=True):
@@ -156,7 +160,16 @@ def measure(ways: Sequence[Setting], spec: Spec, dataset: Dataset, stop: Stop) -
         use_onednn(True)
     ascending = [sorted(taken) for taken in times]
     gains = [ascending[0][0] / taken[0] for taken in ascending]
-    return Found(gains, is_steady=all(taken[max(1, num_rounds // 4)] < STEADY * taken[0] for taken in ascending))
+    is_even = all(taken[max(1, num_rounds // 4)] < STEADY * taken[0] for taken in ascending)
+    return Found(gains, is_steady=is_even and _waited_s() - waited_s < MOST_WAITED * elapsed_s)
+
+
+def _waited_s() -> float:
+    """Returns how long the threads of this process have waited for a processor so far; 0 where that is not known."""
+    try:
+        return sum(int(file.read_text().split()[1]) for file in Path("/proc/self/task").glob("*/schedstat")) / 1e9
+    except (OSError, LookupError, ValueError):
+        return 0.0
 
 
 def _num_images(spec: Spec, dataset: Dataset) -> int:

@@ -100,7 +100,7 @@ def test_a_job_with_tiny_batches_goes_on_with_the_kernels_that_it_began_with(
     home: Home, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     gains = iter([[1.0, 1.0, 2.0]])
-    monkeypatch.setattr(cpu_choice, "measure", lambda *_: Found(next(gains), is_steady=False))
+    monkeypatch.setattr(cpu_choice, "measure", lambda *_: Found(next(gains), is_steady=True))
     data = {"batch_size": 8, "val": 0.2}
     for number in (1, 2):
         spec = make_spec(data, epochs=number, precision="fp32")
@@ -108,6 +108,8 @@ def test_a_job_with_tiny_batches_goes_on_with_the_kernels_that_it_began_with(
         assert attempt.execute().outcome == "succeeded"
         assert lines_of(lines, " fp32 contiguous without oneDNN, ")
         assert manifest.latest_setting(home.run("job"))["onednn"] is False
+        for record in (home.datasets / ".cache").glob("measured-*.json"):
+            record.unlink()  # the checkpoint says it
 
 
 def test_a_fault_of_the_job_is_its_why_without_a_traceback(home: Home) -> None:

@@ -178,9 +178,14 @@ def test_a_measurement_ends_when_the_job_is_asked_to_stop(digits: Dataset) -> No
 
 
 class SlowSteps:
-    """A clock that moves by how long each step is said to take, and at no other time."""
+    """A clock that moves by how long each step is said to take, and at no other time.
 
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, full: list[float], half: list[float]) -> None:
+    waited: the share of the time that its threads wait for a processor.
+    """
+
+    def __init__(
+        self, monkeypatch: pytest.MonkeyPatch, full: list[float], half: list[float], waited: float = 0
+    ) -> None:
         self.now, self.num = 0.0, 0
         left = {FULL: iter(full), HALF: iter(half)}
         autocast = Setting.autocast
@@ -192,6 +197,7 @@ class SlowSteps:
 
         monkeypatch.setattr(Setting, "autocast", slowly)
         monkeypatch.setattr(cpu_choice.time, "perf_counter", lambda: self.now)
+        monkeypatch.setattr(cpu_choice, "_waited_s", lambda: self.now * waited)
 
 
 def test_a_step_that_something_else_disturbed_does_not_count(digits: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -204,6 +210,14 @@ def test_short_steps_are_measured_often(digits: Dataset, monkeypatch: pytest.Mon
     steps = SlowSteps(monkeypatch, full=[0.002] * 1000, half=[0.003] * 1000)
     assert cpu_choice.measure((IN_FULL, SETTING), make_spec(), digits, Stop()) == ([1.0, pytest.approx(2 / 3)], True)
     assert 78 <= steps.num <= 82
+
+
+@pytest.mark.parametrize(("waited", "is_steady"), [(0.02, True), (0.7, False)])
+def test_steps_that_are_even_are_disturbed_where_other_programs_have_the_processor(
+    waited: float, is_steady: bool, digits: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    SlowSteps(monkeypatch, full=[0.02] * 100, half=[0.03] * 100, waited=waited)
+    assert cpu_choice.measure((IN_FULL, SETTING), make_spec(), digits, Stop()).is_steady is is_steady
 
 
 def test_a_measurement_that_takes_long_is_cut_short(digits: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -240,6 +254,18 @@ def test_a_tiny_batch_is_computed_the_way_that_is_fastest(
     for _ in range(2):
         assert cpu_choice.settle(choose(spec), spec, digits, datasets=tmp_path, stop=Stop()) == fastest
     assert len(measured) == 1
+
+
+def test_what_other_programs_disturbed_says_nothing_of_tiny_batches(
+    digits: Dataset, tmp_path: Path, measuring: Measuring
+) -> None:
+    spec = tiny_spec()
+    measured = measuring(0.9, 3.0, is_steady=False)
+    for _ in range(2):
+        assert cpu_choice.settle(choose(spec), spec, digits, datasets=tmp_path, stop=Stop()) == IN_FULL
+    assert len(measured) == 2
+    measuring(0.9, 3.0)
+    assert cpu_choice.settle(choose(spec), spec, digits, datasets=tmp_path, stop=Stop()) == NATIVE
 
 
 @pytest.mark.parametrize(
