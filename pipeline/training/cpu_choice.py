@@ -3,7 +3,7 @@
 - *bfloat16 or float32*, where there are instructions for bfloat16: some processors gain 1.3 to 3 times by it and some
   lose; so do those that other programs keep busy, by up to five times.
 - *oneDNN and the memory format*, for tiny batches in float32. oneDNN prepares each convolution and orders its weights
-  anew, which is most of a step's time there: without it, `net` is 1.4 times as fast at 1 and 2 images and 1.1 to 1.3
+  anew, which is most of a step's time there: without it, `net` is 1.4 times as fast at 1 and 2 images and 1.1
   times at 4; from 16 on it takes twice as long. A network with many weights gains by contiguous ones.
 
 What was measured, and not disturbed, is kept for other jobs with that network, in `datasets/.cache/measured-*.json`.
@@ -40,7 +40,9 @@ MIN_ROUNDS = 4  # the first of which makes kernels and fetches memory
 MEASURE_S = 0.2  # for which there are more of them, as a short step is easily disturbed
 LIMIT_S = 5.0  # after which what is known must do
 STEADY = 1.25  # times as long as the best step a quarter of them may at most be, if nothing disturbed them
-MOST_WAITED = 0.1  # of a measurement, by all threads for a processor; beside others on two of them it is 0.7 to 0.9
+MOST_WAITED = (
+    0.1  # of a measurement, by all threads for a processor; beside others on two of them 0.7 to 0.9, alone 0.001
+)
 
 
 def settle(
