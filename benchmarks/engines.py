@@ -14,7 +14,7 @@ from pipeline.board.writer import Board
 from pipeline.home.paths import RunPaths
 from pipeline.jobfile.spec import Spec
 from pipeline.stop import Stop
-from pipeline.training import captured_step, cpu_precision, device, manifest
+from pipeline.training import captured_step, cpu_choice, device, manifest
 from pipeline.training.engine import Engine, load_dataset
 from pipeline.training.logbook import Logbook
 from pipeline.training.loop import Listener, Loop
@@ -41,7 +41,7 @@ def engine_of(spec: Spec, datasets: Path) -> Engine:
     if spec.train.deterministic:
         device.make_deterministic()
     setting, dataset = device.choose(spec), load_dataset(spec, datasets, log=complain)
-    return Engine(spec, dataset, cpu_precision.settle(setting, spec, dataset, datasets=datasets, stop=Stop()))
+    return Engine(spec, dataset, cpu_choice.settle(setting, spec, dataset, datasets=datasets, stop=Stop()))
 
 
 def loop_of(

@@ -42,6 +42,7 @@ def digits(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
 def ordinary_kernels() -> Iterator[None]:
     yield
     torch.use_deterministic_algorithms(False)
+    device.use_onednn(True)
 
 
 def make_spec(model: dict[str, Any] | None = None, data: dict[str, Any] | None = None, **changes: Any) -> Spec:

@@ -5,7 +5,7 @@
     <name>.lock                         held while a dataset is downloaded and decoded, by one process at a time
     <name>-....tmp                      being written; complete and fsynced before it is renamed
 
-Everything here can be deleted at any time: it is made again. `cpu_precision.py` keeps what it has measured here too. A
+Everything here can be deleted at any time: it is made again. `cpu_choice.py` keeps what it has measured here too. A
 folder that cannot be written costs time, not the job.
 """
 

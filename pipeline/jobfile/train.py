@@ -45,7 +45,10 @@ class Train(Section):
         "auto",
         description="Of the forward and backward pass; auto: bf16 where it is faster, which on a CPU is measured.",
     )
-    channels_last: Auto = field("auto", description="Memory format of images and convolutions; auto: on.")
+    channels_last: Auto = field(
+        "auto",
+        description="Memory format of images and convolutions; auto: on, which for tiny batches on a CPU is measured.",
+    )
     fused: Auto = field("auto", description="Fused optimizer kernels; auto: where the device has them.")
     compile: Auto = field("auto", description="torch.compile the model; auto: off, which is faster for small jobs.")
     capture: Auto = field(

@@ -172,7 +172,7 @@ class Attempt:
         self.progress.note(f"loading {spec.data.name}")
         from pipeline.board.artist import Artist
         from pipeline.board.writer import Board, quiet_writer_thread
-        from pipeline.training import captured_step, checkpoint, cpu_precision, device, final_test, manifest, rehearsal
+        from pipeline.training import captured_step, checkpoint, cpu_choice, device, final_test, manifest, rehearsal
         from pipeline.training.engine import Engine, load_dataset
         from pipeline.training.logbook import Logbook
         from pipeline.training.loop import Loop
@@ -190,9 +190,9 @@ class Attempt:
             self.log(note)
         self.stop.check()
         state = checkpoint.resume(self.run, log=self.log)
-        before = None if state is None else state.get("precision") or manifest.latest_precision(self.run)
+        before = state if state is None or "precision" in state else manifest.latest_setting(self.run)
         datasets = self.home.datasets
-        setting = cpu_precision.settle(setting, spec, dataset, datasets=datasets, stop=self.stop, before=before)
+        setting = cpu_choice.settle(setting, spec, dataset, datasets=datasets, stop=self.stop, before=before)
         engine = Engine(spec, dataset, setting)
         metrics, begun_with = {}, None
         if state is not None:
@@ -262,7 +262,7 @@ class Attempt:
             f"attempt {self.number} {begin}: {spec.model.name} with {parameters:,} parameters on {spec.data.name} "
             f"({' + '.join(f'{size:,}' for size in dataset.sizes.values())} images), "
             f"{computes['device']} ({computes['name']}), "
-            f"{computes['precision']}, {engine.num_steps:,} steps in {spec.train.epochs} epochs"
+            f"{engine.setting.in_words}, {engine.num_steps:,} steps in {spec.train.epochs} epochs"
         )
 
     def log(self, line: str) -> None:

@@ -34,11 +34,18 @@ class Setting:
     fused: bool
     compile: bool
     capture: bool  # a whole step as one CUDA graph
+    onednn: bool = True  # whether a step on a CPU has its convolutions from there; an evaluation always has
 
     @property
     def precision(self) -> str:
         """The name that a job file has for it."""
         return next(name for name, dtype in PRECISIONS.items() if dtype is self.dtype)
+
+    @property
+    def in_words(self) -> str:
+        """The precision, and what is not as it is by default, for the log."""
+        contiguous = ["contiguous"] if self.memory_format is torch.contiguous_format else []
+        return " ".join((self.precision, *contiguous, *([] if self.onednn else ["without oneDNN"])))
 
     def describe(self) -> dict[str, object]:
         """Returns all of it in words and numbers, for the manifest."""
@@ -51,6 +58,7 @@ class Setting:
             "fused": self.fused,
             "compile": self.compile,
             "capture": self.capture,
+            "onednn": self.onednn,
             "threads": torch.get_num_threads(),
         }
 
@@ -82,11 +90,16 @@ def choose(spec: Spec) -> Setting:
     return Setting(
         device=device,
         dtype=dtype,
-        memory_format=torch.contiguous_format if train.channels_last is False else torch.channels_last,
+        memory_format=memory_format_of(spec),
         fused=train.fused is not False,
         compile=train.compile is True,
         capture=_captures(device, spec),
     )
+
+
+def memory_format_of(spec: Spec) -> torch.memory_format:
+    """Returns what images and weights have, but for steps of tiny batches on a CPU (`cpu_choice.py`)."""
+    return torch.contiguous_format if spec.train.channels_last is False else torch.channels_last
 
 
 def _captures(device: torch.device, spec: Spec) -> bool:
@@ -168,6 +181,11 @@ def device_name(device: torch.device) -> str:
 def gpu_uuid(device: torch.device) -> str | None:
     """Returns the GPU's UUID, as nvidia-smi lists it after `GPU-`, or None on a CPU."""
     return str(torch.cuda.get_device_properties(device).uuid) if device.type == "cuda" else None
+
+
+def use_onednn(is_used: bool) -> None:
+    """Let this process compute convolutions on the CPU with oneDNN, as is the default, or with PyTorch's own code."""
+    torch.backends.mkldnn.enabled = is_used  # type: ignore[assignment] # a property of the module
 
 
 def make_deterministic() -> None:

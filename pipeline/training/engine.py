@@ -25,7 +25,7 @@ from pipeline.errors import CheckpointError, DataError, DivergedError
 from pipeline.jobfile.spec import Spec
 from pipeline.training import backbone, parts, pretrained
 from pipeline.training.captured_forward import CapturedForward, Forward
-from pipeline.training.device import Setting
+from pipeline.training.device import Setting, memory_format_of, use_onednn
 from pipeline.training.features import last_layer
 from pipeline.training.metrics import DIVERGED_HINT, TrainingMeans
 from pipeline.training.moment import Moment
@@ -107,8 +107,10 @@ class Engine:
         """Say which batch comes: of so many images to train on, or one to evaluate.
 
         cuDNN tries its kernels for each new shape where that is asked of it, 0.1 to 5 s for a network on an H100. It is
-        asked for the batches of a long training, and not for the last one of an epoch or an evaluation.
+        asked for the batches of a long training, and not for the last one of an epoch or an evaluation. On a CPU, what
+        has no oneDNN are steps alone: an evaluation's batches are large.
         """
+        use_onednn(self.setting.onednn or num_images is None)
         torch.backends.cudnn.benchmark = self.is_long and num_images == self.loader.batch_size
 
     @functools.cached_property
@@ -123,7 +125,8 @@ class Engine:
 
     def logits(self, network: Forward, images: torch.Tensor) -> torch.Tensor:
         """Returns float32 (N, classes). images: (N, C, H, W), normalized. To be called inside `setting.autocast`."""
-        return network(images.contiguous(memory_format=self.setting.memory_format)).float()
+        memory_format = self.setting.memory_format if self.model.training else memory_format_of(self.spec)
+        return network(images.contiguous(memory_format=memory_format)).float()
 
     @property
     def moment(self) -> Moment:
@@ -183,6 +186,8 @@ class Engine:
             else None,
             "threads": torch.get_num_threads(),
             "precision": self.setting.precision,
+            "channels_last": self.setting.memory_format is torch.channels_last,
+            "onednn": self.setting.onednn,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:

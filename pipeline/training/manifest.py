@@ -72,12 +72,12 @@ def write(
     return manifest
 
 
-def latest_precision(run: RunPaths) -> str | None:
-    """Returns what the attempt before this one computed in; None where that is not known."""
+def latest_setting(run: RunPaths) -> dict[str, Any]:
+    """Returns how the attempt before this one computed; nothing where that is not known."""
     try:
-        return str(((durable.read_json(run.manifest) or {})["attempts"])[-1]["computes"]["precision"])
-    except (OSError, LookupError, TypeError):
-        return None
+        return dict(((durable.read_json(run.manifest) or {})["attempts"])[-1]["computes"])
+    except (OSError, LookupError, TypeError, ValueError):
+        return {}
 
 
 def environment() -> dict[str, Any]:

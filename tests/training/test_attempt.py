@@ -27,8 +27,9 @@ from pipeline.home.records import Progress, Result
 from pipeline.jobfile import frozen
 from pipeline.jobfile.spec import Spec
 from pipeline.stop import ASKED, NO_ROOM, WORKER_DIED, Stop
-from pipeline.training import attempt, checkpoint, cpu_precision
+from pipeline.training import attempt, checkpoint, cpu_choice, manifest
 from pipeline.training.attempt import Attempt
+from pipeline.training.cpu_choice import Found
 from pipeline.training.device import Setting
 from pipeline.training.progress import write_progress
 from pipeline.training.reasons import explain
@@ -74,15 +75,15 @@ def test_a_job_goes_on_in_the_precision_that_it_began_in(
     is_of_before: bool, home: Home, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whatever is measured by then: on the CPU, `auto` in bf16 on one day is fp32 on another."""
-    began: list[str | None] = []
-    settle = cpu_precision.settle
+    began: list[tuple[str, bool] | None] = []
+    settle = cpu_choice.settle
 
-    def noted(setting: Setting, *things: Any, before: str | None, **more: Any) -> Setting:
-        began.append(before)
+    def noted(setting: Setting, *things: Any, before: dict[str, Any] | None, **more: Any) -> Setting:
+        began.append(before and (before["precision"], before["channels_last"]))
         could = dataclasses.replace(setting, dtype=torch.bfloat16)
-        return settle(could, *things, before=before or "bf16", **more)
+        return settle(could, *things, before=before or {"precision": "bf16"}, **more)
 
-    monkeypatch.setattr(cpu_precision, "settle", noted)
+    monkeypatch.setattr(cpu_choice, "settle", noted)
     for number in (1, 2):
         attempt, lines = attempt_of(home, make_spec(epochs=number), number=number)
         attempt.execute()
@@ -92,7 +93,23 @@ def test_a_job_goes_on_in_the_precision_that_it_began_in(
             assert state is not None
             del state["precision"]
             checkpoint.save(home.run("job"), state)
-    assert began == [None, "bf16"]
+    assert began == [None, ("bf16", True)]
+
+
+def test_a_job_with_tiny_batches_goes_on_with_the_kernels_that_it_began_with(
+    home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gains = iter([[1.0, 1.0, 2.0]])
+    monkeypatch.setattr(cpu_choice, "measure", lambda *_: Found(next(gains), is_steady=True))
+    data = {"batch_size": 8, "val": 0.2}
+    for number in (1, 2):
+        spec = make_spec(data, epochs=number, precision="fp32")
+        attempt, lines = attempt_of(home, spec, number=number)
+        assert attempt.execute().outcome == "succeeded"
+        assert lines_of(lines, " fp32 contiguous without oneDNN, ")
+        assert manifest.latest_setting(home.run("job"))["onednn"] is False
+        for record in (home.datasets / ".cache").glob("measured-*.json"):
+            record.unlink()  # the checkpoint says it
 
 
 def test_a_fault_of_the_job_is_its_why_without_a_traceback(home: Home) -> None:
