@@ -164,7 +164,12 @@ def gpu_uuid(device: torch.device) -> str | None:
 
 
 def make_deterministic() -> None:
-    """Allow deterministic kernels alone. Must come before the first use of CUDA."""
+    """Allow deterministic kernels alone. Must come before the first use of CUDA, and before a compiler is loaded.
+
+    As `torch.use_deterministic_algorithms` does, which imports `torch._inductor` to tell it so, in 1.3 s.
+    Inductor, once it is imported, reads the same from the environment.
+    """
     os.environ["CUBLAS_WORKSPACE_CONFIG"] = ":4096:8"
-    torch.use_deterministic_algorithms(True)
+    os.environ["TORCHINDUCTOR_DETERMINISTIC"] = "1"
+    torch.set_deterministic_debug_mode("error")
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined] # it costs, for nothing
