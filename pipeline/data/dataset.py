@@ -105,20 +105,24 @@ def load(
     datasets: Path,
     log: Log,
     val: float | None = None,
+    before_decoding: Callable[[], object] = lambda: None,
 ) -> Dataset:
     """The dataset `name` as its reader finds it, its images resized to `image_size`, or as they are if that is None.
 
     val: the share of the training images that are held out, to choose the best epoch by.
+    before_decoding: is called where the cache does not have it.
     Leaves the decoded images in `datasets/.cache`, so that the next job starts at once. Any number of processes may
     ask for the same dataset at once: one downloads and decodes, the others wait. Raises DataError.
     """
     found = reader(datasets, image_size=image_size, log=log, **options)
     if found.state is None:
+        before_decoding()
         return _made(name, found, image_size, val)
     held_out = {} if val is None else {"val": val}
     cache = Cache(datasets, name, {"image_size": image_size, **held_out, **options}, log=log)
     if dataset := _restore(cache, found.state()):
         return dataset
+    before_decoding()
     with cache.locked():
         if dataset := _restore(cache, found.state()):
             return dataset

@@ -6,9 +6,11 @@ What a job file leaves at `auto` is decided here, from what the device is and fr
 
 from __future__ import annotations
 
+import functools
 import os
 import platform
 import warnings
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +21,7 @@ import torch
 from pipeline.errors import DeviceError
 from pipeline.jobfile.spec import Spec
 from pipeline.stop import LEASED_GPU
-from pipeline.training.gpu_driver import why_no_gpu
+from pipeline.training.gpu_driver import open_early, why_no_gpu
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -69,6 +71,19 @@ class Setting:
         except OSError:
             return 0.0
         return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
+
+
+def begin_to_choose(spec: Spec) -> Callable[[], Setting]:
+    """Begins to open the job's GPU, and returns what waits for that and then decides, as `choose` does, once."""
+    opening = open_early(spec.resources.device)
+
+    @functools.cache
+    def chosen() -> Setting:
+        if opening is not None:
+            opening.join()
+        return choose(spec)
+
+    return chosen
 
 
 def choose(spec: Spec) -> Setting:
