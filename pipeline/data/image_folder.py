@@ -51,7 +51,7 @@ def read(
     def decode() -> Contents:
         listing = _with_shares(found, shares, seed=int(split["seed"])) if split else found
         side = image_size or _native_size(listing)
-        count = sum(len(files.paths) for files in listing.splits.values())
+        count = sum(len(files.names) for files in listing.splits.values())
         streams = in_memory == "never" or (in_memory == "auto" and count * side * side * 3 > memory_bytes() // 4)
         log(f"reading {count:,} images from {listing.root}" + ("; they stay on disk" if streams else ""))
         decoded = {
@@ -118,12 +118,12 @@ class _Decoded:
     unreadable: dict[int, str]
 
     def kept(self, files: Files) -> list[int]:
-        return [index for index in range(len(files.paths)) if index not in self.unreadable]
+        return [index for index in range(len(files.names)) if index not in self.unreadable]
 
 
 def _decode(files: Files, side: int, *, resize: bool, keep: bool) -> _Decoded:
     """Decodes every file once. Raises DataError at the first image, in order, of a size other than `side`."""
-    count = len(files.paths)
+    count = len(files.names)
     images = torch.empty(count, side, side, 3, dtype=torch.uint8) if keep else None
     pixels = None if images is None else images.numpy()
 
@@ -152,7 +152,7 @@ def _native_size(listing: Listing) -> int:
             image = read_image(file, None)
             break
     else:
-        count = len(listing.splits["train"].paths)
+        count = len(listing.splits["train"].names)
         raise DataError(f"none of the {count:,} files to train on below {listing.root} is an image")
     _require_side(file, image, image.shape[0])
     return int(image.shape[0])

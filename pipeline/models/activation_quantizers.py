@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from pipeline.models import quantize_functions as functions
-from pipeline.models.quantizers import Grid, Quantizer, affine_grid, first_step, levels, symmetric_grid
+from pipeline.models.quantizers import Grid, Quantizer, affine_grid, first_step, levels, not_compiled, symmetric_grid
 
 ActivationScheme = Literal["symmetric", "affine", "lsq", "dorefa"]
 
@@ -53,7 +53,7 @@ class Observing(ActivationQuantizer):
             self._observe_first_batch(x.detach())
         return super().forward(x) if self._has_begun else x
 
-    @torch.compiler.disable  # type: ignore[untyped-decorator] # it waits for the device, and is done once
+    @not_compiled  # it waits for the device, and is done once
     def _observe_first_batch(self, x: torch.Tensor) -> None:
         x = x.float()
         self._signed = self._signed or bool((x < 0).any())

@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from pipeline.models.activation_quantizers import ActivationQuantizer, Observing, activation_quantizer
-from pipeline.models.quantizers import Quantizer
+from pipeline.models.quantizers import Quantizer, not_compiled
 from pipeline.models.weight_quantizers import WeightQuantizer, weight_quantizer
 
 NAMED = 20  # layers in a message
@@ -170,7 +170,7 @@ def _quantized_class(kind: type[nn.Module]) -> type[nn.Module]:
     return made
 
 
-@torch.compiler.disable  # type: ignore[untyped-decorator] # it is called once
+@not_compiled  # it is called once
 def _end_first_batch(model: nn.Module, given: Any, gives: Any) -> None:  # noqa: ARG001
     """A hook of the whole network that ends each quantizer's first training batch, and goes with the last one's."""
     if not model.training:

@@ -8,13 +8,34 @@ is in its state dict.
 
 from __future__ import annotations
 
+import functools
 import math
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple, ParamSpec, TypeVar
 
 import torch
 from torch import nn
 
 from pipeline.models import quantize_functions as functions
+
+Given = ParamSpec("Given")
+Returned = TypeVar("Returned")
+
+
+def not_compiled(function: Callable[Given, Returned]) -> Callable[Given, Returned]:
+    """Keeps a function out of what `torch.compile` makes of a network, as `torch.compiler.disable` does.
+
+    That one loads the compiler at once, which takes 1.3 s, for the many jobs too that compile nothing.
+    """
+
+    @functools.wraps(function)
+    def called(*args: Given.args, **kwargs: Given.kwargs) -> Returned:
+        if not torch.compiler.is_compiling():
+            return function(*args, **kwargs)
+        disabled: Callable[Given, Returned] = torch.compiler.disable(function)  # type: ignore[no-untyped-call]
+        return disabled(*args, **kwargs)
+
+    return called
 
 
 class Grid(NamedTuple):

@@ -170,9 +170,14 @@ class Attempt:
         spec = frozen.load(self.run)
         remove_temporaries(self.run)
         self.progress.note(f"loading {spec.data.name}")
+        from pipeline.training import device
+
+        if spec.train.deterministic:
+            device.make_deterministic()
+        setting_of_job = device.begin_to_choose(spec)  # a GPU is opened while the rest is loaded
         from pipeline.board.artist import Artist
         from pipeline.board.writer import Board, quiet_writer_thread
-        from pipeline.training import captured_step, checkpoint, cpu_choice, device, final_test, manifest, rehearsal
+        from pipeline.training import captured_step, checkpoint, cpu_choice, final_test, manifest, rehearsal
         from pipeline.training.engine import Engine, load_dataset
         from pipeline.training.logbook import Logbook
         from pipeline.training.loop import Loop
@@ -180,10 +185,8 @@ class Attempt:
         from pipeline.training.saver import Saver
         from pipeline.training.starting_weights import begin
 
-        if spec.train.deterministic:
-            device.make_deterministic()
-        setting = device.choose(spec)
-        dataset = load_dataset(spec, self.home.datasets, log=self.log)
+        dataset = load_dataset(spec, self.home.datasets, log=self.log, before_decoding=setting_of_job)
+        setting = setting_of_job()
         rehearsal.require(spec, rehearsal.Images.of(dataset))
         dataset = normalized(dataset, spec)
         for note in dataset.notes:

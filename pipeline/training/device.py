@@ -6,9 +6,11 @@ What a job file leaves at `auto` is decided here, from what the device is and fr
 
 from __future__ import annotations
 
+import functools
 import os
 import platform
 import warnings
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +21,7 @@ import torch
 from pipeline.errors import DeviceError
 from pipeline.jobfile.spec import Spec
 from pipeline.stop import LEASED_GPU
-from pipeline.training.gpu_driver import why_no_gpu
+from pipeline.training.gpu_driver import open_early, why_no_gpu
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -77,6 +79,19 @@ class Setting:
         except OSError:
             return 0.0
         return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
+
+
+def begin_to_choose(spec: Spec) -> Callable[[], Setting]:
+    """Begins to open the job's GPU, and returns what waits for that and then decides, as `choose` does, once."""
+    opening = open_early(spec.resources.device)
+
+    @functools.cache
+    def chosen() -> Setting:
+        if opening is not None:
+            opening.join()
+        return choose(spec)
+
+    return chosen
 
 
 def choose(spec: Spec) -> Setting:
@@ -189,7 +204,12 @@ def use_onednn(is_used: bool) -> None:
 
 
 def make_deterministic() -> None:
-    """Allow deterministic kernels alone. Must come before the first use of CUDA."""
+    """Allow deterministic kernels alone. Must come before the first use of CUDA, and before a compiler is loaded.
+
+    As `torch.use_deterministic_algorithms` does, which imports `torch._inductor` to tell it so, in 1.3 s.
+    Inductor, once it is imported, reads the same from the environment.
+    """
     os.environ["CUBLAS_WORKSPACE_CONFIG"] = ":4096:8"
-    torch.use_deterministic_algorithms(True)
+    os.environ["TORCHINDUCTOR_DETERMINISTIC"] = "1"
+    torch.set_deterministic_debug_mode("error")
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined] # it costs, for nothing

@@ -1,10 +1,12 @@
-"""Why PyTorch sees no GPU where there should be one: nearly always a driver that is too old for it."""
+"""A GPU opened ahead of PyTorch; and why PyTorch sees none where there should be one, nearly always an old driver."""
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 import re
+import threading
 from pathlib import Path
 
 import torch
@@ -12,6 +14,29 @@ import torch
 OLDEST_DRIVERS = {11: 450, 12: 525, 13: 580}
 """The driver that each major version of CUDA needs at least, as NVIDIA's "CUDA Compatibility" says."""
 KERNEL_MODULE = Path("/proc/driver/nvidia/version")
+
+
+def open_early(device: str) -> threading.Thread | None:
+    """Begins to open the GPU that a job may compute on, and returns the thread that does, to be waited for.
+
+    To open a GPU takes most of a second, and PyTorch holds Python's lock all the while; a call by ctypes gives it up.
+    It makes what belongs to the whole process, which PyTorch's own calls then find. An error they meet again, and tell.
+    Until the thread has ended, no environment variable may be set: CUDA reads some, and C has no lock for them.
+
+    device: as a job file names it.
+    """
+    if device == "cpu" or torch.version.cuda is None:
+        return None
+    thread = threading.Thread(target=_open, args=(int(device.partition(":")[2] or 0),))
+    thread.start()
+    return thread
+
+
+def _open(index: int) -> None:
+    with contextlib.suppress(OSError, AttributeError):  # a PyTorch that has the runtime inside
+        runtime = ctypes.CDLL(None)  # PyTorch's, as it is loaded
+        if runtime.cudaSetDevice(index) == 0:
+            runtime.cudaFree(None)  # makes the context, which before CUDA 12 the other call does not
 
 
 def why_no_gpu() -> str:

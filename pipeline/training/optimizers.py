@@ -1,13 +1,36 @@
-"""Optimizers, as the catalog names them; each takes the parameters and its options."""
+"""Optimizers, as the catalog names them; each takes the parameters and its options.
+
+They are PyTorch's, but do not load its compiler. `torch.optim` keeps its methods out of what `torch.compile` makes of
+a program, by decorators that import `torch._dynamo`, and with it sympy, when such a method is called: 1.3 s, at the
+start of every job. No compiled code calls an optimizer here, so these have the methods as they are without decorators.
+"""
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterable
+from typing import TypeVar
 
 import torch
-from torch.optim import SGD, Adam, AdamW, Optimizer
+from torch.optim import Optimizer
 
 Parameters = Iterable[torch.nn.Parameter]
+Kind = TypeVar("Kind", bound=Optimizer)
+
+DECORATED = ("add_param_group", "zero_grad", "state_dict", "load_state_dict")
+"""Methods that are left out of compiled code, and no more; `step` is also to compute without gradients."""
+
+
+def without_compiler(kind: type[Kind]) -> type[Kind]:
+    """Returns the same optimizer as a class that does not load the compiler."""
+    methods = {name: inspect.unwrap(getattr(kind, name)) for name in DECORATED}
+    step = torch.no_grad()(inspect.unwrap(kind.step))  # they are not differentiable
+    return type(kind.__name__, (kind,), {**methods, "step": step})
+
+
+SGD = without_compiler(torch.optim.SGD)
+Adam = without_compiler(torch.optim.Adam)
+AdamW = without_compiler(torch.optim.AdamW)
 
 
 def sgd(

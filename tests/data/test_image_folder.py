@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -431,6 +433,22 @@ def test_the_fingerprint_of_files_changes_when_one_of_them_does(pets: Path) -> N
     assert load(pets, in_memory="never").fingerprint == before
     os.utime(pets / "train" / "cat" / "0.png", ns=(1, 1))
     assert load(pets, in_memory="never").fingerprint != before
+
+
+def test_the_state_of_a_folder_is_what_caches_were_kept_by(pets: Path) -> None:
+    """With another one, everybody's images would be decoded anew."""
+    (pets / "train" / "cat" / os.fsdecode(b"not UTF-8 \xff.png")).write_bytes(b"1")
+    (pets / "train" / "cat" / "ünï 'code'\n.png").write_bytes(b"22")
+    (pets / "train" / "dog" / "leads nowhere.png").symlink_to("nothing")
+    options: dict[str, Any] = {"path": f"{pets}/./", "on_corrupt": "skip", "in_memory": "auto"}
+    found = image_folder.read(pets, image_size=None, log=[].append, **options)
+    folders = [pets / split / name for split in ("train", "test") for name in ("cat", "dog")]
+    digest = hashlib.sha256()
+    for file in [file for folder in folders for file in sorted(folder.iterdir())]:
+        status = file.stat() if file.exists() else file.lstat()
+        digest.update(b"%s\0%d\0%d\n" % (os.fsencode(file), status.st_size, status.st_mtime_ns))
+    assert found.state is not None
+    assert found.state() == digest.hexdigest()
 
 
 def test_a_file_that_goes_while_training_is_an_error_that_names_it(pets: Path) -> None:

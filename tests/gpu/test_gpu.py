@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -175,3 +176,19 @@ def test_a_job_that_does_not_fit_says_what_helps(home: Home) -> None:
     assert result.outcome == "failed"
     assert "out of memory" in result.why
     assert "data.batch_size" in result.why
+
+
+def test_a_gpu_is_opened_before_pytorch_asks_for_it() -> None:
+    """In a process of its own, in which nobody has used the GPU."""
+    code = """
+import ctypes
+import torch
+from pipeline.training.gpu_driver import open_early
+
+open_early("auto").join()
+driver, flags, is_active = ctypes.CDLL("libcuda.so.1"), ctypes.c_uint(), ctypes.c_int()
+assert driver.cuDevicePrimaryCtxGetState(0, ctypes.byref(flags), ctypes.byref(is_active)) == 0
+assert is_active.value == 1 and not torch.cuda.is_initialized()
+assert torch.ones(2, device="cuda").sum().item() == 2
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)

@@ -120,6 +120,15 @@ def test_a_fault_of_the_job_is_its_why_without_a_traceback(home: Home) -> None:
     assert not any("Traceback" in line for line in lines)
 
 
+def test_a_device_that_is_not_there_is_named_before_any_image_is_decoded(home: Home) -> None:
+    spec = quick_spec(resources={"device": "cuda:99"})
+    attempt, _ = attempt_of(home, spec)
+    result = attempt.execute()
+    assert result.outcome == "failed"
+    assert "cuda:99" in result.why
+    assert not list(home.datasets.glob(".cache/*"))
+
+
 def test_an_unforeseen_error_is_recorded_with_its_traceback_in_the_log(home: Home) -> None:
     attempt, lines = attempt_of(home, make_spec())
     home.run("job").checkpoints.symlink_to("/proc")  # where nobody can write a file

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -72,3 +74,18 @@ def test_the_manifest_gets_words_and_numbers() -> None:
     described = device.choose(make_spec("cpu")).describe()
     assert json.loads(json.dumps(described)) == described
     assert described["device"] == "cpu"
+
+
+def test_determinism_is_that_of_pytorch_s_own_switch() -> None:
+    """In a process of its own, as it is a setting of the process, and a compiler that is loaded before is not told."""
+    code = """
+import torch
+from pipeline.training.device import make_deterministic
+
+make_deterministic()
+assert torch.are_deterministic_algorithms_enabled() and not torch.is_deterministic_algorithms_warn_only_enabled()
+import torch._inductor.config as config
+
+assert config.deterministic
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)

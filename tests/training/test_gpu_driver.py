@@ -1,4 +1,7 @@
-"""What is said of a driver that PyTorch cannot use; a library of the test's own stands in for the driver's."""
+"""A GPU opened early, and what is said of a driver that PyTorch cannot use.
+
+Libraries of the tests' own stand in for the driver's and for CUDA's runtime.
+"""
 
 from __future__ import annotations
 
@@ -80,3 +83,54 @@ def test_a_system_without_a_driver_is_told_so(driver: Driver, monkeypatch: pytes
 def test_a_pytorch_without_cuda_is_told_so(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.version, "cuda", None)
     assert "built without CUDA" in gpu_driver.why_no_gpu()
+
+
+RUNTIME = """
+#include <unistd.h>
+volatile int is_released = 0, opened = -1, has_context = 0;
+int cudaSetDevice(int number) {
+  for (int turn = 0; !is_released; turn++) {
+    if (turn == 10000) return 1;
+    usleep(1000);
+  }
+  opened = number;
+  return 0;
+}
+int cudaFree(void *at) { has_context = at == 0; return 0; }
+"""
+
+
+@pytest.mark.parametrize(("device", "number"), [("auto", 0), ("cuda", 0), ("cuda:3", 3)])
+def test_a_gpu_is_opened_while_python_goes_on(
+    device: str, number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source, library = tmp_path / "cudart.c", tmp_path / "cudart.so"
+    source.write_text(RUNTIME)
+    subprocess.run([str(compiler), "-shared", "-fPIC", source, "-o", library], check=True)
+    runtime = ctypes.CDLL(str(library))
+    is_released, opened, has_context = (
+        ctypes.c_int.in_dll(runtime, name) for name in ("is_released", "opened", "has_context")
+    )
+    monkeypatch.setattr(torch.version, "cuda", "13.0")
+    monkeypatch.setattr(ctypes, "CDLL", lambda name: {None: runtime}[name])
+    thread = gpu_driver.open_early(device)
+    assert thread is not None
+    assert opened.value == -1
+    is_released.value = 1  # which nobody could do, had the call kept Python's lock
+    thread.join()
+    assert (opened.value, has_context.value) == (number, 1)
+
+
+def test_no_gpu_is_opened_for_a_job_on_the_cpu_or_by_a_pytorch_without_cuda(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.version, "cuda", "13.0")
+    assert gpu_driver.open_early("cpu") is None
+    monkeypatch.setattr(torch.version, "cuda", None)
+    assert gpu_driver.open_early("auto") is None
+
+
+def test_a_pytorch_without_a_runtime_to_be_found_opens_the_gpu_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.version, "cuda", "13.0")
+    monkeypatch.setattr(ctypes, "CDLL", lambda name: {None: object()}[name])
+    thread = gpu_driver.open_early("auto")
+    assert thread is not None
+    thread.join()
