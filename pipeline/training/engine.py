@@ -183,9 +183,9 @@ class Engine:
         try:
             saved, of_optimizer = state["model"], state["optimizer"]
             weights = older_checkpoints.up_to_date(self.model, saved)
+            self.model.load_state_dict(weights)
             if weights is not saved:
                 of_optimizer = older_checkpoints.without_biases(self.model, self.optimizer, saved, of_optimizer)
-            self.model.load_state_dict(weights)
             self.optimizer.load_state_dict(of_optimizer)
             if self.scaler.is_enabled():
                 self.scaler.load_state_dict(state["scaler"])
