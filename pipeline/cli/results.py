@@ -95,7 +95,7 @@ def predict(
 
     model = classifier.load(runs.find_trained(context.obj, job_id), checkpoint)
     files, notes, problems = classifier.find_images(images)
-    for note in (*notes, *problems):
+    for note in (*model.notes, *notes, *problems):
         message(note)
     found = []
     width = max((len(_in_a_line(file)) for file in files), default=0)
@@ -140,6 +140,8 @@ def export_model(
     run = runs.find_trained(context.obj, job_id)
     path = exporter.destination(run, format_, out)
     model = classifier.load(run, checkpoint)
+    for note in model.notes:
+        message(note)
     checked = exporter.export(model, format_, path)
     typer.echo(path)
     message(f"written: {path.stat().st_size:,} bytes{integers.summary(model)}")

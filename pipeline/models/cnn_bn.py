@@ -14,8 +14,9 @@ class CnnBn(nn.Module):
     """Four 3x3 convolutions (32, 32, 64, 64 channels), pooled after each pair, then two linear layers.
 
     Every layer but the last is followed by batch norm, then ReLU, in the order of Ioffe and Szegedy (2015), section
-    3.2. They drop the biases before batch norm, as it cancels them; these layers keep theirs.
-    2,169,770 parameters for 3 x 32 x 32 and 10 classes, nearly all of them in the first linear layer.
+    3.2, and has no bias, as batch norm would cancel it. Where a max pooling follows, it comes before ReLU: that is the
+    same function with the same gradients, of a quarter of the values.
+    2,169,066 parameters for 3 x 32 x 32 and 10 classes, nearly all of them in the first linear layer.
     """
 
     def __init__(self, *, num_classes: int, channels: int, image_size: int) -> None:
@@ -24,25 +25,25 @@ class CnnBn(nn.Module):
         side = image_size // 4
         self.features = nn.Sequential(
             OrderedDict(
-                conv1=nn.Conv2d(channels, 32, 3, padding=1),
+                conv1=nn.Conv2d(channels, 32, 3, padding=1, bias=False),
                 bn1=nn.BatchNorm2d(32),
                 relu1=nn.ReLU(),
-                conv2=nn.Conv2d(32, 32, 3, padding=1),
+                conv2=nn.Conv2d(32, 32, 3, padding=1, bias=False),
                 bn2=nn.BatchNorm2d(32),
-                relu2=nn.ReLU(),
                 pool1=nn.MaxPool2d(2),
-                conv3=nn.Conv2d(32, 64, 3, padding=1),
+                relu2=nn.ReLU(),
+                conv3=nn.Conv2d(32, 64, 3, padding=1, bias=False),
                 bn3=nn.BatchNorm2d(64),
                 relu3=nn.ReLU(),
-                conv4=nn.Conv2d(64, 64, 3, padding=1),
+                conv4=nn.Conv2d(64, 64, 3, padding=1, bias=False),
                 bn4=nn.BatchNorm2d(64),
-                relu4=nn.ReLU(),
                 pool2=nn.MaxPool2d(2),
+                relu4=nn.ReLU(),
             )
         )
         self.classifier = nn.Sequential(
             OrderedDict(
-                fc1=nn.Linear(64 * side * side, 512),
+                fc1=nn.Linear(64 * side * side, 512, bias=False),
                 bn1=nn.BatchNorm1d(512),
                 relu1=nn.ReLU(),
                 fc2=nn.Linear(512, num_classes),

@@ -14,7 +14,8 @@ class Net(nn.Module):
     """Two 5x5 convolutions, each pooled, then three linear layers; LeNet-5 with ReLU and max pooling.
 
     Follows "Training a Classifier" of the PyTorch tutorials (pytorch.org/tutorials/beginner/blitz/cifar10_tutorial),
-    whose first linear layer is sized for 32-pixel images; here it is sized for `image_size`.
+    whose first linear layer is sized for 32-pixel images; here it is sized for `image_size`. ReLU comes after the max
+    pooling here: that is the same function with the same gradients, of a quarter of the values.
     62,006 parameters for 3 x 32 x 32 and 10 classes, 44,426 for 1 x 28 x 28.
     """
 
@@ -25,11 +26,11 @@ class Net(nn.Module):
         self.features = nn.Sequential(
             OrderedDict(
                 conv1=nn.Conv2d(channels, 6, 5),
-                relu1=nn.ReLU(),
                 pool1=nn.MaxPool2d(2),
+                relu1=nn.ReLU(),
                 conv2=nn.Conv2d(6, 16, 5),
-                relu2=nn.ReLU(),
                 pool2=nn.MaxPool2d(2),
+                relu2=nn.ReLU(),
             )
         )
         self.classifier = nn.Sequential(

@@ -32,7 +32,7 @@ from pipeline.home.paths import RunPaths
 from pipeline.home.records import Result
 from pipeline.jobfile import frozen
 from pipeline.jobfile.spec import Spec
-from pipeline.training import checkpoint
+from pipeline.training import checkpoint, older_checkpoints
 from pipeline.training.engine import evaluation_batch
 from pipeline.training.parts import build_model
 
@@ -81,7 +81,10 @@ class Normalised(nn.Module):
 
 @dataclass(frozen=True)
 class Classifier:
-    """network: on the CPU, in float32. test_accuracy: of these very weights; None where they were not evaluated."""
+    """network: on the CPU, in float32. test_accuracy: of these very weights; None where they were not evaluated.
+
+    notes: what whoever uses it should be told of how it was read.
+    """
 
     job_id: str
     checkpoint: Which
@@ -89,6 +92,7 @@ class Classifier:
     input: ModelInput
     network: nn.Module
     test_accuracy: float | None = None
+    notes: tuple[str, ...] = ()
 
     @functools.cached_property
     def model(self) -> Normalised:
@@ -139,11 +143,14 @@ def load(run: RunPaths, which: Which = "best") -> Classifier:
     spec, expected = _spec(run), _model_input(run)
     network = expected.untrained(spec)
     try:
-        network.load_state_dict(state["model"])
+        weights = older_checkpoints.up_to_date(network, state["model"])
+        network.load_state_dict(weights)
     except (RuntimeError, LookupError, TypeError, AttributeError) as error:
         reason = textwrap.shorten(str(error), 300)
         raise CheckpointError(f"{_file(run, which)}: does not fit the model of {run.spec}: {reason}") from None
-    return Classifier(run.root.name, which, spec, expected, network, _accuracy(state) or _tested_at_the_end(run, which))
+    accuracy = _accuracy(state) or _tested_at_the_end(run, which)
+    notes = () if weights is state["model"] else (f"{_file(run, which)}: {older_checkpoints.NOTE}",)
+    return Classifier(run.root.name, which, spec, expected, network, accuracy, notes)
 
 
 def find_images(paths: Sequence[Path]) -> tuple[list[Path], list[str], list[str]]:

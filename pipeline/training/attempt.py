@@ -250,7 +250,7 @@ class Attempt:
         from pipeline.training import checkpoint
 
         try:
-            engine.load_state_dict(state)
+            engine.load_state_dict(state, log=self.log)
             return checkpoint.metrics_of(state)
         except CheckpointError as error:
             raise CheckpointError(f"{self.run.last}: {error}; remove it and the job begins anew") from None

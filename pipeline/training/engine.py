@@ -23,7 +23,7 @@ from pipeline.data.loader import Loader
 from pipeline.data.splits import FileSplit, Split
 from pipeline.errors import CheckpointError, DataError, DivergedError
 from pipeline.jobfile.spec import Spec
-from pipeline.training import backbone, parts, pretrained
+from pipeline.training import backbone, older_checkpoints, parts, pretrained
 from pipeline.training.captured_forward import CapturedForward, Forward
 from pipeline.training.device import Setting, memory_format_of, use_onednn
 from pipeline.training.features import last_layer
@@ -190,11 +190,15 @@ class Engine:
             "onednn": self.setting.onednn,
         }
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Raises CheckpointError where the state is of another model, or of none."""
+    def load_state_dict(self, state: dict[str, Any], *, log: Callable[[str], object] | None = None) -> None:
+        """Raises CheckpointError where the state is of another model, or of none. log: is told of an older version."""
         try:
-            self.model.load_state_dict(state["model"])
-            self.optimizer.load_state_dict(state["optimizer"])
+            saved, of_optimizer = state["model"], state["optimizer"]
+            weights = older_checkpoints.up_to_date(self.model, saved)
+            self.model.load_state_dict(weights)
+            if weights is not saved:
+                of_optimizer = older_checkpoints.without_biases(self.model, self.optimizer, saved, of_optimizer)
+            self.optimizer.load_state_dict(of_optimizer)
             if self.scaler.is_enabled():
                 self.scaler.load_state_dict(state["scaler"])
             self.means.load_state_dict(state)
@@ -205,6 +209,8 @@ class Engine:
                 self.best_accuracy, self.best_epoch = float(best["accuracy"]), operator.index(best["epoch"])
             self.patience.load_state_dict(state.get("patience") if is_of_these else None, epoch=self.epoch)
             self._load_random_state(state)
+            if weights is not saved and log is not None:
+                log(older_checkpoints.NOTE)
         except (RuntimeError, ValueError, LookupError, TypeError, AttributeError) as error:
             why = f"{type(error).__name__}: {error}"
             raise CheckpointError(f"the checkpoint does not fit the model: {why}") from None

@@ -8,7 +8,7 @@ from pipeline.board import tags
 from pipeline.errors import CheckpointError
 from pipeline.home.paths import RunPaths
 from pipeline.stop import Stop
-from pipeline.training import checkpoint
+from pipeline.training import checkpoint, older_checkpoints
 from pipeline.training.engine import Engine
 from pipeline.training.evaluation import evaluate
 
@@ -31,7 +31,10 @@ def judge_best(engine: Engine, run: RunPaths, stop: Stop, *, log: Callable[[str]
     if state is None:
         log(f"the best epoch cannot be tested: {why}")
         return {}
-    engine.model.load_state_dict(state["model"])
+    weights = older_checkpoints.up_to_date(engine.model, state["model"])
+    if weights is not state["model"]:
+        log(f"{run.best}: {older_checkpoints.NOTE}")
+    engine.model.load_state_dict(weights)
     found = evaluate(engine, stop, loader=engine.evaluation_loader(test))
     of = f"epoch {engine.best_epoch}, the best by val"
     log(f"test, with the weights of {of}: loss {found.loss:.4f}  accuracy {100 * found.accuracy:.2f} %")

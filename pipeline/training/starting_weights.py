@@ -15,7 +15,7 @@ from pipeline.home.paths import Home
 from pipeline.jobfile.spec import Spec
 from pipeline.models.quantized import begin_steps, keys_of_other_quantizers
 from pipeline.models.torchvision_models import ThreeChannels
-from pipeline.training import checkpoint, pretrained
+from pipeline.training import checkpoint, older_checkpoints, pretrained
 
 NAMED = 5  # tensors in a line of the log
 
@@ -46,7 +46,10 @@ def take(model: nn.Module, init: str, home: Home, *, log: Callable[[str], None])
 
 def take_from(file: Path, model: nn.Module, *, log: Callable[[str], None], is_of_a_run: bool = False) -> dict[str, Any]:
     """As `take`, from a file. Where nothing fits, the network inside `ThreeChannels` is meant."""
-    weights, begun, own = _read(file, is_of_a_run=is_of_a_run), model, model.state_dict()
+    read, begun, own = _read(file, is_of_a_run=is_of_a_run), model, model.state_dict()
+    weights = older_checkpoints.up_to_date(model, read)
+    if weights is not read:
+        log(f"{file}: {older_checkpoints.NOTE}")
     fitting = _fitting(weights, own)
     if not fitting and isinstance(model, ThreeChannels):
         begun = model.network

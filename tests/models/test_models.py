@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
+from collections import OrderedDict
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 import torch.nn.functional as F
+from torch import nn
 
 from pipeline.jobfile.catalog import MODELS
 from pipeline.models.cnn_bn import CnnBn
@@ -75,7 +78,7 @@ def test_every_model_starts_with_a_loss_near_that_of_guessing(name: str) -> None
     [
         (Net(num_classes=10, channels=3, image_size=32), 62_006),
         (Net(num_classes=10, channels=1, image_size=28), 44_426),
-        (CnnBn(num_classes=10, channels=3, image_size=32), 2_169_770),
+        (CnnBn(num_classes=10, channels=3, image_size=32), 2_169_066),
     ],
     ids=["net-32", "net-28", "cnn_bn-32"],
 )
@@ -120,14 +123,15 @@ def test_one_image_of_the_smallest_size_is_too_small_a_batch_for_a_residual_netw
 
 # The features of VGG-11, without batch norm, by hand: weights 9 (3·64 + 64·128 + 128·256 + 256² + 256·512 + 3·512²) =
 # 9,217,728, biases 64 + 128 + 2·256 + 4·512 = 2,752, together 9,220,480: torchvision's count of 132,863,336 less the
-# 123,642,856 of its three linear layers. The head adds 512·10 + 10 = 5,130; batch norm adds twice the biases.
+# 123,642,856 of its three linear layers. The head adds 512·10 + 10 = 5,130; batch norm adds twice the biases, which it
+# takes the place of.
 @pytest.mark.parametrize(
     ("depth", "plain", "batch_norm"),
     [
-        (11, 9_225_610, 9_231_114),
-        (13, 9_410_122, 9_416_010),
-        (16, 14_719_818, 14_728_266),
-        (19, 20_029_514, 20_040_522),
+        (11, 9_225_610, 9_228_362),
+        (13, 9_410_122, 9_413_066),
+        (16, 14_719_818, 14_724_042),
+        (19, 20_029_514, 20_035_018),
     ],
 )
 def test_vgg_has_the_parameters_of_the_papers_features_and_one_linear_layer(
@@ -148,8 +152,8 @@ def test_vgg_is_named_after_its_weight_layers(depth: int) -> None:
 def test_vgg_layers_are_named_by_block_and_place() -> None:
     model = Vgg(num_classes=10, channels=3, image_size=4, widths=(8, 8, "M", 16, "M"), batch_norm=True)
     assert list(model.features._modules) == [
-        *("conv1_1", "bn1_1", "relu1_1", "conv1_2", "bn1_2", "relu1_2", "pool1"),
-        *("conv2_1", "bn2_1", "relu2_1", "pool2"),
+        *("conv1_1", "bn1_1", "relu1_1", "conv1_2", "bn1_2", "pool1", "relu1_2"),
+        *("conv2_1", "bn2_1", "pool2", "relu2_1"),
     ]
 
 
@@ -187,3 +191,100 @@ def test_without_batch_norm_the_first_layer_of_vgg_gets_as_much_gradient_as_the_
     biases = [layer.bias for layer in model.features if isinstance(layer, torch.nn.Conv2d)]
     first, last = (bias.grad.norm().item() for bias in (biases[0], biases[-1]))
     assert 0.1 < first / last < 10
+
+
+# ReLU and max pooling; biases and batch norm
+
+
+def with_relu_first(model: nn.Module) -> int:
+    """Has each ReLU that comes after a max pooling come before it; returns how many these are."""
+    swapped = 0
+    for sequence in [module for module in model.modules() if isinstance(module, nn.Sequential)]:
+        layers = list(sequence._modules.items())
+        for at, ((_, layer), (_, behind)) in enumerate(itertools.pairwise(list(layers))):
+            if isinstance(layer, nn.MaxPool2d) and isinstance(behind, nn.ReLU):
+                layers[at], layers[at + 1] = layers[at + 1], layers[at]
+                swapped += 1
+        sequence._modules = OrderedDict(layers)
+    return swapped
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "poolings"),
+    [
+        ("net", {}, 2),
+        ("cnn_bn", {}, 2),
+        ("resnet9", {"width": 8}, 3),
+        ("vgg", {"widths": (8, "M", 16, 16, "M", "M", 8, "M")}, 3),
+        ("vgg", {"widths": (8, "M", 16, 16, "M", "M", 8, "M"), "batch_norm": True}, 3),
+    ],
+)
+def test_relu_after_max_pooling_gives_the_same_bits_as_before_it(
+    name: str, options: dict[str, Any], poolings: int
+) -> None:
+    """Logits and all gradients, on images half of which are of one colour, so that most windows have ties."""
+    torch.manual_seed(0)
+    images = torch.randn(8, 3, 32, 32)
+    images[4:] = images[4:, :, :1, :1]
+    ours = build(name, image_size=32, **options)
+    before = build(name, image_size=32, **options)
+    before.load_state_dict(ours.state_dict())
+    assert with_relu_first(before) == poolings
+    found = []
+    for model in (ours, before):
+        given = images.clone().requires_grad_()
+        logits = model(given)
+        F.cross_entropy(logits, torch.arange(8)).backward()
+        found.append([logits, given.grad, *(parameter.grad for parameter in model.parameters())])
+    for mine, theirs in zip(*found, strict=True):
+        assert torch.equal(mine, theirs)
+    assert not with_relu_first(before), "nothing is left to swap"
+
+
+def test_relu_and_max_pooling_have_the_same_gradients_where_values_tie_and_at_0() -> None:
+    """All windows of four values from -1 to 2; the first of the largest gets the gradient, and at 0 nothing does."""
+    windows = torch.cartesian_prod(*[torch.arange(-1.0, 3)] * 4).view(-1, 1, 2, 2)
+    relu, pool = nn.ReLU(), nn.MaxPool2d(2)
+    found = []
+    for first, second in ((relu, pool), (pool, relu)):
+        x = windows.clone().requires_grad_()
+        y = second(first(x))
+        (y * torch.arange(1.0, 257).view(-1, 1, 1, 1)).sum().backward()
+        found.append((y, x.grad))
+    assert torch.equal(found[0][0], found[1][0])
+    assert torch.equal(found[0][1], found[1][1])
+
+
+def layers_before_batch_norm(model: nn.Module) -> list[Any]:
+    pairs = [
+        pair
+        for sequence in model.modules()
+        if isinstance(sequence, nn.Sequential)
+        for pair in itertools.pairwise(sequence)
+    ]
+    return [layer for layer, norm in pairs if isinstance(norm, (nn.BatchNorm1d, nn.BatchNorm2d))]
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [("cnn_bn", {}), ("resnet9", {"width": 8}), ("vgg", {"widths": (8, "M", 16, "M"), "batch_norm": True})],
+)
+def test_a_bias_before_batch_norm_would_change_nothing_and_is_not_there(name: str, options: dict[str, Any]) -> None:
+    torch.manual_seed(0)
+    images = torch.randn(16, 3, 8, 8)
+    ours, biased = build(name, image_size=8, **options), build(name, image_size=8, **options)
+    biased.load_state_dict(ours.state_dict())
+    assert all(layer.bias is None for layer in layers_before_batch_norm(ours))
+    biases = []
+    for layer in layers_before_batch_norm(biased):
+        layer.bias = nn.Parameter(torch.randn(len(layer.weight)))
+        biases.append(layer.bias)
+    assert len(biases) >= 2
+    logits = [model(images) for model in (ours, biased)]
+    torch.testing.assert_close(*logits, rtol=1e-4, atol=1e-5)
+    for each in logits:
+        F.cross_entropy(each, torch.arange(16) % 10).backward()
+    theirs = dict(biased.named_parameters())
+    for parameter_name, parameter in ours.named_parameters():
+        torch.testing.assert_close(parameter.grad, theirs[parameter_name].grad, rtol=1e-3, atol=1e-5)
+    assert all(float(bias.grad.abs().max()) < 1e-5 for bias in biases)
