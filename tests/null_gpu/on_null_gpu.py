@@ -53,7 +53,7 @@ FEW_BITS = {
     "dorefa": {"weights": {"bits": 1, "scheme": "dorefa"}, "activations": {"bits": 4, "scheme": "dorefa"}},
 }
 LAUNCHES = {"net": 65, "cnn_bn": 96, "vgg11_bn": 149}  # of a step of 128 images in bf16, with SGD
-CAPTURED_KERNELS = {"net": 48, "cnn_bn": 94, "vgg11_bn": 148}
+CAPTURED_KERNELS = {"net": 47, "cnn_bn": 84, "vgg11_bn": 131}
 # Of a step of `cnn_bn` in bf16.
 QUANTIZED_LAUNCHES = {"lsq": 224, "symmetric": 211, "affine": 263, "dorefa": 256}
 NUM_TRAIN, NUM_TEST = 50_000, 10_000
