@@ -9,6 +9,7 @@ The process reads what to draw from its standard input, as pickles, and ends wit
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import pickle
 import signal
@@ -18,6 +19,9 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, Self
 
+LIMIT_S = 20.0  # that a figure is waited for; a job that is asked to stop has 30 s in all
+IGNORED = (signal.SIGINT, signal.SIGTERM)  # the training saves itself first, and then closes the pipe
+
 
 class Artist:
     """Has functions called by a process of its own, one after the other. It is started when the first one comes."""
@@ -26,16 +30,24 @@ class Artist:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="artist")
         self._process: subprocess.Popen[bytes] | None = None
 
-    def draw(self, function: Callable[..., Any], *given: Any) -> Future[Any]:
-        """Returns what will be `function(*given)`; all of it must be picklable.
+    def draw(self, function: Callable[..., Any], *given: Any) -> Callable[[], Any]:
+        """Returns what waits for `function(*given)` and returns it; all of it must be picklable.
 
-        Its result raises RuntimeError where the function fails, and ChildProcessError where the process has ended.
+        That raises RuntimeError where the function fails, ChildProcessError where the process has ended, and
+        TimeoutError where it takes too long: a checkpoint waits for it.
         """
-        return self._thread.submit(self._exchange, function, given)
+        return functools.partial(self._result, self._thread.submit(self._exchange, function, given))
+
+    def _result(self, drawing: Future[Any]) -> Any:
+        try:
+            return drawing.result(LIMIT_S)
+        except TimeoutError:
+            raise TimeoutError(f"it is not drawn after {LIMIT_S:g} s") from None
 
     def _exchange(self, function: Callable[..., Any], given: tuple[Any, ...]) -> Any:
         if self._process is None:
-            command = [sys.executable, "-m", "pipeline.board.artist"]
+            signal.pthread_sigmask(signal.SIG_BLOCK, IGNORED)  # of this thread, and so of what it starts
+            command = [sys.executable, "-P", "-m", "pipeline.board.artist"]  # -P: not from here
             self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
         assert self._process.stdin is not None
         assert self._process.stdout is not None
@@ -66,7 +78,7 @@ class Artist:
 
 
 def main() -> None:
-    for number in (signal.SIGINT, signal.SIGTERM):  # the training saves itself first, and then closes the pipe
+    for number in IGNORED:
         signal.signal(number, signal.SIG_IGN)
     replies = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # whatever is printed goes to the log
@@ -79,8 +91,11 @@ def main() -> None:
             reply = True, function(*given)
         except Exception as error:  # noqa: BLE001 - whatever it was, the training says so
             reply = False, f"{type(error).__name__}: {error}"
-        pickle.dump(reply, replies)
-        replies.flush()
+        try:
+            pickle.dump(reply, replies)
+            replies.flush()
+        except BrokenPipeError:
+            return
 
 
 if __name__ == "__main__":

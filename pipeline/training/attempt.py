@@ -223,6 +223,7 @@ class Attempt:
                 log=self.log,
                 artist=stack.enter_context(Artist()) if setting.device.type == "cuda" else None,
             )
+            stack.callback(logbook.settle)  # where no checkpoint follows, as the training has diverged
             saver = stack.enter_context(Saver(self.run, before=logbook.settle))
             loop = Loop(
                 engine,

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import torch
 
-from pipeline.training.cuda_graph import record
+from pipeline.training.cuda_graph import CannotRecordError, record
 
 Forward = Callable[[torch.Tensor], torch.Tensor]  # from images (N, C, H, W) to logits (N, classes)
 
@@ -30,13 +30,18 @@ class CapturedForward:
         if self.refusal or images.shape != self._shape:
             self._shape = self._shape or images.shape
             return self.forward(images)
-        if self._replay is None:
-            try:
-                self._images = images.clone()
-                self._replay, self._logits = record(lambda: self.forward(self._images))
-            except RuntimeError as error:
-                self.refusal = str(error)
-                return self.forward(images)
+        if self._replay is None and not self._is_recorded(images):
+            return self.forward(images)
+        assert self._replay is not None
         self._images.copy_(images)
         self._replay()
         return self._logits.clone()
+
+    def _is_recorded(self, images: torch.Tensor) -> bool:
+        self._images = images.clone()
+        try:
+            self._replay, self._logits = record(lambda: self.forward(self._images))
+        except CannotRecordError as error:
+            self.refusal = str(error)
+            del self._images
+        return not self.refusal

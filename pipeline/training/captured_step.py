@@ -20,7 +20,7 @@ import torch
 from pipeline.data.draws import to_device
 from pipeline.data.loader import Batch
 from pipeline.errors import DeviceError
-from pipeline.training.cuda_graph import record
+from pipeline.training.cuda_graph import CannotRecordError, record
 from pipeline.training.engine import Engine
 from pipeline.training.half_weights import HalfWeights
 from pipeline.training.step import EagerStep, Step
@@ -75,11 +75,9 @@ class CapturedStep:
             self._num_warm += 1
             return self.eager(batches, num_batches=num_batches, lr=lr)
         if self._recorded is None:
-            try:
-                self._recorded = self._record(batches)
-            except RuntimeError as error:
-                self._refuse(error)
-                return self.eager(batches, num_batches=num_batches, lr=lr)
+            self._recorded = self._try_to_record(batches)
+        if self._recorded is None:
+            return self.eager(batches, num_batches=num_batches, lr=lr)
         return self._take(self._recorded, batches)
 
     def gradient_norm(self) -> float:
@@ -89,15 +87,26 @@ class CapturedStep:
         size, num = self.engine.loader.batch_size, self.engine.spec.train.accumulate
         return len(batches) == num and all(len(labels) == size for _, labels in batches)
 
+    def _try_to_record(self, batches: Sequence[Batch]) -> Recorded | None:
+        try:
+            return self._record(batches)
+        except CannotRecordError as error:
+            why = f"this job's step cannot be captured as a CUDA graph: {error}"
+        if self.engine.spec.train.capture is True:
+            raise DeviceError(f"train.capture: {why}; train with capture: false")
+        self._is_refused = True
+        self.log(f"{why}; its operations are launched one by one")
+        self.engine.scaler._per_optimizer_states.clear()  # as if no gradient had been looked at
+        return None
+
     def _record(self, batches: Sequence[Batch]) -> Recorded:
-        """Records a step of such batches; nothing is computed. Raises RuntimeError where that cannot be done."""
+        """Records a step of such batches; nothing is computed. Raises CannotRecordError."""
         engine, setting = self.engine, self.engine.setting
         groups = engine.optimizer.param_groups
         places = [(images.clone(), labels.clone()) for images, labels in batches]
         owns = [torch.ones((), device=setting.device) for _ in places if self.eager.mixer.is_on]
         rates = torch.zeros(len(groups), device=setting.device)
-        is_half = setting.dtype is not torch.float32 and not setting.compile
-        halves = HalfWeights.of(engine.model, setting.dtype) if is_half else None
+        halves = self._half_weights()
 
         def compute() -> Outputs:
             return self.eager.compute(places, owns=owns or [1.0] * len(places), rates=list(rates), halves=halves)
@@ -117,12 +126,14 @@ class CapturedStep:
         norm, is_frozen = self.eager.norm_before_clipping, engine.is_frozen
         return Recorded(graph, places, owns, rates, outputs, gradients, norm, halves, is_frozen)
 
-    def _refuse(self, error: RuntimeError) -> None:
-        why = f"this job's step cannot be captured as a CUDA graph: {str(error).strip().partition(chr(10))[0]}"
-        if self.engine.spec.train.capture is True:
-            raise DeviceError(f"train.capture: {why}; train with capture: false") from error
-        self._is_refused = True
-        self.log(f"{why}; its operations are launched one by one")
+    def _half_weights(self) -> HalfWeights | None:
+        """Not where a layer of the user's own may use its weights for something else, or nothing would be cast."""
+        engine = self.engine
+        is_cast = engine.setting.dtype is not torch.float32 and not engine.setting.compile
+        if not is_cast or engine.spec.model.entry.own is not None:
+            return None
+        halves = HalfWeights.of(engine.model, engine.setting.dtype)
+        return halves if halves.copies else None
 
     def _take(self, recorded: Recorded, batches: Sequence[Batch]) -> int:
         engine, mixer = self.engine, self.eager.mixer

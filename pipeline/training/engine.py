@@ -170,7 +170,9 @@ class Engine:
     def state_dict(self) -> dict[str, Any]:
         """Returns all that the next step depends on. Raises DivergedError rather than give weights not finite."""
         self.means.fold()
-        if not math.isfinite(nn.utils.get_total_norm(self.model.parameters(), norm_type=1.0)):  # a few calls for all
+        floats = [weight.detach() for weight in self.model.parameters() if weight.is_floating_point()]
+        zeros = torch._foreach_mul(floats, 0.0) if floats else []  # but of what is not finite; in a few calls for all
+        if not math.isfinite(nn.utils.get_total_norm(zeros, norm_type=1.0)):
             raise DivergedError(f"the weights are not finite after step {self.step}: {DIVERGED_HINT}")
         return {
             "model": self.model.state_dict(),

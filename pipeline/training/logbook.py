@@ -271,7 +271,7 @@ class Logbook:
             self._drawings.append((step, drawings))
 
     def _drawn(self, draw: Callable[..., figures.Drawn], *given: Any) -> Callable[[], figures.Drawn]:
-        return functools.partial(draw, *given) if self.artist is None else self.artist.draw(draw, *given).result
+        return functools.partial(draw, *given) if self.artist is None else self.artist.draw(draw, *given)
 
     def _write(self, drawings: Drawings, *, step: int) -> None:
         for tag, result in drawings:
@@ -280,9 +280,10 @@ class Logbook:
 
     def settle(self) -> None:
         """Wait for the figures that are still being drawn, and write them. The checkpoint after them comes later."""
-        begun, self._drawings = self._drawings, []
-        for step, drawings in begun:
+        is_any = bool(self._drawings)
+        while self._drawings:
+            step, drawings = self._drawings.pop(0)
             with self.optional("figures", is_waited_for=False):
                 self._write(drawings, step=step)
-        if begun:
+        if is_any:
             self.board.flush()

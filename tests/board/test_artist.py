@@ -39,36 +39,72 @@ CONFUSION = np.array([[3, 1], [0, 4]]), ["cat", "dog"]
 
 def test_a_figure_is_the_one_that_would_be_drawn_here() -> None:
     with Artist() as artist:
-        drawn = artist.draw(figures.draw_confusion, *CONFUSION).result()
+        drawn = artist.draw(figures.draw_confusion, *CONFUSION)()
     assert drawn == figures.draw_confusion(*CONFUSION)
 
 
 def test_what_cannot_be_drawn_is_said_and_the_next_one_is_drawn() -> None:
     with Artist() as artist:
         with pytest.raises(RuntimeError, match="TypeError: draw_confusion"):
-            artist.draw(figures.draw_confusion).result()
-        assert artist.draw(figures.draw_confusion, *CONFUSION).result().height > 0
+            artist.draw(figures.draw_confusion)()
+        assert artist.draw(figures.draw_confusion, *CONFUSION)().height > 0
 
 
 def test_a_process_that_was_killed_is_said() -> None:
     with Artist() as artist:
-        pid = artist.draw(os.getpid).result()
+        pid = artist.draw(os.getpid)()
         os.kill(pid, signal.SIGKILL)
         with pytest.raises(ChildProcessError, match="the process that draws has ended"):
-            artist.draw(os.getpid).result()
+            artist.draw(os.getpid)()
+
+
+def test_a_drawing_that_takes_too_long_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pipeline.board.artist.LIMIT_S", 0.05)
+    with Artist() as artist:
+        drawing = artist.draw(time.sleep, 600)
+        with pytest.raises(TimeoutError, match=r"not drawn after 0\.05 s"):
+            drawing()
+
+
+def test_signals_to_the_group_do_not_end_it_not_even_while_it_starts() -> None:
+    code = """
+        import os, signal
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, lambda *_: None)
+        os.setpgid(0, 0)
+        from pipeline.board.artist import Artist
+        with Artist() as artist:
+            first = artist.draw(os.getpid)
+            while artist._process is None:
+                pass
+            for _ in range(200):
+                os.killpg(0, signal.SIGINT)
+                os.killpg(0, signal.SIGTERM)
+            assert first() == artist._process.pid
+    """
+    subprocess.run([sys.executable, "-c", textwrap.dedent(code)], check=True, timeout=60)
+
+
+def test_nothing_is_imported_from_where_the_training_was_started(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "pickle.py").write_text("raise RuntimeError('not from here')")
+    monkeypatch.chdir(tmp_path)
+    with Artist() as artist:
+        assert artist.draw(os.getcwd)() == str(tmp_path)
 
 
 def test_it_needs_no_torch() -> None:
     with Artist() as artist:
-        artist.draw(figures.draw_confusion, *CONFUSION).result()
-        assert artist.draw(eval, "'torch' in __import__('sys').modules").result() is False
+        artist.draw(figures.draw_confusion, *CONFUSION)()
+        assert artist.draw(eval, "'torch' in __import__('sys').modules")() is False
 
 
 def test_it_ends_with_the_training_also_where_that_is_killed() -> None:
     code = """
         import os, signal
         from pipeline.board.artist import Artist
-        print(Artist().draw(os.getpid).result(), flush=True)
+        print(Artist().draw(os.getpid)(), flush=True)
         os.kill(os.getpid(), signal.SIGKILL)
     """
     done = subprocess.run([sys.executable, "-c", textwrap.dedent(code)], stdout=subprocess.PIPE, text=True, check=False)
@@ -119,7 +155,7 @@ def test_a_process_that_draws_no_more_costs_the_figures_and_nothing_else(digits:
     lines: list[str] = []
     trained = engine_of(make_spec(train={"epochs": 2}, log={**NOTHING_SHOWN, "figures": True}), digits)
     with Board(tmp_path, first_step=0) as board, Artist() as artist:
-        os.kill(artist.draw(os.getpid).result(), signal.SIGKILL)
+        os.kill(artist.draw(os.getpid)(), signal.SIGKILL)
         logbook = logbook_of(board, trained, log=lines.append, artist=artist)
         with Saver(RunPaths(tmp_path), before=logbook.settle) as saver:
             Loop(trained, EagerStep(trained), logbook, Recorder(trained), saver.save, Stop()).train()

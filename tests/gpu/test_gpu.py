@@ -129,7 +129,29 @@ def test_a_captured_training_is_the_eager_one_bit_for_bit(
     assert (our_means, our_norm) == (their_means, their_norm)
     assert torch.equal(evaluation.logits, captured_evaluation.logits)
     assert isinstance(trained.forward, CapturedForward)
-    assert trained.forward.refusal == ""
+    assert trained.forward._replay is not None, trained.forward.refusal
+
+
+def test_a_step_that_cannot_be_captured_goes_on_as_an_eager_one(digits: Dataset) -> None:
+    """Its error comes in the middle of the recording, and drop-out is drawn after it."""
+    found, lines = [], list[str]()
+    for is_captured in (False, True):
+        model = {"name": "vgg", "widths": [16, "M", 32], "batch_norm": True, "dropout": 0.5}
+        capture = "auto" if is_captured else False
+        spec = make_spec(model, train={"deterministic": True, "epochs": 3, "precision": "bf16", "capture": capture})
+        device.make_deterministic()
+        trained = engine_on("cuda", digits, spec)
+        trained.model.get_submodule("features").register_forward_hook(
+            lambda _, __, values: values.sum().item() and None
+        )
+        stream, step = torch.cuda.current_stream(), captured_step.choose(trained, log=lines.append)
+        for _ in loop.take_steps(trained, step):
+            pass
+        assert torch.cuda.current_stream() == stream
+        found.append(weights(trained))
+    assert_identical(*found)
+    assert len(lines) == 1
+    assert "cannot be captured as a CUDA graph" in lines[0]
 
 
 def test_a_model_of_a_gpu_predicts_on_a_cpu(home: Home, digits: Dataset, pipeline: Pipeline, tmp_path: Path) -> None:

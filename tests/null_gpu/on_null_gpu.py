@@ -10,6 +10,7 @@ import contextlib
 import dataclasses
 import itertools
 import math
+import weakref
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -36,6 +37,7 @@ from pipeline.stop import Stop
 from pipeline.training import checkpoint, device, engine, loop
 from pipeline.training.captured_forward import CapturedForward
 from pipeline.training.captured_step import WARM_UP, CapturedStep, choose
+from pipeline.training.cuda_graph import CannotRecordError, record
 from pipeline.training.engine import Engine
 from pipeline.training.evaluation import Evaluation, evaluate, judge
 from pipeline.training.saver import HostMemory, Saver
@@ -192,6 +194,35 @@ def test_a_captured_step_is_one_launch_and_a_few_copies(
     num_batches = more.get("accumulate", 1)
     assert recording.copies == {"device>device": 4 * (1 + 4 * num_batches)}, "rates; images, labels, loss and logits"
     assert all(a is b.grad for a, b in zip(gradients, trained.model.parameters(), strict=True))
+
+
+@pytest.mark.parametrize("error", [torch.OutOfMemoryError("no room\nand more"), AssertionError("no room")], ids=repr)
+def test_what_cannot_be_recorded_leaves_nothing_behind(error: Exception) -> None:
+    stream, seen = torch.cuda.current_stream(), list[weakref.ref[torch.Tensor]]()
+
+    def fails() -> None:
+        values = torch.zeros(1000, device="cuda") + 1
+        seen.append(weakref.ref(values))
+        raise error
+
+    with pytest.raises(CannotRecordError, match=r"^no room$"):
+        record(fails)
+    error.__traceback__ = None
+    assert seen[0]() is None
+    assert torch.cuda.current_stream() == stream
+    replay, values = record(lambda: torch.zeros(1000, device="cuda") + 1)
+    with Recording() as recording:
+        replay()
+    assert recording.lines == ["graph launch"]
+    assert values.shape == (1000,)
+
+
+def test_a_graph_that_would_leave_less_memory_than_it_keeps_is_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    for left, is_kept in ((50, True), (49, False)):
+        free = iter([100 << 20, left << 20])
+        monkeypatch.setattr(torch.cuda, "mem_get_info", lambda free=free: (next(free), 0))
+        with contextlib.nullcontext() if is_kept else pytest.raises(CannotRecordError, match="51 MiB.* leave 49 MiB"):
+            record(lambda: torch.zeros(1000, device="cuda"))
 
 
 @pytest.mark.parametrize("model", MODELS)

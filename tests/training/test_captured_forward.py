@@ -10,6 +10,7 @@ from torch import nn
 
 from pipeline.training import captured_forward
 from pipeline.training.captured_forward import CapturedForward
+from pipeline.training.cuda_graph import CannotRecordError
 
 Recorded = tuple[Callable[[], None], torch.Tensor]
 
@@ -44,7 +45,7 @@ def test_a_pass_that_cannot_be_captured_is_computed_all_the_same(
     layer: nn.Linear, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fails(function: Callable[[], torch.Tensor]) -> Recorded:
-        raise torch.OutOfMemoryError(f"no room for {function}")
+        raise CannotRecordError(f"no room for {function}")
 
     monkeypatch.setattr(captured_forward, "record", fails)
     forward, images = CapturedForward(layer), torch.randn(5, 4)
