@@ -96,7 +96,8 @@ class CapturedStep:
             raise DeviceError(f"train.capture: {why}; train with capture: false")
         self._is_refused = True
         self.log(f"{why}; its operations are launched one by one")
-        self.engine.scaler._per_optimizer_states.clear()  # as if no gradient had been looked at
+        if self.engine.scaler.is_enabled():
+            self.engine.scaler._per_optimizer_states.clear()  # as if no gradient had been looked at
         return None
 
     def _record(self, batches: Sequence[Batch]) -> Recorded:

@@ -23,7 +23,7 @@ from pipeline.data.loader import Loader
 from pipeline.data.splits import FileSplit, Split
 from pipeline.errors import CheckpointError, DataError, DivergedError
 from pipeline.jobfile.spec import Spec
-from pipeline.training import backbone, older_checkpoints, parts, pretrained
+from pipeline.training import backbone, older_checkpoints, optimizers, parts, pretrained
 from pipeline.training.captured_forward import CapturedForward, Forward
 from pipeline.training.device import Setting, memory_format_of, use_onednn
 from pipeline.training.features import last_layer
@@ -201,6 +201,7 @@ class Engine:
             if weights is not saved:
                 of_optimizer = older_checkpoints.without_biases(self.model, self.optimizer, saved, of_optimizer)
             self.optimizer.load_state_dict(of_optimizer)
+            optimizers.lay_out_state(self.optimizer)
             if self.scaler.is_enabled():
                 self.scaler.load_state_dict(state["scaler"])
             self.means.load_state_dict(state)

@@ -49,3 +49,15 @@ def adamw(
     parameters: Parameters, *, fused: bool, lr: float, betas: tuple[float, float], weight_decay: float
 ) -> Optimizer:
     return AdamW(parameters, lr=lr, betas=betas, weight_decay=weight_decay, fused=fused)
+
+
+def lay_out_state(optimizer: Optimizer) -> None:
+    """Give what an optimizer keeps of each parameter the parameter's order of dimensions in memory.
+
+    It may come from a run whose weights were contiguous, to one whose are channels_last. A fused optimizer goes through
+    both side by side, whatever their strides, and would take the momentum of one weight for that of another.
+    """
+    for parameter, kept in optimizer.state.items():
+        for name, values in kept.items():
+            if isinstance(values, torch.Tensor) and values.shape == parameter.shape:
+                kept[name] = torch.empty_like(parameter, dtype=values.dtype, requires_grad=False).copy_(values)

@@ -221,7 +221,7 @@ def test_a_graph_that_would_leave_less_memory_than_it_keeps_is_not_kept(monkeypa
     for left, is_kept in ((50, True), (49, False)):
         free = iter([100 << 20, left << 20])
         monkeypatch.setattr(torch.cuda, "mem_get_info", lambda free=free: (next(free), 0))
-        with contextlib.nullcontext() if is_kept else pytest.raises(CannotRecordError, match="51 MiB.* leave 49 MiB"):
+        with contextlib.nullcontext() if is_kept else pytest.raises(CannotRecordError, match=r"51 MiB.* leave 49 MiB"):
             record(lambda: torch.zeros(1000, device="cuda"))
 
 

@@ -17,7 +17,9 @@ from in_process import (  # noqa: F401 - digits and ordinary_kernels are fixture
 
 from pipeline.data.dataset import Dataset
 from pipeline.errors import CheckpointError, DataError
+from pipeline.training.loop import take_steps
 from pipeline.training.parts import build_model
+from pipeline.training.step import EagerStep
 
 
 def test_evaluation_batches_shrink_as_the_images_grow(digits: Dataset) -> None:
@@ -76,3 +78,26 @@ def test_a_checkpoint_without_the_sums_of_its_epoch_still_loads(digits: Dataset)
     resumed.end_epoch()
     take(resumed, 23)
     assert resumed.means.read_epoch(num_images=1437) is not None
+
+
+@pytest.mark.parametrize("name", ["sgd", "adamw"])
+def test_a_training_goes_on_with_weights_of_another_memory_format(name: str, digits: Dataset) -> None:
+    """Fused optimizers go through weights and momentum side by side, whatever their strides."""
+    trained = []
+    for channels_last in (False, True):
+        train = {"epochs": 3, "precision": "fp32", "optimizer": {"name": name, "lr": 1e-3}}
+        spec = make_spec({"name": "cnn_bn"}, train={**train, "channels_last": channels_last})
+        trained.append(engine_of(spec, digits))
+    contiguous, other = trained
+    for _ in zip(range(4), take_steps(contiguous, EagerStep(contiguous)), strict=False):
+        pass
+    other.load_state_dict(contiguous.state_dict())
+    for ours, theirs in zip(other.model.parameters(), contiguous.model.parameters(), strict=True):
+        for key, value in contiguous.optimizer.state[theirs].items():
+            found = other.optimizer.state[ours][key]
+            assert torch.equal(found, value)
+            assert found.stride() == (ours.stride() if value.shape == ours.shape else value.stride())
+    for engine in trained:
+        next(take_steps(engine, EagerStep(engine)))
+    for ours, theirs in zip(other.model.parameters(), contiguous.model.parameters(), strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=0.02, atol=1e-4)
