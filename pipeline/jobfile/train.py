@@ -52,7 +52,9 @@ class Train(Section):
     fused: Auto = field("auto", description="Fused optimizer kernels; auto: where the device has them.")
     compile: Auto = field("auto", description="torch.compile the model; auto: off, which is faster for small jobs.")
     capture: Auto = field(
-        "auto", description="Launch a whole step on a GPU as one CUDA graph; auto: on, but for code of your own."
+        "auto",
+        description="Launch a whole step on a GPU as one CUDA graph; auto: on where its memory suffices, but with "
+        "`fused: false` and for a model, an optimizer or a loss of your own.",
     )
     optimizer: Annotated[NamedSection, OPTIMIZER] = field({}, description="How weights follow gradients.")
     schedule: Annotated[NamedSection, SCHEDULE] = field({}, description="The learning rate over time.")
