@@ -214,12 +214,19 @@ def test_a_second_signal_does_not_wait_for_a_checkpoint(queue: Queue, start: Sta
     worker = start("worker")
     child = wait_for_training(queue.home, job_id)
     os.kill(child, signal.SIGSTOP)
+    wait_until(lambda: is_stopped(child), "the child to stop")  # a SIGTERM in between would be handled first
     worker.send_signal(signal.SIGINT)
     wait_until(lambda: is_pending_signal(child, signal.SIGTERM), "the worker to ask its child")
     worker.send_signal(signal.SIGINT)
     assert worker.wait(timeout=20) == 0
     assert queue.tickets.state(job_id) == "pending"
     assert queue.attempts(job_id).retries_used == 0
+
+
+def is_stopped(process: int) -> bool:
+    """Whether all of its threads are."""
+    states = [(task / "stat").read_text() for task in Path(f"/proc/{process}/task").iterdir()]
+    return all(state.rpartition(")")[2].split()[0] == "T" for state in states)
 
 
 def is_pending_signal(process: int, number: int) -> bool:
