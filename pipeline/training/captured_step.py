@@ -46,7 +46,7 @@ class Recorded:
     outputs: Outputs
     gradients: list[torch.Tensor | None]
     norm_before_clipping: torch.Tensor | None
-    halves: HalfWeights | None
+    halves: HalfWeights | None  # is not looked at any more, but the graph uses its memory
     is_frozen: bool  # whether it is of a backbone that is not trained
 
 
