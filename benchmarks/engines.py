@@ -17,7 +17,7 @@ from pipeline.stop import Stop
 from pipeline.training import captured_step, cpu_choice, device, manifest
 from pipeline.training.engine import Engine, load_dataset
 from pipeline.training.logbook import Logbook
-from pipeline.training.loop import Listener, Loop
+from pipeline.training.loop import Listener, Loop, Save
 from pipeline.training.moment import Moment
 from pipeline.training.saver import Saver
 
@@ -30,7 +30,9 @@ class Silent:
     def after_epoch(self, moment: Moment, metrics: dict[str, float]) -> None: ...
 
 
-def save_nothing(state: dict[str, Any], is_best: bool) -> None: ...
+def save_nothing(state: dict[str, Any], is_best: bool, write: Callable[[], None] | None) -> None:  # noqa: ARG001
+    if write is not None:
+        write()
 
 
 def complain(text: str) -> None:
@@ -49,7 +51,7 @@ def loop_of(
     scratch: Path,
     *,
     listener: Listener | None = None,
-    save: Callable[[dict[str, Any], bool], None] = save_nothing,
+    save: Save = save_nothing,
     artist: Artist | None = None,
 ) -> Loop:
     """The loop of an engine, with a run below `scratch` that it writes to."""

@@ -26,7 +26,7 @@ from pipeline.stop import Stop
 from pipeline.training import device, manifest
 from pipeline.training.engine import Engine, load_dataset
 from pipeline.training.logbook import Logbook
-from pipeline.training.loop import Listener, Loop, take_steps
+from pipeline.training.loop import Listener, Loop, Save, take_steps
 from pipeline.training.moment import Moment
 from pipeline.training.step import EagerStep
 
@@ -99,12 +99,18 @@ class Recorder:
         self.epochs.append(dict(metrics))
 
 
+def write_alone(state: dict[str, Any], is_best: bool, write: Callable[[], None] | None) -> None:  # noqa: ARG001
+    """A `Save` that saves nothing."""
+    if write is not None:
+        write()
+
+
 def loop_of(
     engine: Engine,
     board: Board,
     *,
     listener: Listener | None = None,
-    save: Callable[[dict[str, Any], bool], None] = lambda *_: None,
+    save: Save = write_alone,
     stop: Stop | None = None,
     metrics: dict[str, float] | None = None,
     log: Callable[[str], None] = str,
@@ -126,7 +132,8 @@ def train_engine(
     """Train to the end, or until a stop is asked for after step `stop_at`."""
     stop, saved = Stop(), [] if saved is None else saved
 
-    def save(state: dict[str, Any], is_best: bool) -> None:
+    def save(state: dict[str, Any], is_best: bool, write: Callable[[], None] | None) -> None:
+        write_alone(state, is_best, write)
         saved.append((copy.deepcopy(state), is_best))
 
     def at_step(step: int) -> None:

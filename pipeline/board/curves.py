@@ -4,7 +4,7 @@
 their curves mean nothing. It also spaces its thresholds evenly between probability 0 and 1, where a network that is
 sure has no images: its curve is a bare vertical line. Here the thresholds of a class are probabilities that its own
 images got, at even ranks, so that the points lie evenly along the recall. All classes are counted at once on the
-device: one pass, whatever the number of classes, and one wait.
+device, in one pass, whatever the number of classes, and nothing is waited for.
 """
 
 from __future__ import annotations
@@ -28,21 +28,33 @@ AT_ONCE = 4_000_000  # logits that are counted together; each takes 40 bytes mea
 
 @dataclass(frozen=True)
 class Counts:
-    """For each class and threshold; all three are float64 (classes, 127) on the CPU.
+    """Images of each class and threshold, on the CPU, or still on their way there.
 
-    thresholds: ascending probabilities. An image counts as positive where its probability is at least that.
+    thresholds: float64 (classes, 127), ascending probabilities. An image counts as positive where its probability is at
+    least that. reached: int64 (classes, 2, 127): of how many images of other classes, and of this one, it is the
+    highest threshold that they reach.
     """
 
     thresholds: torch.Tensor
-    true_positives: torch.Tensor
-    false_positives: torch.Tensor
+    reached: torch.Tensor
+
+    @property
+    def true_positives(self) -> torch.Tensor:
+        """float64 (classes, 127)."""
+        return self._at_least[:, 1]
+
+    @property
+    def false_positives(self) -> torch.Tensor:
+        """float64 (classes, 127)."""
+        return self._at_least[:, 0]
+
+    @property
+    def _at_least(self) -> torch.Tensor:
+        return self.reached.double().flip(2).cumsum(2).flip(2)  # float64 counts exactly
 
 
-def add_pr_curves(
-    board: Board, classes: Sequence[str], logits: torch.Tensor, labels: torch.Tensor, *, step: int
-) -> None:
-    """Writes a curve for each class that has images. logits: float32 (N, classes). labels: int64 (N,)."""
-    counts = count(logits, labels)
+def add_pr_curves(board: Board, classes: Sequence[str], counts: Counts, *, step: int) -> None:
+    """Writes a curve for each class that has images. The device must have been waited for."""
     rows = zip(classes, counts.thresholds, counts.true_positives, counts.false_positives, strict=True)
     board.add(step, *(_summary(tags.pr_curve(name), *row) for name, *row in rows if row[1][0] > 0))
 
@@ -62,8 +74,9 @@ def _summary(tag: str, thresholds: torch.Tensor, tp: torch.Tensor, fp: torch.Ten
 
 
 def count(logits: torch.Tensor, labels: torch.Tensor) -> Counts:
-    """Counts true and false positives of each class at its thresholds, on the device of `logits`.
+    """Counts images by class and threshold, on their device, and waits for nothing.
 
+    logits: float32 (N, classes). labels: int64 (N,).
     The first threshold is 0, which all images reach; the second is the lowest probability that an image of the class
     got, the last the highest, and those between are at even ranks. A class of up to 126 images has each of theirs.
     """
@@ -73,9 +86,8 @@ def count(logits: torch.Tensor, labels: torch.Tensor) -> Counts:
     bins = torch.zeros(num_classes * 2 * NUM_THRESHOLDS, dtype=torch.int64, device=labels.device)
     for piece in zip(torch.split(scores, rows), torch.split(labels, rows), strict=True):
         _count(bins, thresholds, *piece)
-    read = torch.cat((bins.double(), thresholds.double().sigmoid().flatten())).cpu()  # float64 counts exactly
-    at_least = read[: len(bins)].view(num_classes, 2, NUM_THRESHOLDS).flip(2).cumsum(2).flip(2)
-    return Counts(read[len(bins) :].view(num_classes, NUM_THRESHOLDS), at_least[:, 1], at_least[:, 0])
+    reached = bins.view(num_classes, 2, NUM_THRESHOLDS)
+    return Counts(*(each.to("cpu", non_blocking=True) for each in (thresholds.double().sigmoid(), reached)))
 
 
 def log_odds(logits: torch.Tensor) -> torch.Tensor:

@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -30,33 +30,48 @@ Group = tuple[torch.Tensor, torch.Tensor]  # rows of values, float32 (R, ROW), a
 Levels = tuple[torch.Tensor, int, int]  # whole numbers, and the lowest and the highest that there may be
 
 
-def add_parameters(board: Board, model: nn.Module, *, levels: Mapping[str, Levels], step: int) -> None:
-    """Writes a histogram of each parameter, of each gradient that the latest step left, and of levels.
+@dataclass(frozen=True)
+class ParameterCounts:
+    """What the histograms of a network are made of.
 
-    levels: those of quantized weights, by the names of the weights.
+    tags: of parameters and gradients. rows: what `count` returns of them. levels: the lowest and the highest of each
+    quantized weight, by its name. level_counts: what `count_levels` returns of them. The tensors may still be on their
+    way to the CPU.
+    """
+
+    tags: list[str]
+    rows: torch.Tensor
+    levels: dict[str, tuple[int, int]]
+    level_counts: list[torch.Tensor]
+
+    def write(self, board: Board, *, step: int) -> None:
+        """Writes a histogram of each. The device must have been waited for."""
+        _add_rows(board, self.tags, self.rows.tolist(), step=step)
+        _add_levels(board, self.levels, [counts.tolist() for counts in self.level_counts], step=step)
+
+
+def count_parameters(model: nn.Module, *, levels: Mapping[str, Levels]) -> ParameterCounts | None:
+    """Counts each parameter, each gradient that the latest step left, and levels, and waits for nothing.
+
+    levels: those of quantized weights, by the names of the weights. Returns None where there is nothing to count.
     """
     tensors = {}
     for name, parameter in model.named_parameters():
         tensors[tags.parameter(name)] = parameter.detach()
         if parameter.grad is not None:
             tensors[tags.gradient(name)] = parameter.grad
-    if tensors:
-        rows, *counts = _read([count([*tensors.values()]), *count_levels([*levels.values()])])
-        _add_rows(board, tensors, rows, step=step)
-        _add_levels(board, levels, counts, step=step)
+    if not tensors:
+        return None
+    counts = [count([*tensors.values()]), *count_levels([*levels.values()])]
+    rows, *level_counts = (each.to("cpu", non_blocking=True) for each in counts)
+    ranges = {name: (low, high) for name, (_, low, high) in levels.items()}
+    return ParameterCounts([*tensors], rows, ranges, level_counts)
 
 
-def _read(tensors: Sequence[torch.Tensor]) -> list[list[Any]]:
-    """Returns the numbers that tensors hold, as lists, and waits for the device once."""
-    sizes = [tensor.numel() for tensor in tensors]
-    parts = torch.split(torch.cat([tensor.flatten().double() for tensor in tensors]).cpu(), sizes)
-    return [part.view(tensor.shape).tolist() for part, tensor in zip(parts, tensors, strict=True)]
-
-
-def _add_levels(board: Board, levels: Mapping[str, Levels], counts: Sequence[list[float]], *, step: int) -> None:
+def _add_levels(board: Board, levels: Mapping[str, tuple[int, int]], counts: Sequence[list[int]], *, step: int) -> None:
     """Writes a histogram a weight, all in one event. `SummaryWriter` would cut off levels that are not in use."""
     found = []
-    for (name, (_, low, high)), counts_of_weight in zip(levels.items(), counts, strict=True):
+    for (name, (low, high)), counts_of_weight in zip(levels.items(), counts, strict=True):
         buckets = level_buckets(low, counts_of_weight)
         about = metadata.create_summary_metadata("", f"The rounded weight, as whole levels from {low} to {high}.")
         found.append(
@@ -66,7 +81,7 @@ def _add_levels(board: Board, levels: Mapping[str, Levels], counts: Sequence[lis
         board.add(step, Summary(value=found))
 
 
-def level_buckets(low: int, counts: Sequence[float]) -> NDArray[np.float32]:
+def level_buckets(low: int, counts: Sequence[int]) -> NDArray[np.float32]:
     """Returns buckets for TensorBoard, float32 (K, 3), each with left edge, right edge and count.
 
     counts: of each level from `low` on.

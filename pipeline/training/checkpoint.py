@@ -21,9 +21,10 @@ from typing import Any, BinaryIO
 
 import torch
 
-from pipeline.errors import CheckpointError, DamagedError
+from pipeline.errors import CheckpointError, DamagedError, DivergedError
 from pipeline.home import durable
 from pipeline.home.paths import RunPaths
+from pipeline.training.metrics import DIVERGED_HINT
 
 FORMAT = 1
 SEAL = b"sha256 "  # begins the comment at the end of a checkpoint, a zip file; its digest follows
@@ -44,8 +45,12 @@ def save(run: RunPaths, state: State, *, is_best: bool = False) -> None:
 
     `best` and `last` are one file under two names then, until `last` moves on; a kill at any point leaves a `last`.
     `last` is read for that (of vgg11_bn, 75 MB, 70 ms): a damaged one does not take the place of one that is whole.
-    Raises OSError, also where the run's folder is gone: it is not made again for a checkpoint alone.
+    Raises OSError, also where the run's folder is gone: it is not made again for a checkpoint alone; and DivergedError
+    rather than write weights that are not finite, where the state says whether they are.
     """
+    state = dict(state)
+    if not state.pop("is_finite", True):
+        raise DivergedError(f"the weights are not finite after step {state['position']['step']}: {DIVERGED_HINT}")
     if not run.checkpoints.is_dir():
         run.checkpoints.mkdir()
         durable.fsync_folder(run.root)

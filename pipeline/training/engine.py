@@ -7,7 +7,6 @@ and the position: finished epochs, batches of the one under way, steps in all.
 from __future__ import annotations
 
 import functools
-import math
 import operator
 from collections.abc import Callable
 from pathlib import Path
@@ -21,13 +20,13 @@ from pipeline.data import own_dataset
 from pipeline.data.dataset import Dataset
 from pipeline.data.loader import Loader
 from pipeline.data.splits import FileSplit, Split
-from pipeline.errors import CheckpointError, DataError, DivergedError
+from pipeline.errors import CheckpointError, DataError
 from pipeline.jobfile.spec import Spec
 from pipeline.training import backbone, older_checkpoints, optimizers, parts, pretrained
 from pipeline.training.captured_forward import CapturedForward, Forward
 from pipeline.training.device import Setting, memory_format_of, use_onednn
 from pipeline.training.features import last_layer
-from pipeline.training.metrics import DIVERGED_HINT, TrainingMeans
+from pipeline.training.metrics import TrainingMeans
 from pipeline.training.moment import Moment
 from pipeline.training.patience import Patience
 
@@ -168,13 +167,12 @@ class Engine:
         self.epoch, self.batch = self.epoch + 1, 0
 
     def state_dict(self) -> dict[str, Any]:
-        """Returns all that the next step depends on. Raises DivergedError rather than give weights not finite."""
+        """Returns all that the next step depends on, and whether the weights are finite, on the device."""
         self.means.fold()
         floats = [weight.detach() for weight in self.model.parameters() if weight.is_floating_point()]
         zeros = torch._foreach_mul(floats, 0.0) if floats else []  # but of what is not finite; in a few calls for all
-        if not math.isfinite(nn.utils.get_total_norm(zeros, norm_type=1.0)):
-            raise DivergedError(f"the weights are not finite after step {self.step}: {DIVERGED_HINT}")
         return {
+            "is_finite": nn.utils.get_total_norm(zeros, norm_type=1.0) == 0,
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "scaler": self.scaler.state_dict(),

@@ -2,23 +2,26 @@
 
 What is more than scalars is optional: it is due after certain epochs, and if writing it fails, the job says so and goes
 on without it. Everything of an epoch comes from the one evaluation that the epoch ends with, and is written before the
-checkpoint that follows, so that a resumed run has it once. The time of each kind is measured.
+checkpoint that follows, so that a resumed run has it once; by the thread that saves, while the next epoch is trained.
+The time of each kind is measured.
 """
 
 from __future__ import annotations
 
 import contextlib
 import functools
+import threading
 import time
 import traceback
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import nn
 
-from pipeline.board import curves, figures, graph, histograms, hparams, layout, projector, tags, texts
+from pipeline.board import curves, graph, histograms, hparams, layout, projector, tags, texts
 from pipeline.board.artist import Artist
 from pipeline.board.conditions import describe_conditions, describe_versions
 from pipeline.board.images import grid, spread
@@ -33,16 +36,20 @@ from pipeline.jobfile.spec import Spec, is_due
 from pipeline.models.quantized import left_out
 from pipeline.models.quantized_figures import step_sizes, weight_levels
 from pipeline.training.device import Setting
+from pipeline.training.drawings import Drawings
 from pipeline.training.evaluation import Evaluation
 from pipeline.training.moment import Moment
 from pipeline.training.predictions import Predictions
 
 GRID = 64  # images
-MAX_VERDICTS = 20  # images in the figure of predictions, unless there are more classes
-COLUMNS = 4  # TensorBoard shows an image 350 pixels wide; of more columns the texts could not be read
-MANY = 40  # images, from which a figure of four columns would be too high
 
-Drawings = list[tuple[str, Callable[[], figures.Drawn]]]  # figures by their tags, each to be waited for
+
+@dataclass
+class Counted:
+    """What was counted on the device at an epoch's end, and may be on its way to the CPU."""
+
+    parameters: histograms.ParameterCounts | None = None
+    curves: curves.Counts | None = None
 
 
 class Logbook:
@@ -69,9 +76,9 @@ class Logbook:
         """
         self.board, self.spec, self.dataset, self.setting = board, spec, dataset, setting
         self.manifest, self.job_file, self.log = manifest, job_file, log
-        self.artist = artist
-        self._drawings: list[tuple[int, Drawings]] = []  # by an artist, and at which step they were begun
+        self.drawings = Drawings(board, dataset.classes, artist)
         self.seconds: dict[str, float] = defaultdict(float)  # what each kind has taken
+        self._lock = threading.Lock()  # of `seconds`, as the thread that saves writes too
         self._broken: set[str] = set()  # kinds that have failed once
         self._said: set[str] = set()
         self.profile = self._make_profile(first_step, num_steps) if spec.log.profile else None
@@ -88,7 +95,8 @@ class Logbook:
         try:
             yield
         finally:
-            self.seconds[kind] += time.perf_counter() - began
+            with self._lock:
+                self.seconds[kind] += time.perf_counter() - began
 
     @contextlib.contextmanager
     def optional(self, kind: str, *, is_waited_for: bool = True) -> Iterator[None]:
@@ -156,10 +164,6 @@ class Logbook:
             if sizes := step_sizes(model):
                 self.board.scalars(step, {tags.step_size(name): size for name, size in sizes.items()})
 
-    def flush(self) -> None:
-        with self.measured("flush"):
-            self.board.flush()
-
     def begin(self) -> None:
         """Write what is known before a job's first step."""
         projector.remove_embeddings(self.board.folder)
@@ -210,22 +214,37 @@ class Logbook:
         """
         return self.samples if self.is_due("embeddings", moment) else None
 
-    def end_epoch(self, moment: Moment, model: nn.Module, evaluation: Evaluation) -> None:
-        """Write everything but scalars that is due after an epoch. moment: with this epoch among the finished ones."""
+    def end_epoch(self, moment: Moment, model: nn.Module, evaluation: Evaluation) -> Callable[[], None]:
+        """Count what is due after an epoch, which waits for nothing, and return what writes it and all the rest.
+
+        That may be called by another thread, once the counts are on the CPU, while the model is trained again.
+        moment: with this epoch among the finished ones.
+        """
+        counted = Counted()
+        if self.is_due("histograms", moment):
+            with self.optional("histograms"):
+                counted.parameters = histograms.count_parameters(model, levels=weight_levels(model))
+        if self.is_due("pr_curves", moment):
+            with self.optional("pr_curves"):
+                counted.curves = curves.count(evaluation.logits, evaluation.labels)
+        return functools.partial(self._write_epoch, moment, evaluation, counted)
+
+    def _write_epoch(self, moment: Moment, evaluation: Evaluation, counted: Counted) -> None:
         step, predictions = moment.step, Predictions(self.dataset, evaluation)
+        per_class = zip(self.dataset.classes, evaluation.class_accuracy, strict=True)
+        self.scalars(step, {tags.class_accuracy(name): value for name, value in per_class})
         with self.optional("evaluation"):
             record = predictions.record(moment)
             record.write(RunPaths(self.board.folder).evaluation)
-        if self.is_due("histograms", moment):
+        if counted.parameters is not None:
             with self.optional("histograms"):
-                histograms.add_parameters(self.board, model, levels=weight_levels(model), step=step)
-        if self.is_due("pr_curves", moment):
+                counted.parameters.write(self.board, step=step)
+        if counted.curves is not None:
             with self.optional("pr_curves"):
-                logits, labels = evaluation.logits, evaluation.labels
-                curves.add_pr_curves(self.board, self.dataset.classes, logits, labels, step=step)
+                curves.add_pr_curves(self.board, self.dataset.classes, counted.curves, step=step)
         if self.is_due("figures", moment):
             with self.optional("figures"):
-                self._add_figures(predictions, step=step)
+                self.drawings.begin(predictions, step=step)
         if self.is_due("embeddings", moment):
             with self.optional("embeddings"):
                 features = self._small_enough(evaluation.features)
@@ -255,35 +274,9 @@ class Logbook:
             self._said.add(line)
             self.log(line)
 
-    def _add_figures(self, predictions: Predictions, *, step: int) -> None:
-        classes, evaluation = self.dataset.classes, predictions.evaluation
-        chosen = spread(predictions.labels, max(MAX_VERDICTS, len(classes)))
-        columns = COLUMNS if len(chosen) <= MANY else 10
-        shown = [(*page, columns) for page in figures.pages(tags.PREDICTIONS, predictions.of_images(chosen))]
-        if predictions.mistakes:
-            mistakes = predictions.of_images(predictions.mistakes, with_files=True)
-            shown += [(*page, COLUMNS) for page in figures.pages(tags.MISTAKES, mistakes)]
-        drawings = [(tag, self._drawn(figures.draw_predictions, *given)) for tag, *given in shown]
-        drawings.append((tags.CONFUSION, self._drawn(figures.draw_confusion, evaluation.confusion.numpy(), classes)))
-        if self.artist is None:
-            self._write(drawings, step=step)
-        else:
-            self._drawings.append((step, drawings))
-
-    def _drawn(self, draw: Callable[..., figures.Drawn], *given: Any) -> Callable[[], figures.Drawn]:
-        return functools.partial(draw, *given) if self.artist is None else self.artist.draw(draw, *given)
-
-    def _write(self, drawings: Drawings, *, step: int) -> None:
-        for tag, result in drawings:
-            drawn = result()
-            self.board.image(tag, drawn.png, height=drawn.height, width=drawn.width, step=step)
-
     def settle(self) -> None:
-        """Wait for the figures that are still being drawn, and write them. The checkpoint after them comes later."""
-        is_any = bool(self._drawings)
-        while self._drawings:
-            step, drawings = self._drawings.pop(0)
+        """Wait for the figures that are still being drawn, and put all on the disk. Then a checkpoint may follow."""
+        while self.drawings:
             with self.optional("figures", is_waited_for=False):
-                self._write(drawings, step=step)
-        if is_any:
-            self.board.flush()
+                self.drawings.write()
+        self.board.flush()

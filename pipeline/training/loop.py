@@ -39,6 +39,11 @@ class Listener(Protocol):
         """An epoch has ended and was evaluated; its checkpoint may still be on its way to the disk."""
 
 
+class Save(Protocol):
+    def __call__(self, state: dict[str, Any], is_best: bool, write: Callable[[], None] | None) -> None:
+        """Begin to save a state as it is now. is_best: so far. write: what must be written before it is."""
+
+
 @dataclass
 class Loop:
     """One attempt's way through the epochs that are left."""
@@ -47,11 +52,11 @@ class Loop:
     step: Step
     logbook: Logbook
     listener: Listener
-    save: Callable[[dict[str, Any], bool], None]  # a checkpoint's state, and whether it is the best so far
+    save: Save
     stop: Stop
     metrics: dict[str, float] = field(default_factory=dict)  # the latest value of each scalar
     check_saved: Callable[[], None] = lambda: None  # raises what went wrong since with a checkpoint
-    record_epoch: Callable[[Moment, dict[str, float]], None] = lambda *_: None  # before the epoch's checkpoint
+    record_epoch: Callable[[Moment, dict[str, float]], None] = lambda *_: None  # from the thread that saves
 
     def train(self) -> None:
         """Train to the end. Raises Interrupted, with a checkpoint written, where it is asked to stop."""
@@ -124,12 +129,12 @@ class Loop:
         self.logbook.add_step_sizes(engine.step, engine.model)
 
     def end_epoch(self) -> None:
-        """Evaluate, write what an epoch leaves, save."""
+        """Evaluate, and begin to write what an epoch leaves and to save; that goes on while the next one is trained."""
         engine = self.engine
         epoch, patience = engine.epoch + 1, engine.patience
         moment = dataclasses.replace(engine.moment, epoch=epoch, is_stopped=patience.is_over(epoch))  # if no better
-        trained = engine.means.read_epoch(num_images=engine.loader.num_images)
         evaluation = evaluate(engine, self.stop, features_of=self.logbook.wanted_features(moment))
+        trained = engine.means.read_epoch(num_images=engine.loader.num_images)
         if not math.isfinite(evaluation.loss):
             name = engine.dataset.held_out_name
             raise DivergedError(f"the {name} loss is {evaluation.loss} after step {engine.step}: {DIVERGED_HINT}")
@@ -138,34 +143,36 @@ class Loop:
         is_best = evaluation.accuracy > engine.best_accuracy
         if is_best:
             engine.best_accuracy, engine.best_epoch = evaluation.accuracy, epoch
-        self.log_epoch(trained, evaluation)
-        self.logbook.end_epoch(moment, engine.model, evaluation)
-        self.record_epoch(moment, self.metrics)  # first, so that what a checkpoint follows is never lost
+        found = self.found(trained, evaluation)
+        self.metrics.update(found)
+        metrics, write_shown = dict(self.metrics), self.logbook.end_epoch(moment, engine.model, evaluation)
+
+        def write() -> None:
+            self.logbook.scalars(moment.step, found)
+            write_shown()
+            self.record_epoch(moment, metrics)
+
         engine.end_epoch()
-        self.checkpoint(is_best=is_best)
+        self.checkpoint(is_best=is_best, write=write)
         self.listener.after_epoch(moment, self.metrics)
 
-    def log_epoch(self, trained: tuple[float, float] | None, evaluation: Evaluation) -> None:
-        """trained: mean loss and accuracy of the epoch's training; None where they are not known."""
-        if trained is not None:
-            self.log(dict(zip((tags.EPOCH_LOSS, tags.EPOCH_ACCURACY), trained, strict=True)))
+    def found(self, trained: tuple[float, float] | None, evaluation: Evaluation) -> dict[str, float]:
+        """Returns an epoch's scalars. trained: mean loss and accuracy of its training; None where not known."""
         name = self.engine.dataset.held_out_name
         values = (evaluation.loss, evaluation.accuracy, self.engine.best_accuracy)
-        judged = dict(zip(tags.HELD_OUT[name], values, strict=True))
+        found = dict(zip(tags.HELD_OUT[name], values, strict=True))
+        if trained is not None:
+            found |= zip((tags.EPOCH_LOSS, tags.EPOCH_ACCURACY), trained, strict=True)
         if evaluation.top5_accuracy is not None:
-            judged[tags.TOP5[name]] = evaluation.top5_accuracy
-        self.log(judged)
-        per_class = zip(self.engine.dataset.classes, evaluation.class_accuracy, strict=True)
-        self.logbook.scalars(self.engine.step, {tags.class_accuracy(name): value for name, value in per_class})
+            found[tags.TOP5[name]] = evaluation.top5_accuracy
+        return found
 
     def log(self, values: dict[str, float]) -> None:
         self.metrics.update(values)
         self.logbook.scalars(self.engine.step, values)
 
-    def checkpoint(self, *, is_best: bool) -> None:
-        state = self.engine.state_dict()
-        self.logbook.flush()  # first, so that what a checkpoint follows is never lost
-        self.save({**state, "metrics": self.metrics}, is_best)
+    def checkpoint(self, *, is_best: bool, write: Callable[[], None] | None = None) -> None:
+        self.save({**self.engine.state_dict(), "metrics": self.metrics}, is_best, write)
 
 
 def take_steps(engine: Engine, step: Step) -> Iterator[int]:

@@ -1,8 +1,8 @@
-"""Checkpoints, written by a thread while the training goes on.
+"""Checkpoints, and what an epoch leaves for people to see, written by a thread while the training goes on.
 
 What is saved is copied first, so that the next step may change it: into one piece of memory, used for
-each, as one is written at a time. The training asks after each step whether the last one went wrong, and there is no
-result before it is on the disk.
+each, as one is written at a time. What a checkpoint follows is written before it, so that none is ever without. The
+training asks after each step whether the last one went wrong, and there is no result before it is on the disk.
 """
 
 from __future__ import annotations
@@ -24,35 +24,41 @@ class Saver:
     """Saves the checkpoints of an attempt. When it is closed, it waits for the last one."""
 
     def __init__(self, run: RunPaths, *, before: Callable[[], None] = lambda: None) -> None:
-        """before: is called by the thread before it writes a checkpoint, and may raise what that may."""
+        """before: is called by the thread right before it saves a checkpoint, and may raise what that may."""
         self.run, self.before = run, before
         self._memory = HostMemory()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="saver")
         self._writing: Future[None] | None = None
-        self._is_best = False  # what is being written
+        self._is_needed = False  # what is being written
 
-    def save(self, state: State, is_best: bool) -> None:
+    def save(self, state: State, is_best: bool, write: Callable[[], None] | None = None) -> None:
         """Begin to save a state as it is now, once the one before has been written.
 
-        If that went wrong and nobody has asked, this one takes its place. Not where it was the best so far: then it is
-        raised, as this state says how good the best is, and there would be none.
+        write: is called by the thread first, when all is on the CPU that was to be copied there before this call.
+        If the one before went wrong and nobody has asked, this one takes its place. Not where it was the best so far:
+        then it is raised, as this state says how good the best is, and there would be none. Nor where it had something
+        to write, which this one has not.
         """
         if self._writing is not None:
             wait([self._writing])
-            if self._is_best:
+            if self._is_needed:
                 self.finish()
         copy, copied = self._memory.copy(state), None
         if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
             copied = torch.cuda.Event()  # type: ignore[no-untyped-call]
             copied.record()
-        self._is_best = is_best
-        self._writing = self._thread.submit(self._write, copy, copied, is_best)
+        self._is_needed = is_best or write is not None
+        self._writing = self._thread.submit(self._write, copy, copied, is_best, write)
 
-    def _write(self, state: State, copied: torch.cuda.Event | None, is_best: bool) -> None:
-        self.before()
+    def _write(
+        self, state: State, copied: torch.cuda.Event | None, is_best: bool, write: Callable[[], None] | None
+    ) -> None:
         if copied is not None:
             with torch.cuda.device(copied.device):  # a new thread's is the first one, which may be somebody else's
                 copied.synchronize()
+        if write is not None:
+            write()
+        self.before()
         checkpoint.save(self.run, state, is_best=is_best)
 
     def check(self) -> None:

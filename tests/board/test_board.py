@@ -72,7 +72,9 @@ def test_every_parameter_and_its_gradient_has_a_histogram(tmp_path: Path) -> Non
     model = nn.Sequential(nn.Linear(4, 3), nn.BatchNorm1d(3))
     model(torch.randn(8, 4)).square().sum().backward()
     with Board(tmp_path, first_step=0) as board:
-        histograms.add_parameters(board, model, levels={}, step=1)
+        counted = histograms.count_parameters(model, levels={})
+        assert counted is not None
+        counted.write(board, step=1)
     names = [name for name, _ in model.named_parameters()]
     expected = {tag(name) for name in names for tag in (tags.parameter, tags.gradient)}
     assert set(read(tmp_path).Tags()["histograms"]) == expected

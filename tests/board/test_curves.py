@@ -39,7 +39,7 @@ def read(folder: Path) -> dict[str, Curve]:
 
 def written(folder: Path, classes: list[str], logits: torch.Tensor, labels: torch.Tensor) -> dict[str, Curve]:
     with Board(folder, first_step=0) as board:
-        curves.add_pr_curves(board, classes, logits, labels, step=1)
+        curves.add_pr_curves(board, classes, curves.count(logits, labels), step=1)
     return read(folder)
 
 

@@ -75,7 +75,9 @@ def written(folder: Path, values: torch.Tensor, low: int, high: int) -> Buckets:
     """The buckets that TensorBoard's reader finds of a weight's levels."""
     with Board(folder, first_step=0) as board:
         levels = {"0.weight": (values, low, high)}
-        histograms.add_parameters(board, nn.Sequential(nn.Linear(2, 2)), levels=levels, step=3)
+        counted = histograms.count_parameters(nn.Sequential(nn.Linear(2, 2)), levels=levels)
+        assert counted is not None
+        counted.write(board, step=3)
     reader = EventAccumulator(str(folder))
     reader.Reload()
     assert TAG in reader.PluginTagToContent("histograms")

@@ -110,7 +110,9 @@ def test_levels_of_quantized_weights(page: Page, tmp_path: Path, low: int, high:
     counts = torch.arange(1, len(used) + 1)
     with Events(tmp_path / "run", first_step=0) as events:
         levels = {"0.weight": (used.repeat_interleave(counts), low, high)}
-        histograms.add_parameters(events, nn.Sequential(nn.Linear(1, 1)), levels=levels, step=1)
+        counted = histograms.count_parameters(nn.Sequential(nn.Linear(1, 1)), levels=levels)
+        assert counted is not None
+        counted.write(events, step=1)
     with serving(tmp_path) as board:
         wait_until(lambda: board.get("histograms/tags").get("run"), "TensorBoard to have read the run")
         page.goto(f"{board.url}/#histograms")

@@ -5,12 +5,15 @@ from __future__ import annotations
 import dataclasses
 import errno
 import math
+import threading
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
 import torch
 import torch.nn.functional as F
 from in_process import (  # noqa: F401 - digits and ordinary_kernels are fixtures
+    Recorder,
     Saved,
     assert_identical,
     digits,
@@ -29,7 +32,10 @@ from pipeline.board.events import read_scalars
 from pipeline.board.writer import Board
 from pipeline.data.dataset import Dataset
 from pipeline.errors import DivergedError, Interrupted
+from pipeline.home.paths import RunPaths
 from pipeline.jobfile.spec import Spec
+from pipeline.training import checkpoint
+from pipeline.training.saver import Saver
 
 EPOCH = 23  # steps of one, of 64 digits each
 
@@ -145,7 +151,9 @@ def test_a_checkpoint_that_a_full_disk_refuses_does_not_make_a_stop_a_failure(di
         train_engine(engine_of(make_spec(), digits), tmp_path, stop_at=5, saved=Full())
 
 
-def test_a_checkpoint_never_comes_before_events_and_figures_that_lead_to_it(digits: Dataset, tmp_path: Path) -> None:
+def test_a_checkpoint_never_comes_before_events_and_figures_that_lead_to_it(
+    digits: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Else a kill in between would leave a gap in the curve: the next attempt goes on behind it."""
     done: list[str] = []
 
@@ -154,12 +162,59 @@ def test_a_checkpoint_never_comes_before_events_and_figures_that_lead_to_it(digi
             done.append("flush")
             super().flush()
 
+    monkeypatch.setattr(checkpoint, "save", lambda *_, is_best: done.append(f"save {is_best}"))
     engine = engine_of(make_spec(), digits)
     with Noted(tmp_path, first_step=0) as board:
-        loop = loop_of(engine, board, save=lambda *_: done.append("save"))
+        loop = loop_of(engine, board)
         loop.record_epoch = lambda moment, metrics: done.append(f"{len(metrics) > 5} {moment.epoch}")
-        loop.train()
-    assert done == ["True 1", "flush", "save", "True 2", "flush", "save"]
+        with Saver(RunPaths(tmp_path), before=loop.logbook.settle) as saver:
+            loop.save = saver.save
+            loop.train()
+    assert done == ["True 1", "flush", "save True", "True 2", "flush", "save True"]
+
+
+def test_an_epochs_end_is_written_while_the_next_one_is_trained(digits: Dataset, tmp_path: Path) -> None:
+    is_next_trained, waited = threading.Event(), list[bool]()
+
+    class Late(Board):
+        def scalars(self, step: int, values: Mapping[str, float]) -> None:
+            if "test/loss" in values and step == EPOCH:
+                waited.append(is_next_trained.wait(60))
+            super().scalars(step, values)
+
+    def at_step(step: int) -> None:
+        if step == EPOCH + 2:
+            assert "test/loss" in loop.metrics
+            is_next_trained.set()
+
+    engine = engine_of(make_spec(), digits)
+    with Late(tmp_path, first_step=0) as board:
+        loop = loop_of(engine, board, listener=Recorder(engine, at_step))
+        with Saver(RunPaths(tmp_path), before=loop.logbook.settle) as saver:
+            loop.save = saver.save
+            loop.train()
+    assert waited == [True]
+    for tag in ("train/epoch_loss", "test/loss", "true_class_accuracy/3"):
+        assert list(points(tmp_path, tag)) == [EPOCH, 2 * EPOCH], tag
+
+
+def test_weights_that_are_not_finite_end_the_attempt_and_are_not_saved(digits: Dataset, tmp_path: Path) -> None:
+    """The loss was finite, and a weight became something else by the last update before the checkpoint."""
+    engine = engine_of(make_spec(train={"epochs": 3}), digits)
+
+    def at_step(step: int) -> None:
+        if step == 2 * EPOCH:  # a weight that nothing uses: the evaluation is as it was
+            engine.model.register_parameter("extra", torch.nn.Parameter(torch.tensor([1.0, math.inf])))
+
+    run = RunPaths(tmp_path)
+    with Board(tmp_path, first_step=0) as board:
+        loop = loop_of(engine, board, listener=Recorder(engine, at_step))
+        message = f"the weights are not finite after step {2 * EPOCH}: the training diverged"
+        with Saver(run, before=loop.logbook.settle) as saver:
+            loop.save, loop.check_saved = saver.save, saver.finish
+            with pytest.raises(DivergedError, match=message):
+                loop.train()
+    assert checkpoint.saved_step(run) == EPOCH
 
 
 def test_a_test_loss_that_is_no_number_is_a_divergence(digits: Dataset, tmp_path: Path) -> None:

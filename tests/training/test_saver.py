@@ -111,6 +111,20 @@ def test_one_that_was_refused_costs_nothing_where_the_next_one_is_written(
     assert saved(RunPaths(tmp_path))["step"] == 2
 
 
+def test_what_a_checkpoint_follows_is_written_before_it_and_never_given_up_for_the_next_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done: list[str] = []
+    monkeypatch.setattr(checkpoint, "save", lambda _, state, **__: done.append(f"save {state['step']}"))
+    with Saver(RunPaths(tmp_path), before=lambda: done.append("before")) as saver:
+        saver.save({"step": 1}, False, lambda: done.append("write 1"))
+        saver.save({"step": 2}, False, lambda: (tmp_path / "none" / "file").write_text(""))
+        with pytest.raises(FileNotFoundError):
+            saver.save({"step": 3}, False)
+        saver.save({"step": 4}, False)
+    assert done == ["write 1", "before", "save 1", "before", "save 4"]
+
+
 def test_no_state_is_saved_that_tells_of_a_best_one_that_is_not(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
