@@ -22,12 +22,13 @@ class CapturedForward:
         self.forward = forward
         self._shape: torch.Size | None = None
         self._replay: Callable[[], None] | None = None
-        self.refusal = ""  # why the pass could not be recorded
+        self.log: Callable[[str], object] = str  # takes a line where the pass cannot be recorded
+        self._is_refused = False
         self._images: torch.Tensor  # where the graph reads
         self._logits: torch.Tensor  # where it writes
 
     def __call__(self, images: torch.Tensor) -> torch.Tensor:
-        if self.refusal or images.shape != self._shape:
+        if self._is_refused or images.shape != self._shape:
             self._shape = self._shape or images.shape
             return self.forward(images)
         if self._replay is None and not self._is_recorded(images):
@@ -42,6 +43,9 @@ class CapturedForward:
         try:
             self._replay, self._logits = record(lambda: self.forward(self._images))
         except CannotRecordError as error:
-            self.refusal = str(error)
+            self.log(
+                f"the evaluation cannot be captured as a CUDA graph: {error}; its operations are launched one by one"
+            )
+            self._is_refused = True
             del self._images
-        return not self.refusal
+        return not self._is_refused

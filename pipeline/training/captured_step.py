@@ -20,6 +20,7 @@ import torch
 from pipeline.data.draws import to_device
 from pipeline.data.loader import Batch
 from pipeline.errors import DeviceError
+from pipeline.training.captured_forward import CapturedForward
 from pipeline.training.cuda_graph import CannotRecordError, record
 from pipeline.training.engine import Engine
 from pipeline.training.half_weights import HalfWeights
@@ -31,7 +32,9 @@ Outputs = Sequence[tuple[torch.Tensor, torch.Tensor]]  # of each batch, its loss
 
 
 def choose(engine: Engine, *, log: Callable[[str], None]) -> Step:
-    """Returns the step that a job is trained with. log: takes a line where it cannot be captured."""
+    """Returns the step that a job is trained with. log: takes a line where it or an evaluation cannot be captured."""
+    if isinstance(engine.forward, CapturedForward):
+        engine.forward.log = log
     return CapturedStep(engine, log=log) if engine.setting.capture else EagerStep(engine)
 
 

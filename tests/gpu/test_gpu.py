@@ -129,7 +129,7 @@ def test_a_captured_training_is_the_eager_one_bit_for_bit(
     assert (our_means, our_norm) == (their_means, their_norm)
     assert torch.equal(evaluation.logits, captured_evaluation.logits)
     assert isinstance(trained.forward, CapturedForward)
-    assert trained.forward._replay is not None, trained.forward.refusal
+    assert trained.forward._replay is not None
 
 
 def test_a_step_that_cannot_be_captured_goes_on_as_an_eager_one(digits: Dataset) -> None:
