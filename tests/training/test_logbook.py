@@ -384,7 +384,7 @@ def test_where_nothing_is_wrong_there_is_no_figure_of_mistakes(digits: Dataset, 
 
 
 def test_what_each_kind_took_is_measured(everything: Finished) -> None:
-    kinds = {"scalars", "flush", "texts", "hparams", "graph", "images", "evaluation", "profile", "gradient norm"}
+    kinds = {"scalars", "texts", "hparams", "graph", "images", "evaluation", "profile", "gradient norm"}
     kinds |= {"histograms", "figures", "pr_curves", "embeddings"}
     seconds = everything.loop.logbook.seconds
     assert seconds.keys() == kinds
