@@ -14,8 +14,9 @@ from pydantic import BaseModel
 
 from pipeline.cli import app
 from pipeline.jobfile import catalog, reference
+from pipeline.jobfile.resources import Resources
 from pipeline.jobfile.search import Search
-from pipeline.jobfile.spec import Data, Log, Resources, Spec
+from pipeline.jobfile.spec import Data, Log, Spec
 from pipeline.jobfile.train import EarlyStopping, Train
 
 ROOT = Path(__file__).parent.parent

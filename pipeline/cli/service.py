@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import signal
 from collections.abc import Callable
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -14,14 +14,34 @@ from pipeline.cli.display import TerminalDisplay
 from pipeline.home.paths import Home
 from pipeline.queue import live_workers
 
+if TYPE_CHECKING:
+    from pipeline.worker.executors.engine import Engine
+
 Port = Annotated[int, typer.Option(min=1, max=65535, help="TensorBoard's port.")]
 Drain = Annotated[bool, typer.Option("--drain", help="Leave when nothing waits; 1 if a job did not succeed.")]
 Slots = Annotated[int, typer.Option(min=1, max=64, help="Jobs that run at the same time.")]
 
 
-def worker(context: typer.Context, drain: Drain = False, slots: Slots = 1) -> None:
-    """Work through the queue. Ctrl-C saves running jobs and queues them again; a second one does not wait for that."""
-    work(queue_of(context).home, drain=drain, slots=slots)
+def worker(
+    context: typer.Context,
+    drain: Drain = False,
+    slots: Annotated[int, typer.Option(min=1, max=1000, help="Jobs that run, or wait in a cluster, at once.")] = 1,
+    on: Annotated[
+        Literal["slurm", "ray"] | None,
+        typer.Option(help="Hand jobs to a cluster, see docs/clusters.md.", show_default="this machine"),
+    ] = None,
+    address: Annotated[
+        str,
+        typer.Option(help="Of Ray's dashboard, as http://head:8265; auto: RAY_API_SERVER_ADDRESS, or this machine."),
+    ] = "auto",
+) -> None:
+    """Work through the queue. Ctrl-C saves running jobs and queues them again; a second one does not wait for that.
+
+    Jobs that were handed to a cluster go on without it, and the next worker takes them up.
+    """
+    from pipeline.worker.executors import engines
+
+    work(queue_of(context).home, drain=drain, slots=slots, engine=engines.make(on, address))
 
 
 def up(
@@ -66,6 +86,7 @@ def work(
     *,
     drain: bool,
     slots: int,
+    engine: Engine | None = None,
     on_tick: Callable[[], None] = lambda: None,
     at_end: Callable[[], None] = lambda: None,
 ) -> None:
@@ -74,8 +95,13 @@ def work(
 
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # whoever ignores it, as some launchers do, never sees a child end
     display, stop = TerminalDisplay(), Stop()
-    worker = Worker(home, display, slots=slots, drain=drain, stop=stop, on_tick=on_tick)
-    message(f"worker: serves {home.root}; Ctrl-C stops it, and its jobs go on later")
+    worker = Worker(home, display, slots=slots, drain=drain, stop=stop, on_tick=on_tick, engine=engine)
+    where = (
+        f" on {engine.name}; Ctrl-C stops it, and its jobs go on there"
+        if engine
+        else "; Ctrl-C stops it, and its jobs go on later"
+    )
+    message(f"worker: serves {home.root}{where}")
     try:
         with listen(stop, signal.SIGINT, signal.SIGTERM, signal.SIGHUP, again=worker.leave_at_once):
             worker.run()
@@ -83,6 +109,6 @@ def work(
         display.close()
         at_end()
         with contextlib.suppress(OSError):
-            worker.queue.paths.stop_request(worker.name).unlink()
+            worker.queue.paths.stop_request(worker.presence.name).unlink()
     if drain and worker.num_unsuccessful:
         raise typer.Exit(1)

@@ -114,6 +114,7 @@ def _facts(job: JobView) -> list[tuple[str, str]]:
     """The train loss and accuracy are means over the latest epoch; of runs of before, over its last steps."""
     metrics = job.metrics
     rows = [("job", job.id), ("state", job.state), ("outcome", job.outcome or "none yet"), ("why", job.why)]
+    rows += [("where", job.where)] if job.where else []
     train_loss = tags.EPOCH_LOSS if tags.EPOCH_LOSS in metrics else tags.TRAIN_LOSS
     train_accuracy = tags.EPOCH_ACCURACY if tags.EPOCH_ACCURACY in metrics else tags.TRAIN_ACCURACY
     accuracies = {

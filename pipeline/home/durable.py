@@ -28,6 +28,13 @@ _ERRORS = "backslashreplace"  # a file name need not be text; half a surrogate i
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT)  # no fault of the job's: it is tried again
 
 
+def _nobody_minds() -> None: ...
+
+
+ask_first: Callable[[], object] = _nobody_minds
+"""Is called before a file takes another's place. An attempt sets it: one that was replaced may change nothing."""
+
+
 def fsync_folder(folder: Path) -> None:
     """Make the folder's entries durable: a rename or link is not before this."""
     fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
@@ -67,12 +74,22 @@ def replace(path: Path, write: Callable[[BinaryIO], object]) -> None:
     temporary = write_temporary(path.parent, path.name, write)
     try:
         with _named(path):
-            temporary.replace(path)
+            rename(temporary, path)
     except BaseException:
         with contextlib.suppress(OSError):
             temporary.unlink()
         raise
     fsync_folder(path.parent)
+
+
+def rename(temporary: Path, path: Path) -> None:
+    """Give a file that is whole its name, once nobody minds.
+
+    Whoever asks first does so when the temporary file is there. So a process that is replaced between asking and the
+    rename does no harm: the one in its place removes temporary files before it reads, and then there is none to rename.
+    """
+    ask_first()
+    temporary.replace(path)
 
 
 def create(path: Path, data: bytes, *, by_way_of: Path) -> None:

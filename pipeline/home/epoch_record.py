@@ -1,8 +1,8 @@
 """The figures of each epoch: `runs/<id>/epochs.jsonl`, a line of JSON an epoch.
 
 The attempt adds a line when an epoch was evaluated, before the checkpoint that follows; a later attempt that repeats
-the epoch adds it again, and its last line counts. A line that a kill or a full disk has cut short is left out, and the
-next one begins on a line of its own.
+the epoch adds it again, and the last line of the latest attempt counts. A line that a kill or a full disk has cut short
+is left out, and the next one begins on a line of its own.
 """
 
 from __future__ import annotations
@@ -24,12 +24,14 @@ class Line(Record):
     epoch: int
     step: int
     metrics: dict[str, float]
+    attempt: int = 0  # of older versions
 
 
-def append(path: Path, *, epoch: int, step: int, metrics: Mapping[str, float]) -> None:
+def append(path: Path, *, epoch: int, step: int, metrics: Mapping[str, float], attempt: int = 0) -> None:
     """Adds an epoch, not fsynced; what is not finite is left out. Raises OSError, also where it is no plain file."""
     finite = {tag: value for tag, value in metrics.items() if math.isfinite(value)}
-    line = durable.to_json({"epoch": epoch, "step": step, "metrics": finite}) + b"\n"
+    line = durable.to_json({"epoch": epoch, "step": step, "metrics": finite, "attempt": attempt}) + b"\n"
+    durable.ask_first()
     fd = durable.open_plain(path, os.O_RDWR | os.O_APPEND | os.O_CREAT)
     try:
         size = os.fstat(fd).st_size
@@ -50,8 +52,11 @@ def read(path: Path) -> dict[int, dict[str, float]]:
     with os.fdopen(fd, "rb") as file:
         file.seek(max(0, os.fstat(fd).st_size - MAX_BYTES))
         content = file.read(MAX_BYTES)
-    found = {line.epoch: line.metrics for text in content.split(b"\n") if (line := _parse(text))}
-    return dict(sorted(found.items()))
+    found: dict[int, Line] = {}
+    for text in content.split(b"\n"):
+        if (line := _parse(text)) and not (line.epoch in found and found[line.epoch].attempt > line.attempt):
+            found[line.epoch] = line
+    return {epoch: line.metrics for epoch, line in sorted(found.items())}
 
 
 def _parse(text: bytes) -> Line | None:

@@ -1,9 +1,9 @@
 """Every file name of a home, its queue and its runs, in one place.
 
 HOME/queue/     the directory queue (job_queue.py)
-HOME/runs/      one folder a job; TensorBoard's log directory
-HOME/datasets/  what torchvision downloads, the user's image folders, and `.cache/` of decoded datasets; of what is not
-                there, the folder that PIPELINE_DATA names is asked
+HOME/runs/      one folder a job; TensorBoard's log directory; or the folder that PIPELINE_RUNS names
+HOME/datasets/  what torchvision downloads, the user's image folders, and `.cache/` of decoded datasets; or the folder
+                that PIPELINE_DATASETS names; of what is not there, the one that PIPELINE_DATA names is asked
 HOME/modules/   Python files of the user's own; else the folder beside the home, or the one that PIPELINE_MODULES names
 """
 
@@ -14,6 +14,8 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+RUNS = "PIPELINE_RUNS"  # environment variable: where the runs are, in place of HOME/runs/
+DATASETS = "PIPELINE_DATASETS"  # environment variable: where the datasets are, in place of HOME/datasets/
 DATA = "PIPELINE_DATA"  # environment variable: a folder of datasets that may be read-only
 MODULES = "PIPELINE_MODULES"  # environment variable: a folder of modules of the user's own
 STATES = ("pending", "running", "done", "failed", "cancelled")
@@ -21,6 +23,11 @@ STATES = ("pending", "running", "done", "failed", "cancelled")
 MODULE = re.compile(r"(?:[A-Za-z_][A-Za-z0-9_]*/){0,8}[A-Za-z_][A-Za-z0-9_]*\.py")
 """What a module of the user's own may be called, by its path in the folder."""
 LOG = re.compile(r"attempt-([1-9][0-9]{0,4})\.log")  # nobody tries a job 100,000 times
+
+
+def _named(variable: str) -> Path | None:
+    """The folder that an environment variable names; None where it is not set, or empty."""
+    return Path(found).absolute() if (found := os.environ.get(variable)) else None
 
 
 def find_data(datasets: Path, path: Path) -> Path:
@@ -143,6 +150,11 @@ class RunPaths:
         return self.root / "progress.json"
 
     @property
+    def order(self) -> Path:
+        """Which attempt is to run, and whether it is to stop: the worker's word, wherever the attempt runs."""
+        return self.root / "order.json"
+
+    @property
     def epochs(self) -> Path:
         """The figures of each epoch, a line an epoch; see `epoch_record.py`."""
         return self.root / "epochs.jsonl"
@@ -223,18 +235,25 @@ class Home:
         return QueuePaths(self.root / "queue")
 
     @property
+    def settings(self) -> Path:
+        """What jobs ask a cluster for where their files leave it open."""
+        return self.root / "settings.yaml"
+
+    @property
     def runs(self) -> Path:
-        return self.root / "runs"
+        """In the home, or elsewhere: nodes of a cluster do not see a home on a worker's own disk."""
+        return _named(RUNS) or self.root / "runs"
 
     @property
     def datasets(self) -> Path:
-        return self.root / "datasets"
+        """In the home, or elsewhere, as for the runs."""
+        return _named(DATASETS) or self.root / "datasets"
 
     @property
     def modules(self) -> Path:
         """Python files of the user's own: in the home, else beside it, as it is with `var/` in a checkout."""
-        if named := os.environ.get(MODULES):
-            return Path(named).absolute()
+        if named := _named(MODULES):
+            return named
         own, beside = self.root / "modules", self.root.parent / "modules"
         return beside if beside.is_dir() and not own.is_dir() else own
 
@@ -243,4 +262,4 @@ class Home:
 
     def run_text(self, job_id: str) -> str:
         """The run's folder as text."""
-        return f"{self.root}/runs/{job_id}"
+        return f"{self.runs}/{job_id}"

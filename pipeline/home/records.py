@@ -1,6 +1,7 @@
 """The small JSON records of a job: how an attempt ended, where it is, how often it was tried.
 
 runs/<id>/result.json         Result    how an attempt ended as it saw it itself; by the attempt alone
+runs/<id>/order.json          Order     which attempt is to run, and whether it is to stop; by the job's worker
 runs/<id>/progress.json       Progress  where the running attempt is; not durable, replaced every second or so
 queue/jobs/<id>/attempts.json Attempts  one entry an attempt, with its verdict; by the holder of the job's lease
 queue/jobs/<id>/result.json   End       the job's one recorded end
@@ -42,6 +43,9 @@ FOLDER_OF: dict[str, str] = {
 WELL = ("succeeded", "pruned")
 """The ends that are no reason to look for what went wrong."""
 
+LOCAL = "local"
+"""The executor of an attempt that is a process of its worker's: it lives while it holds its job's lease."""
+
 MAX_WHY = 10_000  # characters
 
 
@@ -80,6 +84,14 @@ def _finite(metrics: dict[str, float]) -> dict[str, float]:
     if all(map(math.isfinite, metrics.values())):
         return metrics
     return {key: value for key, value in metrics.items() if math.isfinite(value)}
+
+
+@dataclass(frozen=True)
+class Order(Record):
+    """The latest word of a job's worker to its attempts. An attempt of a smaller number has been replaced."""
+
+    attempt: int
+    stop: bool = False
 
 
 @dataclass(frozen=True)
@@ -213,6 +225,11 @@ class Attempts(Record):
     @property
     def is_open(self) -> bool:
         return bool(self.entries) and "outcome" not in self.entries[-1]
+
+    @property
+    def is_elsewhere(self) -> bool:
+        """Whether the latest attempt was handed to an engine, and may live though no process here holds its lease."""
+        return self.is_open and self.entries[-1].get("executor", LOCAL) != LOCAL
 
     @property
     def started_at(self) -> str | None:

@@ -14,8 +14,9 @@ from pydantic_core import InitErrorDetails, PydanticCustomError, ValidationError
 
 from pipeline.jobfile import catalog, torchvision_models
 from pipeline.jobfile.entries import Dataset, Entry, Facts, FieldConflict
-from pipeline.jobfile.fields import Bounds, Duration, Size, TextFormat, field
+from pipeline.jobfile.fields import Bounds, TextFormat, field
 from pipeline.jobfile.quantize import Quantize
+from pipeline.jobfile.resources import Resources
 from pipeline.jobfile.search import Search
 from pipeline.jobfile.sections import ChosenByName, NamedSection, Section
 from pipeline.jobfile.train import LOSS, OPTIMIZER, SCHEDULE, Train
@@ -23,7 +24,6 @@ from pipeline.jobfile.train import LOSS, OPTIMIZER, SCHEDULE, Train
 Name = Annotated[
     str, TextFormat(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}", "is not a name; use up to 64 letters, digits, - and _")
 ]
-Device = Annotated[str, TextFormat(r"auto|cpu|cuda(:[0-9]{1,2})?", "is not a device; write auto, cpu, cuda or cuda:N")]
 AUGMENTATION = ChosenByName("augmentation", catalog.AUGMENTATIONS, is_short=True)
 
 
@@ -136,23 +136,6 @@ class Log(Section):
     profile: bool = field(False, description="Record five early steps with PyTorch's profiler.")
 
 
-class Resources(Section):
-    device: Device = field("auto", description="auto, cpu, cuda or cuda:N; auto: a GPU where there is one.")
-    timeout: Duration | None = field(None, description="Longest wall time of one attempt, as 90s, 5m, 1h30m, 2d.")
-    memory: Size | None = field(
-        None, description="Most memory that the job may take, as 512MB, 8GB, 8GiB; one that takes more is ended."
-    )
-    retries: int = field(
-        2, ge=0, le=100, description="How often the job is started again after an attempt that `retry_on` names."
-    )
-    retry_on: tuple[Literal["lost", "failed", "timed_out"], ...] = field(
-        ("lost",),
-        max_length=3,
-        description="Ends of an attempt after which it is tried again; lost: its worker or process was killed.",
-    )
-    priority: int = field(0, ge=-1000, le=1000, description="Higher runs first; equals run in order of submission.")
-
-
 class Spec(Section):
     """A job file of the pipeline: one image classifier, trained on one dataset."""
 
@@ -199,6 +182,7 @@ class Spec(Section):
         conflicts = [
             *find_conflicts(self.named_sections(), facts),
             *self.train.conflicts(),
+            *self.resources.conflicts("resources"),
             *(self.search.conflicts() if self.search else ()),
         ]
         if conflicts:

@@ -38,6 +38,12 @@ def check_home(home: Home) -> list[Check]:
     return [Check("home", "ok", str(home.root)), check_filesystem(home), check_disk(home), check_workers(queue)]
 
 
+def complaints(home: Home) -> list[str]:
+    """What a worker that starts should say of its home."""
+    found = [check for check in check_home(home) if check.verdict != "ok" and check.name != "workers"]
+    return [f"{check.verdict}: {check.name}: {check.text}" for check in found]
+
+
 def check_operations(queue: Queue) -> None:
     """Do once what the queue rests on. Raises OSError, EXDEV where its folders are on different filesystems."""
     name = f".doctor-{secrets.token_hex(4)}"  # in two containers, two processes may have the same id

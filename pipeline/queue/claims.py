@@ -11,7 +11,8 @@ from pipeline.home.records import Attempts, End
 from pipeline.queue.tickets import Ticket
 
 if TYPE_CHECKING:
-    from pipeline.jobfile.spec import Resources, Spec
+    from pipeline.jobfile.resources import Resources
+    from pipeline.jobfile.spec import Spec
 
 SWEEP_RETRIES = 1_000  # it goes on with what its trials have come to, whoever was killed
 
@@ -32,7 +33,7 @@ class Claim:
     @property
     def resources(self) -> Resources:
         """Those of the spec; the defaults where this version of the program does not take it any more."""
-        from pipeline.jobfile.spec import Resources  # here: whoever looks at jobs does without
+        from pipeline.jobfile.resources import Resources  # here: whoever looks at jobs does without
 
         return self.spec.resources if self.spec else Resources()
 
@@ -55,11 +56,11 @@ class Ended:
     end: End
 
 
-RecordExecutor = Callable[[str], Mapping[str, Any]]
-"""From a job's id to what the record of its attempt says of who runs it."""
+RecordExecutor = Callable[[Claim], Mapping[str, Any]]
+"""From a claim to what the record of its next attempt says of who runs it."""
 
 
-def by_nobody(job_id: str) -> Mapping[str, Any]:
+def by_nobody(claim: Claim) -> Mapping[str, Any]:
     """For a claim that is not run."""
-    del job_id
+    del claim
     return {}

@@ -158,7 +158,7 @@ class Queue:
         except SpecError as error:
             why = error.problems[0].message
             return self.end(claim, Result(claim.attempts.number, "invalid", why))
-        claim.attempts.begin(worker, executor(ticket.id))
+        claim.attempts.begin(worker, executor(claim))
         self.records.write_attempts(ticket.id, claim.attempts)
         return claim
 

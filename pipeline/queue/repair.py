@@ -7,9 +7,8 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 from pipeline.errors import QueueError, SpecError
 from pipeline.home import durable
@@ -22,12 +21,6 @@ from pipeline.queue.tickets import ForeignFile
 
 OLD_TEMPORARY_S = 3600.0
 HOPELESS = 3  # repairs in a row
-
-IsAlive = Callable[[Mapping[str, Any]], bool]
-"""Whether the attempt that an entry of attempts.json is about lives, by its executor and handle.
-
-The lease alone tells it of a local process; an attempt that runs elsewhere holds no lock here.
-"""
 
 
 @dataclass(frozen=True)
@@ -56,12 +49,7 @@ class StuckJobs:
         return {job_id for job_id, times in self._times.items() if times >= HOPELESS}
 
 
-def _holds_no_more_than_its_lease(entry: Mapping[str, Any]) -> bool:
-    del entry
-    return False
-
-
-def repair(queue: Queue, is_alive: IsAlive = _holds_no_more_than_its_lease) -> list[Repaired]:
+def repair(queue: Queue) -> list[Repaired]:
     """Bring everything where it belongs: leftovers away, foreign files to quarantine, tickets where their end says.
 
     Raises OSError where a folder cannot be listed now; what was done by then stays done.
@@ -81,7 +69,7 @@ def repair(queue: Queue, is_alive: IsAlive = _holds_no_more_than_its_lease) -> l
             except OSError as error:
                 why = f"cannot be repaired now: {durable.in_words(error)}"
                 done.append(Repaired(f"{job_id}: {why}", job_id, is_stuck=True))
-    return done + repair_running(queue, is_alive)
+    return done + repair_running(queue)
 
 
 def quarantine_foreign_files(queue: Queue) -> list[Repaired]:
@@ -116,20 +104,20 @@ def _move_where_its_end_says(queue: Queue, job_id: str, state: str) -> list[Repa
     return [Repaired(f"{job_id}: has no recorded end; queued again", job_id)]
 
 
-def repair_running(queue: Queue, is_alive: IsAlive = _holds_no_more_than_its_lease) -> list[Repaired]:
+def repair_running(queue: Queue) -> list[Repaired]:
     """Settle the jobs in `running/` that nobody runs: their worker and their attempt are dead."""
     done: list[Repaired] = []
     for job_id in queue.tickets.ids("running"):
         try:
-            done += _settle_if_abandoned(queue, job_id, is_alive)
+            done += _settle_if_abandoned(queue, job_id)
         except OSError as error:
             why = f"its worker died, and it cannot be queued again now: {durable.in_words(error)}"
             done.append(Repaired(f"{job_id}: {why}", job_id, is_stuck=True))
     return done
 
 
-def _settle_if_abandoned(queue: Queue, job_id: str, is_alive: IsAlive) -> list[Repaired]:
-    if Lease.is_held(queue.paths.lease(job_id)) or is_alive(queue.attempts(job_id).latest):
+def _settle_if_abandoned(queue: Queue, job_id: str) -> list[Repaired]:
+    if Lease.is_held(queue.paths.lease(job_id)):
         return []
     lease = Lease.acquire(queue.paths.lease(job_id))
     if lease is None:
@@ -146,7 +134,10 @@ def _settle_if_abandoned(queue: Queue, job_id: str, is_alive: IsAlive) -> list[R
 
 
 def _settle_abandoned(queue: Queue, job_id: str, lease: Lease) -> tuple[str | None, End | None] | None:
-    """Go by what the last attempt left. The job's state, and its end; None where its ticket has moved on meanwhile."""
+    """Go by what the last attempt left. The job's state, and its end.
+
+    None where its ticket has moved on meanwhile, or its attempt may live elsewhere: then a worker of its engine asks.
+    """
     ticket = queue.tickets.read("running", job_id)
     if ticket is None or isinstance(ticket, ForeignFile):
         return None
@@ -154,6 +145,8 @@ def _settle_abandoned(queue: Queue, job_id: str, lease: Lease) -> tuple[str | No
     if end := queue.follow_end(job_id, "running"):
         return queue.tickets.state(job_id), end
     claim = Claim(ticket, lease, queue.records.sound_attempts(job_id))
+    if claim.attempts.is_elsewhere:
+        return None
     with contextlib.suppress(SpecError):  # then it ends as invalid when it is claimed
         claim.spec = ticket.validated()
     run = queue.home.run(job_id)
@@ -214,7 +207,8 @@ def cancel(queue: Queue, job_id: str, why: str = "") -> str:
             return "stopping"
         try:
             queue.tickets.move(job_id, "pending", "running")
-            _settle_abandoned(queue, job_id, lease)
+            if _settle_abandoned(queue, job_id, lease) is None and queue.attempts(job_id).is_elsewhere:
+                return "stopping"
             state = queue.tickets.state(job_id)
         finally:
             lease.release()

@@ -18,7 +18,7 @@ from pipeline.home import attempt_log, durable
 from pipeline.home.ids import by_age, name_of
 from pipeline.home.lease import Lease
 from pipeline.home.paths import RunPaths
-from pipeline.home.records import FOLDER_OF, Attempts, Entry, Progress
+from pipeline.home.records import FOLDER_OF, LOCAL, Attempts, Entry, Progress
 from pipeline.queue import back_off
 from pipeline.queue.job_queue import Queue
 from pipeline.queue.tickets import ForeignFile, Ticket
@@ -58,6 +58,7 @@ class JobView:
     time_left_s: float | None = None
     sweep: str | None = None  # the id of the sweep that it is a trial of, or its own where it is one
     trial: int | None = None  # its number there
+    where: str = ""  # the cluster's name for its latest attempt, and the node; empty on this machine
 
     @property
     def is_sweep(self) -> bool:
@@ -151,7 +152,8 @@ def _without_end(queue: Queue, ticket: Ticket, state: str, *, is_recorded: bool)
         is_alive = _readable(lambda: Lease.is_held(queue.paths.lease(ticket.id)), problems) is not False
         _readable(lambda: back_off.must_wait(queue.paths.wait(ticket.id)), problems)  # else it is claimed by nobody
     progress = progress or _before_it_began(_epochs(ticket))
-    why = _why(state, attempts.latest, progress, is_alive=is_alive)
+    where = where_of(attempts.latest)
+    why = _why(state, attempts, progress, is_alive=is_alive)
     return JobView(
         id=ticket.id,
         name=ticket.name,
@@ -172,7 +174,17 @@ def _without_end(queue: Queue, ticket: Ticket, state: str, *, is_recorded: bool)
         time_left_s=progress.time_left_s,
         sweep=ticket.sweep_id,
         trial=ticket.trial,
+        where=where,
     )
+
+
+def where_of(entry: Entry) -> str:
+    """Where an attempt was handed to, as `slurm job 12 on n1`; nothing of one on this machine."""
+    executor, handle = entry.get("executor", LOCAL), entry.get("handle", {})
+    if executor == LOCAL:
+        return ""
+    node = f" on {handle['node']}" if handle.get("node") else ""
+    return f"{executor} job {handle.get('id', handle.get('name', ''))}{node}"
 
 
 def _epochs(ticket: Ticket) -> int:
@@ -217,11 +229,15 @@ def unreadable(queue: Queue, job_id: str, state: str, why: str) -> JobView:
     )
 
 
-def _why(state: str, latest: Entry, progress: Progress, *, is_alive: bool) -> str:
+def _why(state: str, attempts: Attempts, progress: Progress, *, is_alive: bool) -> str:
+    latest = attempts.latest
     if state == "pending":
         return f"queued again: {latest['why']}" if latest.get("why") else "waits for a worker"
     if state != "running":
         return "has no recorded end; the next worker queues it again"
+    if attempts.is_elsewhere:
+        said = progress.note or f"training, {where_of(latest)}"
+        return said if is_alive else f"{said}; no worker watches it: `pipeline worker --on {latest.get('executor')}`"
     if not is_alive:
         return "its worker died; the next worker goes on with it"
     return progress.note or "training"
@@ -238,7 +254,7 @@ def find(queue: Queue, prefix: str) -> JobView:
     job_id = queue.tickets.find(prefix)
     view = _follow(queue, job_id, queue.tickets.state(job_id))
     if isinstance(view, JobView):
-        return view
+        return view if view.where else dataclasses.replace(view, where=where_of(queue.attempts(job_id).latest))
     raise UsageError(f"{job_id}: its ticket cannot be read; `pipeline status` says what is in quarantine")
 
 

@@ -2,6 +2,8 @@
 
     python -m pipeline.training.attempt HOME ID ATTEMPT [--alive FD]
 
+An attempt with `--alive` ends with its worker; one without goes on, as on a node of a cluster.
+
 It leaves `result.json` in every case but its own violent death and a disk that has no room even for that. Asked to
 stop, it writes a checkpoint first, from which the next attempt goes on. Exit codes: 0 succeeded, 75 no room on the
 disk, 1 anything else.
@@ -31,6 +33,7 @@ from pipeline.jobfile.own_code import frame_in
 from pipeline.jobfile.spec import Spec
 from pipeline.process import append_line, drop_unwritten_output, leave_at_once, write_line
 from pipeline.stop import NO_ROOM, WORKER_DIED, Stop, listen
+from pipeline.training.orders import Orders
 from pipeline.training.progress import ProgressWriter
 from pipeline.training.reasons import as_text, disk_full_error, explain
 
@@ -39,6 +42,7 @@ if TYPE_CHECKING:
 
 MISPLACED = (errno.EISDIR, errno.ENOTDIR, errno.EEXIST)  # a folder in the place of a file, or the other way round
 Ending = tuple[Outcome, str]  # and why
+SIGNALS = (signal.SIGTERM, signal.SIGUSR1)  # clusters send the one or the other before they kill
 OOM_SCORE = 500  # as if it took half of the memory more than it does
 
 
@@ -53,7 +57,8 @@ def main() -> int:
     offer_to_be_killed_first()
     home, stop = Home(arguments.home), Stop()
     attempt = Attempt(home, arguments.id, arguments.attempt, stop, write_line)
-    with listen(stop, signal.SIGTERM, alive_fd=arguments.alive, abandoned=leave_at_once):
+    listening = listen(stop, *SIGNALS, alive_fd=arguments.alive, abandoned=leave_at_once, again=lambda: None)
+    with listening, Orders(attempt.run, arguments.attempt, attempt.give_way).followed(stop):
         result = attempt.execute()
     drop_unwritten_output()
     gc.freeze()  # what torch has loaded need not be looked through once more for garbage, which takes a second
@@ -268,6 +273,11 @@ class Attempt:
             f"{computes['device']} ({computes['name']}), "
             f"{engine.setting.in_words}, {engine.num_steps:,} steps in {spec.train.epochs} epochs"
         )
+
+    def give_way(self) -> None:
+        """End this process, as a later attempt has its place. Nothing is written but its own log."""
+        self.log("another attempt of this job has taken its place; nothing is saved")
+        leave_at_once()
 
     def log(self, line: str) -> None:
         self.echo(f"{time.strftime('%H:%M:%S')}  {line}")

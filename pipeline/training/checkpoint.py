@@ -62,7 +62,7 @@ def save(run: RunPaths, state: State, *, is_best: bool = False) -> None:
         _give_name(temporary, run.best)  # before `last`, which says how good the best is
     if _is_proven(run.last):
         _give_name(run.last, run.previous)
-    temporary.replace(run.last)
+    durable.rename(temporary, run.last)
     durable.fsync_folder(run.checkpoints)
 
 
@@ -78,7 +78,7 @@ def _give_name(path: Path, name: Path) -> None:
     """Gives a file a further name, which another file may have had."""
     link = path.with_name(f".{name.name}.{os.getpid()}.tmp")
     os.link(path, link)
-    link.replace(name)
+    durable.rename(link, name)
     link.unlink(missing_ok=True)  # a rename does nothing where both are the same file
 
 
@@ -214,7 +214,7 @@ def resume(run: RunPaths, *, log: Callable[[str], object]) -> State | None:
     """
     state, why_not_last = _newest(run)
     if why_not_last:
-        run.previous.replace(run.last)  # so that the damaged one is never made the previous one of the next
+        durable.rename(run.previous, run.last)  # so that the damaged one is never made the previous one of the next
         durable.fsync_folder(run.checkpoints)
         log(f"{why_not_last}; the job goes on from the checkpoint before it, {run.previous.name}")
     return state

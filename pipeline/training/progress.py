@@ -55,7 +55,8 @@ class ProgressWriter:
     def record_epoch(self, moment: Moment, metrics: dict[str, float]) -> None:
         """Add the epoch to `epochs.jsonl`. A killed attempt's next one may do it again."""
         self._require_folder()
-        epoch_record.append(self.run.epochs, epoch=moment.epoch, step=moment.step, metrics=metrics)
+        attempt = self.latest.attempt
+        epoch_record.append(self.run.epochs, epoch=moment.epoch, step=moment.step, metrics=metrics, attempt=attempt)
 
     def after_epoch(self, moment: Moment, metrics: dict[str, float]) -> None:
         self._update(moment, metrics)
@@ -113,4 +114,4 @@ def write_progress(run: RunPaths, progress: Progress) -> None:
     temporary = run.progress.with_suffix(".tmp")
     with os.fdopen(durable.open_plain(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), "wb") as file:
         file.write(durable.to_json(progress.to_json()))
-    temporary.replace(run.progress)
+    durable.rename(temporary, run.progress)

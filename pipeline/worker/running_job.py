@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from pipeline.home import durable
 from pipeline.home.paths import RunPaths
-from pipeline.home.records import Outcome, Progress, Result
+from pipeline.home.records import Order, Outcome, Progress, Result
 from pipeline.jobfile import frozen
 from pipeline.queue.claims import Claim
+from pipeline.queue.job_records import JobRecords
 from pipeline.stop import GRACE_S
 from pipeline.worker.executors.interface import RunningAttempt
 from pipeline.worker.verdicts import Verdict, judge
@@ -25,6 +26,7 @@ def prepare_run(run: RunPaths, claim: Claim) -> None:
     else:
         frozen.save(run, claim.spec)
     before = Progress.glance(run.progress) or Progress(number)
+    durable.replace_json(run.order, Order(number).to_json())  # from here on an earlier attempt changes nothing
     durable.replace_json(run.progress, dataclasses.replace(before, attempt=number, note="starting").to_json())
 
 
@@ -32,7 +34,6 @@ def prepare_run(run: RunPaths, claim: Claim) -> None:
 class RunningJob:
     claim: Claim
     attempt: RunningAttempt
-    started_at: float = field(default_factory=time.monotonic)
     asked: Outcome | None = None  # what it was asked to stop for
     too_much: str = ""  # what it took more of than it may, so that it was killed
     kill_at: float | None = None  # on the monotonic clock
@@ -59,7 +60,14 @@ class RunningJob:
 
     @property
     def is_too_long(self) -> bool:
-        return self.timeout_s is not None and time.monotonic() - self.started_at > self.timeout_s
+        began, limit = self.attempt.started_at, self.timeout_s
+        return began is not None and limit is not None and time.monotonic() - began > limit
+
+    def note_where(self, records: JobRecords) -> None:
+        """Keep with the job's records what its engine calls it, and where it runs. Raises OSError."""
+        if not self.is_gone and self.attempt.handle != self.claim.attempts.latest.get("handle"):
+            self.claim.attempts.latest["handle"] = self.attempt.handle
+            records.write_attempts(self.id, self.claim.attempts)
 
     def progress(self, run: RunPaths) -> Progress | None:
         """What its attempt tells of itself; None before it does."""
@@ -75,7 +83,10 @@ class RunningJob:
         """The verdict on its attempt, which is gone. Raises OSError where its result cannot be read now."""
         left, progress = Result.read(run.result), Progress.glance(run.progress)
         timeout_s = self.timeout_s
-        verdict = judge(left, progress, attempt=self.number, status=status, asked=self.asked, timeout_s=timeout_s)
+        told = self.attempt.end
+        verdict = judge(
+            left, progress, attempt=self.number, status=status, asked=self.asked, timeout_s=timeout_s, told=told
+        )
         if self.too_much and verdict.result.outcome != "succeeded":
             return Verdict(dataclasses.replace(verdict.result, outcome="failed", why=self.too_much))
         return verdict

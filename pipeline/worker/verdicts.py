@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from pipeline.home.records import Outcome, Progress, Result
 from pipeline.stop import NO_ROOM
+from pipeline.worker.executors.interface import EngineEnd
 
 KILLED_FROM_OUTSIDE = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
@@ -28,20 +29,28 @@ def judge(
     status: int,
     asked: Outcome | None,
     timeout_s: float | None,
+    told: EngineEnd | None = None,
 ) -> Verdict:
     """How an attempt ended.
 
     left: the run's result.json, which counts if it is of this attempt. status: of its process, negative for a signal.
-    asked: what the worker asked it to stop for.
+    asked: what the worker asked it to stop for. told: how whoever ran it says that it ended, which counts where the
+    attempt left no result, or was cancelled there.
     """
     has_recorded = left is not None and left.attempt == attempt
-    found = left if left and has_recorded else _without_result(progress or Progress(attempt), attempt, status)
+    if progress is None or progress.attempt != attempt:
+        progress = Progress(attempt)
+    found = left if left and has_recorded else _without_result(progress, attempt, status, told)
+    if told and told.outcome == "cancelled" and found.outcome == "interrupted":
+        found = dataclasses.replace(found, outcome=told.outcome, why=told.why)
     if asked is not None and not (has_recorded and found.outcome in ("succeeded", "failed")):
         return Verdict(dataclasses.replace(found, outcome=asked, why=_why(asked, found, timeout_s)))
     return Verdict(found, lacked_room=status == NO_ROOM and found.outcome == "interrupted")
 
 
-def _without_result(progress: Progress, attempt: int, status: int) -> Result:
+def _without_result(progress: Progress, attempt: int, status: int, told: EngineEnd | None) -> Result:
+    if told is not None:
+        return Result.after(progress, attempt=attempt, outcome=told.outcome, why=told.why)
     outcome: Outcome = "lost" if -status in KILLED_FROM_OUTSIDE else "failed"
     if status == NO_ROOM:
         outcome, why = "interrupted", "the disk is full; it goes on from its last checkpoint, once there is room"

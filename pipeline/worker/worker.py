@@ -9,38 +9,37 @@ Nothing here imports torch, or knows what an attempt computes: they share a comm
 from __future__ import annotations
 
 import contextlib
-import math
 import os
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 
-from pipeline.errors import QueueError
 from pipeline.home import durable
-from pipeline.home.lease import Lease
 from pipeline.home.paths import Home
 from pipeline.home.records import WELL, End, Result
 from pipeline.queue import checks
+from pipeline.queue.adoption import left_alone
 from pipeline.queue.claims import Claim, Ended
 from pipeline.queue.drained import is_drained
 from pipeline.queue.job_queue import Queue
-from pipeline.queue.live_workers import new_name
 from pipeline.queue.repair import Repaired
 from pipeline.stop import ASKED, GRACE_S, Stop
 from pipeline.worker.background_reports import BackgroundReports
 from pipeline.worker.complaints import Complaints
 from pipeline.worker.display import Display
+from pipeline.worker.executors.cluster import ClusterExecutor
+from pipeline.worker.executors.engine import Engine
 from pipeline.worker.executors.interface import Executor
 from pipeline.worker.executors.local import LocalExecutor
 from pipeline.worker.places import Places
+from pipeline.worker.presence import Presence
 from pipeline.worker.repairs import Repairs
 from pipeline.worker.room import Room
 from pipeline.worker.running_job import RunningJob, prepare_run
 
 TICK_S = 0.2
 MOST_REFUSED = 20  # jobs in a tick: each is said
-BEAT_EVERY_S = 2.0
 RECORD_S = 10.0  # for which a job that is gone is tried to be recorded, where its worker was stopped
 LEAVE_S = 3.0  # the same, for one that was asked twice
 DRAIN_S = 30.0  # the same, for one that has nothing else left to do
@@ -54,59 +53,42 @@ class Worker:
     drain: bool = False
     stop: Stop = field(default_factory=Stop)
     on_tick: Callable[[], None] = lambda: None
-    name: str = field(default_factory=new_name)
+    engine: Engine | None = None  # that attempts are handed to; None: they are processes of this machine
     executor: Executor = field(init=False)
     jobs: list[RunningJob] = field(default_factory=list)
     num_unsuccessful: int = 0  # jobs that ended here, but not well
 
     def __post_init__(self) -> None:
         self.queue = Queue(self.home)
-        self.executor = LocalExecutor(self.home, self.slots)
+        self.executor = ClusterExecutor(self.home, self.engine) if self.engine else LocalExecutor(self.home, self.slots)
+        self.presence = Presence(self.queue.paths)
         self.reports = BackgroundReports(self.home, self.display.say)
         self.room = Room((self.home.queue.root, self.home.runs, self.home.datasets), self.display.say)
         self.places = Places(self.slots)
-        self.repairs = Repairs(self.queue, self.executor, self.tell_repair)
+        self.repairs = Repairs(self.queue, self.tell_repair)
         self.complaints = Complaints(self.display.say)
-        self._beaten_at = -math.inf
         self._leave_at: float | None = None  # on the monotonic clock, whatever could not be recorded by then
 
     def run(self) -> None:
         """Work until asked to stop or, with `drain`, until nothing waits. Running jobs are queued again."""
         self.queue.create()
-        lease = self.lease_a_name()
+        self.presence.begin()
         try:
-            self.beat(lease)
             with self.trying_again("the home"):
-                for check in checks.check_home(self.home):
-                    if check.verdict != "ok" and check.name != "workers":
-                        self.display.say(f"{check.verdict}: {check.name}: {check.text}")
+                for line in checks.complaints(self.home):
+                    self.display.say(line)
             self.tick()
             while not self.is_done():
                 time.sleep(TICK_S)
-                self.beat(lease)
+                self.presence.beat()
                 self.tick()
         finally:
+            self.leave_running()
             for job in self.jobs:
                 job.attempt.kill()
-            lease.release()
+            self.executor.close()
+            self.presence.end()
         self.reports.finish(is_stopped=bool(self.stop.why))
-
-    def lease_a_name(self) -> Lease:
-        """Show that this worker lives. Raises QueueError where files cannot be locked."""
-        try:
-            while (lease := Lease.acquire(self.queue.paths.worker_lease(self.name))) is None:
-                self.name = new_name()  # somebody is looking whether it is held, and is in the way
-        except OSError as error:
-            where = self.queue.paths.leases
-            raise QueueError(f"{where}: files cannot be locked here, so no worker can run: {error}") from None
-        return lease
-
-    def beat(self, lease: Lease) -> None:
-        """Show that the loop goes round, to whoever asks for this worker's health."""
-        if time.monotonic() > self._beaten_at + BEAT_EVERY_S:
-            self._beaten_at = time.monotonic()
-            with contextlib.suppress(OSError):
-                lease.touch()
 
     def is_done(self) -> bool:
         is_late = self._leave_at is not None and time.monotonic() > self._leave_at
@@ -131,6 +113,13 @@ class Worker:
         self.num_unsuccessful += len(left)
         return True
 
+    def leave_running(self) -> None:
+        """Let go of what goes on without this worker; the next one of its kind takes it up."""
+        for job in [job for job in self.jobs if job.attempt.outlives_worker and not job.is_gone]:
+            job.attempt.close()
+            self.let_go(job)
+            self.display.say(f"{job.id}: goes on in {self.executor.name}; the next worker takes it up")
+
     def leave_unrecorded(self) -> None:
         for job in self.jobs:
             self.display.say(f"{job.id}: how it ended cannot be recorded now; the next worker sees to it")
@@ -139,16 +128,19 @@ class Worker:
     def tick(self) -> None:
         """One turn of the loop. Each part is tried again with the next one where the system refuses something now."""
         with self.trying_again("the queue"):
-            if durable.is_there(self.queue.paths.stop_request(self.name)):
+            if durable.is_there(self.queue.paths.stop_request(self.presence.name)):
                 self.stop.request(ASKED)
         if self.stop.why and self._leave_at is None:
             self._leave_at = time.monotonic() + GRACE_S + RECORD_S
+        if self.stop.why:
+            self.leave_running()
         if self.stop.why and self.jobs:
             self.complaints.make(
                 "stopping: running jobs are saved and go on later; asked once more, it does not wait for that"
             )
         with self.trying_again("repair"):
-            self.repairs.tick()
+            if self.repairs.tick() and not self.stop.why:
+                self.take_up_jobs()
         for job in list(self.jobs):
             with self.trying_again(job.id):
                 self.watch(job)
@@ -179,7 +171,8 @@ class Worker:
         """Raises OSError where the system refuses something now; if that is a job, it is passed over from then on."""
         while not self.stop.why and self.room.is_there() and any(kinds := self.places.kinds(self.jobs)):
             with_sweeps, with_others = kinds
-            claim = self.queue.claim(self.name, self.executor.record, with_sweeps=with_sweeps, with_others=with_others)
+            worker = self.presence.name
+            claim = self.queue.claim(worker, self.executor.record, with_sweeps=with_sweeps, with_others=with_others)
             if claim is None:
                 break
             if isinstance(claim, Ended):
@@ -208,6 +201,14 @@ class Worker:
         self.queue.refusals.add(claim.id, error)
         claim.lease.release()
 
+    def take_up_jobs(self) -> None:
+        """Go on watching what another worker has handed to this one's engine."""
+        for claim in left_alone(self.queue, self.executor.name):
+            self.jobs.append(RunningJob(claim, self.executor.take_up(claim)))
+            self.display.say(
+                f"{claim.id}: attempt {claim.attempts.number} is watched from here on, in {self.executor.name}"
+            )
+
     # Watching
 
     def watch(self, job: RunningJob) -> None:
@@ -218,6 +219,7 @@ class Worker:
                 for line in job.attempt.read_log(to_the_end=status is not None):
                     self.display.log_line(job.id, line)
         if status is None:
+            job.note_where(self.queue.records)
             self.stop_if_asked(job)
             job.kill_if_overdue()
             job.kill_if_too_large()
@@ -293,7 +295,7 @@ class Worker:
             return
         self._leave_at = now + LEAVE_S
         self.reports.abandon()
-        for job in self.jobs:
+        for job in [job for job in self.jobs if not job.attempt.outlives_worker]:
             job.asked = job.asked or "interrupted"
             with contextlib.suppress(OSError):
                 job.attempt.kill()

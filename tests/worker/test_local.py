@@ -18,6 +18,7 @@ from pipeline.queue.claims import Claim
 from pipeline.queue.job_queue import Queue
 from pipeline.worker.executors import local
 from pipeline.worker.executors.local import LocalAttempt, LocalExecutor
+from pipeline.worker.executors.log_reader import LogReader
 
 FAMILY = """
 import os, sys, time
@@ -44,7 +45,7 @@ def attempt_of(*command: str, folder: Path) -> LocalAttempt:
     os.close(reader)
     with log.open("ab") as output:
         process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, start_new_session=True)
-    return LocalAttempt(process, writer, log.open("rb"), log)
+    return LocalAttempt(process, writer, LogReader(log, keeps_small=True), {})
 
 
 def test_a_kill_reaches_every_group_of_the_session_and_nobody_else(tmp_path: Path) -> None:

@@ -2,14 +2,41 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
+from pipeline.home.records import Outcome
 from pipeline.queue.claims import Claim
 
 
+class EngineEnd(NamedTuple):
+    """How whoever ran an attempt says that it ended, where that is more than an exit status."""
+
+    outcome: Outcome
+    why: str
+
+
 class RunningAttempt(Protocol):
-    """A handle on an attempt. The worker that has started it is the only one that uses it."""
+    """A handle on an attempt. The worker that has started it, or taken it up, is the only one that uses it."""
+
+    @property
+    def handle(self) -> dict[str, Any]:
+        """By what a later worker, and a person, finds it again: for its record."""
+
+    @property
+    def outlives_worker(self) -> bool:
+        """Whether it goes on when its worker leaves, and a later one takes it up."""
+
+    @property
+    def started_at(self) -> float | None:
+        """Since when it runs, on the monotonic clock; None while it waits for a place to run at."""
+
+    @property
+    def waits_for(self) -> str:
+        """What it waits for, in words; empty where it runs."""
+
+    @property
+    def end(self) -> EngineEnd | None:
+        """How it ended, where whoever ran it says that better than its status; None before."""
 
     def poll(self) -> int | None:
         """The exit status, negative for a signal, as of a process; None while it runs."""
@@ -33,7 +60,7 @@ class RunningAttempt(Protocol):
         """Where it runs, in words, for a line that says that it starts; empty where that is plain."""
 
     def close(self) -> None:
-        """Let go of everything that it was given. To be called once, when it has ended."""
+        """Let go of everything that it was given. To be called once, when it has ended or the worker leaves it."""
 
 
 class Executor(Protocol):
@@ -41,11 +68,14 @@ class Executor(Protocol):
 
     name: str  # in the record of each attempt
 
-    def record(self, job_id: str) -> dict[str, Any]:
-        """`executor` and `handle`, for the record of an attempt before it starts: by them a later worker can ask."""
-
-    def is_alive(self, entry: Mapping[str, Any]) -> bool:
-        """Whether the attempt that an entry of attempts.json is about still runs, wherever its worker is."""
+    def record(self, claim: Claim) -> dict[str, Any]:
+        """`executor` and `handle`, for the record of an attempt before it starts: by them a later worker finds it."""
 
     def start(self, claim: Claim) -> RunningAttempt:
         """Start the attempt that the claim's record was opened for. Nothing of it is left where OSError is raised."""
+
+    def take_up(self, claim: Claim) -> RunningAttempt:
+        """Go on watching the attempt that another worker of this kind has started, whatever has become of it."""
+
+    def close(self) -> None:
+        """Let go of what the worker's attempts have in common."""

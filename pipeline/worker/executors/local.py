@@ -11,19 +11,19 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, BinaryIO, cast
+from typing import Any, BinaryIO, NoReturn
 
-from pipeline.home import attempt_log, durable
 from pipeline.home.paths import Home
 from pipeline.queue.claims import Claim
 from pipeline.queue.job_queue import Queue
 from pipeline.worker.executors import memory
+from pipeline.worker.executors.log_reader import LogReader, open_log
 from pipeline.worker.gpus import GpuLease, Gpus, visible_gpus
 
-ECHO_BYTES = 256 * 1024  # of a log, in a turn of the worker's loop
 KEEP_FREED_MEMORY = ":".join(  # as glibc reads GLIBC_TUNABLES when a process starts; bytes
     (
         "glibc.malloc.mmap_threshold=1073741824",
@@ -45,13 +45,18 @@ class LocalExecutor:
     def __post_init__(self) -> None:
         self.gpus = Gpus(self.home.queue, tuple(visible_gpus()))
 
-    def record(self, job_id: str) -> dict[str, Any]:
-        return {"executor": self.name, "handle": {"lease": self.home.queue.lease(job_id).name}}
+    def record(self, claim: Claim) -> dict[str, Any]:
+        return {"executor": self.name, "handle": self.handle(claim.id)}
 
-    def is_alive(self, entry: Mapping[str, Any]) -> bool:
-        """No: one that lives holds its job's lease, and whoever asks has seen that nobody does."""
-        del entry
-        return False
+    def handle(self, job_id: str) -> dict[str, Any]:
+        return {"lease": self.home.queue.lease(job_id).name}
+
+    def take_up(self, claim: Claim) -> NoReturn:
+        """One that lives holds its job's lease, so that nobody is handed a claim to it."""
+        raise AssertionError(claim.id)
+
+    def close(self) -> None:
+        """There is nothing to let go of."""
 
     def start(self, claim: Claim) -> LocalAttempt:
         fds: list[int] = []
@@ -62,11 +67,13 @@ class LocalExecutor:
             gpu = None if claim.is_sweep else self.gpus.take(claim.resources.device)
             with contextlib.ExitStack() as stack:
                 log = stack.enter_context(open_log(log_path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, "ab"))
-                reader = stack.enter_context(open_log(log_path))  # first: nothing may fail once the process is there
+                reader = LogReader(log_path, keeps_small=True)
+                stack.callback(reader.close)
+                reader.open()  # first: nothing may fail once the process is there
                 process = self._spawn(claim, log, fds[0], gpu)
                 stack.pop_all()
             log.close()
-            return LocalAttempt(process, fds.pop(), reader, log_path, gpu)
+            return LocalAttempt(process, fds.pop(), reader, self.handle(claim.id), gpu)
         except BaseException:
             if gpu is not None:
                 gpu.lease.release()
@@ -103,20 +110,17 @@ class LocalExecutor:
         return [sys.executable, "-P", "-m", module, *arguments]  # -P: not from here
 
 
-def open_log(path: Path, flags: int = os.O_RDONLY, mode: str = "rb") -> BinaryIO:
-    return cast(BinaryIO, os.fdopen(durable.open_plain(path, flags), mode))
-
-
 @dataclass
 class LocalAttempt:
     """A process. Its worker alone may signal it, which is safe until it has been waited for."""
 
     process: subprocess.Popen[bytes]
     alive_fd: int  # write end of the pipe whose end of file tells the process that this one is dead
-    log: BinaryIO  # what the process writes, read behind it
-    log_path: Path
+    log: LogReader
+    handle: dict[str, Any]
     gpu: GpuLease | None = None
-    log_position: int = 0
+    outlives_worker: bool = False
+    started_at: float | None = field(default_factory=time.monotonic)
 
     def poll(self) -> int | None:
         """Returns the exit status as Popen does; what the process leaves behind in its session is killed first."""
@@ -147,16 +151,15 @@ class LocalAttempt:
             kill_session(self.process.pid)
 
     def read_log(self, *, to_the_end: bool = False) -> list[str]:
-        """Whole lines, and the last one as it is if nothing more will come."""
-        with contextlib.suppress(FileNotFoundError, durable.NotAPlainFileError):  # somebody has removed or replaced it
-            if attempt_log.keep_small(self.log_path):  # to what may be as long as it was at the last look
-                self.log_position = min(self.log_position, attempt_log.HEAD_BYTES)
-        text, position, passed_over = attempt_log.read_on(self.log.fileno(), self.log_position, ECHO_BYTES)
-        is_whole = to_the_end or len(text) == ECHO_BYTES
-        end = len(text) if is_whole else text.rfind(b"\n") + 1
-        self.log_position = position - len(text) + end
-        lines = [f"... {passed_over:,} bytes more are in {self.log_path.name} ..."] if passed_over else []
-        return lines + text[:end].decode("utf-8", "replace").splitlines()
+        return self.log.read(to_the_end=to_the_end)
+
+    @property
+    def end(self) -> None:
+        """Its exit status says all that is known of its end."""
+
+    @property
+    def waits_for(self) -> str:
+        return ""
 
     def used_bytes(self, limit: int) -> int:
         return memory.used_bytes(_members(self.process.pid), limit) if self.process.returncode is None else 0
@@ -218,5 +221,11 @@ def child_environment(side_by_side: int = 1) -> dict[str, str]:
     thousand remain. Other allocators and systems take no notice.
     """
     processors = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    threads = {"OMP_NUM_THREADS": str(max(1, processors // side_by_side))} if side_by_side > 1 else {}
-    return {**threads, "GOMP_SPINCOUNT": "5000", "GLIBC_TUNABLES": KEEP_FREED_MEMORY, **os.environ}
+    threads = max(1, processors // side_by_side) if side_by_side > 1 else None
+    return {**attempt_environment(threads), **os.environ}
+
+
+def attempt_environment(threads: int | None = None) -> dict[str, str]:
+    """The part of it that is the same everywhere. threads: that it may compute with; None: all processors."""
+    found = {} if threads is None else {"OMP_NUM_THREADS": str(threads)}
+    return {**found, "GOMP_SPINCOUNT": "5000", "GLIBC_TUNABLES": KEEP_FREED_MEMORY}

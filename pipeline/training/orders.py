@@ -1,0 +1,56 @@
+"""What the worker says by a file of the run (`order.json`), wherever the attempt runs: to stop, or that it is replaced.
+
+A cluster may give a job up while its process goes on: the node was cut off, or the process stood still. The next
+attempt of the job has a higher number then, and this one may change nothing that the next one reads. So it asks before
+each file that it replaces, and each second, and leaves as soon as it knows.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from pipeline.home import durable
+from pipeline.home.paths import RunPaths
+from pipeline.home.records import Order
+from pipeline.stop import ASKED, Stop
+
+EVERY_S = 1.0
+
+
+@dataclass
+class Orders:
+    """number: of this attempt. leave: ends the process at once."""
+
+    run: RunPaths
+    number: int
+    leave: Callable[[], None]
+
+    def check(self) -> Order | None:
+        """Leave where another attempt has this one's place. Raises OSError where that cannot be told now."""
+        order = Order.read(self.run.order)
+        if order is not None and order.attempt > self.number:
+            self.leave()
+        return order
+
+    @contextlib.contextmanager
+    def followed(self, stop: Stop) -> Iterator[None]:
+        """Ask before each file that is replaced, and each second whether to stop."""
+        self.check()
+        threading.Thread(target=self._watch, args=(stop,), name="orders", daemon=True).start()
+        durable.ask_first, before = self.check, durable.ask_first
+        try:
+            yield
+        finally:
+            durable.ask_first = before
+
+    def _watch(self, stop: Stop) -> None:
+        while True:
+            with contextlib.suppress(OSError):
+                order = self.check()
+                if order is not None and order.attempt == self.number and order.stop:
+                    stop.request(ASKED)
+            time.sleep(EVERY_S)

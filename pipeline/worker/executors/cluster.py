@@ -1,0 +1,191 @@
+"""Attempts on other machines: each is a task of an engine, which places it, and ends it by its own rules.
+
+Worker and queue stay on one machine. The runs, datasets and modules lie on a filesystem that the nodes share. An
+attempt there is no child of the worker and does not end with it; the next worker of the same engine finds it again by
+its name, which its record has had before it was handed over.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import os
+import sys
+import time
+from dataclasses import dataclass, field
+from typing import Any
+
+from pipeline.home import durable, paths
+from pipeline.home.paths import Home
+from pipeline.home.records import Order, Progress
+from pipeline.jobfile import settings
+from pipeline.queue.claims import Claim
+from pipeline.worker.executors.desk import Desk, Watched
+from pipeline.worker.executors.engine import Engine, Task
+from pipeline.worker.executors.interface import EngineEnd
+from pipeline.worker.executors.local import LocalAttempt, LocalExecutor, attempt_environment
+from pipeline.worker.executors.log_reader import LogReader
+
+KILL_AGAIN_S = 5.0
+
+
+@dataclass
+class ClusterExecutor:
+    """Sweeps, which compute nothing and need the queue, run beside the worker all the same.
+
+    Raises SpecError where the settings of the home are wrong.
+    """
+
+    home: Home
+    engine: Engine
+    desk: Desk = field(init=False)
+    local: LocalExecutor = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.name = self.engine.name
+        settings.read(self.home)  # said at once, not with the first job
+        self.desk, self.local = Desk(self.engine), LocalExecutor(self.home)
+
+    def record(self, claim: Claim) -> dict[str, Any]:
+        if claim.is_sweep:
+            return self.local.record(claim)
+        return {"executor": self.name, "handle": {"name": name_of(claim, claim.attempts.number + 1)}}
+
+    def start(self, claim: Claim) -> LocalAttempt | ClusterAttempt:
+        if claim.is_sweep:
+            return self.local.start(claim)
+        assert claim.spec is not None
+        run, number = self.home.run(claim.id), claim.attempts.number
+        resources = claim.spec.resources.over(settings.read(self.home).resources)
+        command = [sys.executable, "-P", "-m", "pipeline.training.attempt"]
+        arguments = [str(self.home.root), claim.id, str(number)]
+        environment = attempt_environment(resources.cpus) | self._places()
+        task = Task(name_of(claim, number), [*command, *arguments], environment, run.log(number), resources)
+        run.log(number).touch()  # the engine's own words may come first, or be all there is
+        return ClusterAttempt(self, claim, self.desk.hand_over(task))
+
+    def _places(self) -> dict[str, str]:
+        found = {paths.RUNS: str(self.home.runs), paths.DATASETS: str(self.home.datasets)}
+        if data := os.environ.get(paths.DATA):
+            found[paths.DATA] = os.path.abspath(data)  # noqa: PTH100 - links are the nodes' to follow
+        return found
+
+    def take_up(self, claim: Claim) -> ClusterAttempt:
+        return ClusterAttempt(self, claim, self.desk.watch(name_of(claim, claim.attempts.number)), is_taken_up=True)
+
+    def close(self) -> None:
+        self.desk.close()
+
+
+def name_of(claim: Claim, number: int) -> str:
+    """The name of an attempt's task."""
+    return f"{claim.id}.{number}"
+
+
+class ClusterAttempt:
+    """A task, and the run that it writes to."""
+
+    outlives_worker = True
+
+    def __init__(self, executor: ClusterExecutor, claim: Claim, watched: Watched, *, is_taken_up: bool = False) -> None:
+        self.executor, self.watched, self.is_taken_up = executor, watched, is_taken_up
+        self.run, self.number = executor.home.run(claim.id), claim.attempts.number
+        self.log = LogReader(self.run.log(self.number), keeps_small=False)
+        self.started_at: float | None = None
+        self._killed_at: float | None = None
+        self._shown = ""
+
+    @property
+    def handle(self) -> dict[str, Any]:
+        found: dict[str, Any] = {"name": self.watched.name}
+        if seen := self.watched.seen:
+            found |= {"id": seen.id, **({"node": seen.node} if seen.node else {})}
+        return found
+
+    @property
+    def waits_for(self) -> str:
+        name, seen = self.executor.name, self.watched.seen
+        if self.executor.desk.problem:
+            return f"{name} does not answer: {self.executor.desk.problem}"
+        if self.watched.busy:
+            return f"{name} has no place for it now: {self.watched.busy}"
+        if seen is None:
+            return f"is handed to {name}" if not self.is_taken_up else f"{name} is asked for it"
+        if seen.phase == "waits":
+            return f"waits in {name} (job {seen.id})" + (f": {seen.words}" if seen.words else "")
+        return ""
+
+    @property
+    def end(self) -> EngineEnd | None:
+        name, watched = self.executor.name, self.watched
+        if watched.refusal:
+            return EngineEnd("failed", f"{name} refuses it: {watched.refusal}")
+        if watched.seen is not None and watched.seen.phase == "ended":
+            outcome = watched.seen.outcome
+            return (
+                None if outcome is None else EngineEnd(outcome, f"{name} job {watched.seen.id}: {watched.seen.words}")
+            )
+        if not watched.is_forgotten:
+            return None
+        if watched.seen is None:
+            return EngineEnd("interrupted", f"{name} does not know it; it was never handed over, or long ago")
+        return EngineEnd("lost", f"{name} does not know its job {watched.seen.id} any more")
+
+    def poll(self) -> int | None:
+        watched, seen = self.watched, self.watched.seen
+        if watched.refusal or watched.is_forgotten:
+            return 1
+        if seen is None or seen.phase == "waits":
+            self._show(self.waits_for)
+            return None
+        if seen.phase == "ended":
+            return seen.status
+        if self.started_at is None:
+            self.started_at = time.monotonic() - seen.ran_s
+        return None
+
+    def _show(self, note: str) -> None:
+        """Have people see why nothing happens; from its start on, the attempt speaks for itself."""
+        if note != self._shown:
+            self._shown = note
+            progress = Progress.glance(self.run.progress) or Progress(self.number)
+            with contextlib.suppress(OSError):
+                shown = dataclasses.replace(progress, attempt=self.number, note=note)
+                durable.replace_json(self.run.progress, shown.to_json())
+
+    def ask_to_stop(self) -> None:
+        """By a file, which reaches it wherever it is, and by the engine; what waits is taken back."""
+        seen = self.watched.seen
+        if seen is None or seen.phase == "waits":
+            self.executor.desk.kill(self.watched)
+        else:
+            self._order_stop()
+            self.executor.desk.ask_to_stop(self.watched)
+
+    def _order_stop(self) -> None:
+        durable.replace_json(self.run.order, Order(self.number, stop=True).to_json())
+
+    def kill(self) -> None:
+        """The engine may take its time, or not answer; it is asked again."""
+        now = time.monotonic()
+        if self._killed_at is None or now > self._killed_at + KILL_AGAIN_S:
+            self._killed_at = now
+            self.executor.desk.kill(self.watched)
+
+    def read_log(self, *, to_the_end: bool = False) -> list[str]:
+        return self.log.read(to_the_end=to_the_end)
+
+    def used_bytes(self, limit: int) -> int:  # noqa: ARG002
+        """The engine sees to that."""
+        return 0
+
+    def describe(self) -> str:
+        return f"in {self.executor.name}"
+
+    def close(self) -> None:
+        """Where it has ended as far as anybody can tell, a process that is still there is told to leave."""
+        if self.watched.is_over or self.watched.is_forgotten:
+            with contextlib.suppress(OSError):
+                self._order_stop()
+        self.executor.desk.forget(self.watched)
+        self.log.close()

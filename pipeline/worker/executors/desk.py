@@ -1,0 +1,140 @@
+"""The one thread that talks to an engine, which may take long to answer, or not answer at all."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import queue
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+from pipeline.worker.executors.engine import BusyError, Engine, RefusedError, Seen, Task, UnreachableError
+
+LOOK_EVERY_S = 1.0
+MOST_SHARE = 0.2  # of its time that it looks, however slow the engine is
+TRY_AGAIN_S = 5.0  # after the engine did not answer
+FORGOTTEN_S = 10.0  # for which an engine that answers must not know a task, to believe it that there is none
+
+
+@dataclass
+class Watched:
+    """A task, and what the worker may know of it at any time; written by the desk alone."""
+
+    name: str
+    task: Task | None = None  # to be handed over; None of one that was before
+    seen: Seen | None = None
+    refusal: str = ""  # why the engine will never run it
+    busy: str = ""  # why the engine does not take it now
+    missing_since: float | None = None  # on the monotonic clock: since when an engine that answers does not know it
+
+    @property
+    def is_forgotten(self) -> bool:
+        """Whether the engine has answered for a while, and knows no such task."""
+        return self.missing_since is not None and time.monotonic() > self.missing_since + FORGOTTEN_S
+
+    @property
+    def is_over(self) -> bool:
+        return bool(self.refusal) or (self.seen is not None and self.seen.phase == "ended")
+
+
+@dataclass
+class Desk:
+    engine: Engine
+    watched: dict[str, Watched] = field(default_factory=dict)
+    problem: str = ""  # why the engine does not answer now
+
+    def __post_init__(self) -> None:
+        self._orders: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
+        self._looked_at = -math.inf
+        self._look_every_s = LOOK_EVERY_S
+        self._thread = threading.Thread(target=self._work, name=f"desk-{self.engine.name}", daemon=True)
+        self._thread.start()
+
+    def hand_over(self, task: Task) -> Watched:
+        """Have a task submitted, as soon as the engine answers."""
+        watched = self.watched[task.name] = Watched(task.name, task)
+        self._orders.put(lambda: self._submit(watched))
+        return watched
+
+    def watch(self, name: str) -> Watched:
+        """Ask from now on for a task that was handed over before."""
+        watched = self.watched[name] = Watched(name)
+        return watched
+
+    def ask_to_stop(self, watched: Watched) -> None:
+        self._orders.put(lambda: self._tell(self.engine.ask_to_stop, watched))
+
+    def kill(self, watched: Watched) -> None:
+        self._orders.put(lambda: self._kill(watched))
+
+    def forget(self, watched: Watched) -> None:
+        self.watched.pop(watched.name, None)
+
+    def close(self) -> None:
+        """What was ordered before is done first, for as long as a second."""
+        self._orders.put(None)
+        self._thread.join(1)
+
+    def _work(self) -> None:
+        """Orders as they come, and a look now and then. One that the engine did not hear is given once more."""
+        order: Callable[[], None] | None = None
+        while True:
+            try:
+                if order is not None:
+                    order()
+                    order = None
+                self._look_if_due()
+                self.problem = ""
+            except UnreachableError as error:
+                self.problem = str(error)
+                time.sleep(TRY_AGAIN_S)
+                continue
+            with contextlib.suppress(queue.Empty):
+                order = self._orders.get(timeout=max(0.01, self._looked_at + self._look_every_s - time.monotonic()))
+                if order is None:
+                    return
+
+    def _look_if_due(self) -> None:
+        began = time.monotonic()
+        asked = {name: each for name, each in list(self.watched.items()) if not each.is_over and each.task is None}
+        if began < self._looked_at + self._look_every_s:
+            return
+        if asked:
+            self._take(asked, self.engine.look([*asked]))
+        self._looked_at = time.monotonic()
+        self._look_every_s = max(LOOK_EVERY_S, (self._looked_at - began) / MOST_SHARE)
+
+    def _take(self, asked: Mapping[str, Watched], found: Mapping[str, Seen]) -> None:
+        for name, watched in asked.items():
+            if name in found:
+                watched.seen, watched.missing_since = found[name], None
+            elif watched.missing_since is None:
+                watched.missing_since = time.monotonic()
+
+    def _submit(self, watched: Watched) -> None:
+        """The engine may have taken it though it did not answer the last time: so it is asked first."""
+        if watched.task is None:
+            return
+        known = self.engine.look([watched.name]).get(watched.name) if self.problem else None
+        try:
+            watched.seen = known or Seen(self.engine.submit(watched.task), "waits")
+        except RefusedError as error:
+            watched.refusal = str(error)
+        except BusyError as error:  # others may be told to end meanwhile
+            watched.busy = str(error)
+            timer = threading.Timer(TRY_AGAIN_S, lambda: self._orders.put(lambda: self._submit(watched)))
+            timer.daemon = True
+            timer.start()
+            return
+        watched.task, watched.busy = None, ""
+
+    def _tell(self, order: Callable[[str], None], watched: Watched) -> None:
+        if watched.seen is not None and not watched.is_over:
+            order(watched.seen.id)
+
+    def _kill(self, watched: Watched) -> None:
+        if watched.task is not None:  # it was never handed over
+            watched.task, watched.refusal = None, "it was not handed over"
+        self._tell(self.engine.kill, watched)
