@@ -10,7 +10,7 @@ import json
 import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -30,6 +30,14 @@ Id = Annotated[str, typer.Argument(metavar="ID", help="An id, or the beginning o
 Overrides = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="Override a field, as train.epochs=2; may be given again."),
+]
+On = Annotated[
+    Literal["slurm", "ray"] | None,
+    typer.Option(help="A cluster that jobs are handed to, see docs/clusters.md.", show_default="this machine"),
+]
+Address = Annotated[
+    str,
+    typer.Option(help="Of Ray, as http://head:8265; auto: RAY_API_SERVER_ADDRESS, else this machine."),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
 

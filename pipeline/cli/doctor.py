@@ -9,15 +9,21 @@ from typing import Literal
 
 import typer
 
-from pipeline.cli.arguments import Json, print_json
+from pipeline.cli.arguments import Address, Json, On, print_json
 from pipeline.cli.terminal import print_checks
 from pipeline.home.paths import Home
 from pipeline.queue.checks import Check, check_home
 
 
-def doctor(context: typer.Context, as_json: Json = False) -> None:
-    """Check the home, the machine and the installation."""
+def doctor(context: typer.Context, on: On = None, address: Address = "auto", as_json: Json = False) -> None:
+    """Check the home, the machine and the installation; with --on, what a node of the cluster sees, by a job there."""
     found = check_all(context.obj)
+    if on is not None:
+        from pipeline.worker.executors import engines, probe
+
+        engine = engines.make(on, address)
+        assert engine is not None
+        found += probe.check_cluster(context.obj, engine)
     if as_json:
         print_json([check.__dict__ for check in found])
     else:

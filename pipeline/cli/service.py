@@ -5,11 +5,11 @@ from __future__ import annotations
 import contextlib
 import signal
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pipeline.cli.arguments import message, queue_of
+from pipeline.cli.arguments import Address, On, message, queue_of
 from pipeline.cli.display import TerminalDisplay
 from pipeline.home.paths import Home
 from pipeline.queue import live_workers
@@ -26,14 +26,8 @@ def worker(
     context: typer.Context,
     drain: Drain = False,
     slots: Annotated[int, typer.Option(min=1, max=1000, help="Jobs that run, or wait in a cluster, at once.")] = 1,
-    on: Annotated[
-        Literal["slurm", "ray"] | None,
-        typer.Option(help="Hand jobs to a cluster, see docs/clusters.md.", show_default="this machine"),
-    ] = None,
-    address: Annotated[
-        str,
-        typer.Option(help="Of Ray's dashboard, as http://head:8265; auto: RAY_API_SERVER_ADDRESS, or this machine."),
-    ] = "auto",
+    on: On = None,
+    address: Address = "auto",
 ) -> None:
     """Work through the queue. Ctrl-C saves running jobs and queues them again; a second one does not wait for that.
 
@@ -96,12 +90,8 @@ def work(
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # whoever ignores it, as some launchers do, never sees a child end
     display, stop = TerminalDisplay(), Stop()
     worker = Worker(home, display, slots=slots, drain=drain, stop=stop, on_tick=on_tick, engine=engine)
-    where = (
-        f" on {engine.name}; Ctrl-C stops it, and its jobs go on there"
-        if engine
-        else "; Ctrl-C stops it, and its jobs go on later"
-    )
-    message(f"worker: serves {home.root}{where}")
+    where, after = (f" on {engine.name}", "jobs go on there") if engine else ("", "its jobs go on later")
+    message(f"worker: serves {home.root}{where}; Ctrl-C stops it, and {after}")
     try:
         with listen(stop, signal.SIGINT, signal.SIGTERM, signal.SIGHUP, again=worker.leave_at_once):
             worker.run()
