@@ -1,8 +1,8 @@
 """A real Slurm with two nodes on this one machine: for the tests, and to try it by hand.
 
-The daemons are those of Debian's `slurm-wlm` and `munge`, started by hand: no systemd, no accounting database, no
-cgroups. Everything lies in one folder (configuration, state, logs, spools), but for munge's socket, whose path must be
-short. The nodes declare more CPUs than the machine has, and nothing binds or limits a job to what it asked for.
+The daemons are those of Debian's `slurm-wlm` and `munge`, started by hand: no systemd, no accounting database.
+Configuration, state and logs lie in one folder; sockets lie in a short one under /tmp, for their paths are limited.
+The nodes declare more CPUs than the machine has, and nothing binds or limits a job to what it asked for.
 
     python tests/clusters/slurm_cluster.py FOLDER        # runs until Ctrl-C
 """
@@ -21,61 +21,22 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from types import TracebackType
 
 NODES = ("n1", "n2")
 CPUS_PER_NODE = 4
 MEMORY_PER_NODE_MB = 8000
 KILL_WAIT_S = 5
-NODE_TIMEOUT_S = 10
+SAVE_WAIT_S = 6
 PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "squeue", "scontrol", "scancel")
 
-CONFIGURATION = """\
-ClusterName={name}
-SlurmctldHost={host}(127.0.0.1)
-SlurmUser={user}
-SlurmdUser={user}
-AuthType=auth/munge
-AuthInfo=socket={sockets}/munge.socket
-CredType=cred/munge
-SlurmctldPort={controller_port}
-StateSaveLocation={folder}/state
-SlurmctldPidFile={folder}/slurmctld.pid
-SlurmctldLogFile={folder}/slurmctld.log
-SlurmdPidFile={folder}/%n.pid
-SlurmdLogFile={folder}/%n.log
-SlurmdSpoolDir={sockets}/%n
-ProctrackType=proctrack/linuxproc
-TaskPlugin=task/none
-JobAcctGatherType=jobacct_gather/none
-AccountingStorageType=accounting_storage/none
-JobCompType=jobcomp/none
-MpiDefault=none
-SwitchType=switch/none
-SelectType=select/cons_tres
-SelectTypeParameters=CR_Core_Memory
-SlurmdParameters=config_overrides
-SchedulerType=sched/backfill
-SchedulerParameters=sched_interval=1,sched_min_interval=10000,batch_sched_delay=0,bf_interval=1
-PriorityType=priority/multifactor
-PreemptType=preempt/partition_prio
-PreemptMode={preempt_mode}
-MinJobAge={min_job_age_s}
-KillWait={kill_wait_s}
-SlurmctldTimeout=10
-SlurmdTimeout={node_timeout_s}
-InactiveLimit=0
-MessageTimeout=10
-CompleteWait=0
-ReturnToService=2
-MaxJobCount=1000
-NodeName=DEFAULT CPUs={cpus} RealMemory={memory_mb} State=UNKNOWN
-{nodes}
-PartitionName=DEFAULT Nodes=ALL State=UP MaxTime=INFINITE DefMemPerCPU=100 OverTimeLimit=0
-PartitionName=main Default=YES PriorityTier=1 GraceTime={grace_s}
-PartitionName=urgent PriorityTier=10 PreemptMode=OFF
+USAGE = """\
+export SLURM_CONF={folder}/slurm.conf
+# Paste that line into another terminal. Then: sinfo; sbatch --wrap 'sleep 60'; squeue; scancel ID
+# Logs and state are in {folder}; Ctrl-C here stops the cluster and its jobs.
 """
+TEMPLATE = Path(__file__).with_name("slurm.conf.template")
 
 
 def why_no_slurm() -> str | None:
@@ -102,48 +63,72 @@ class SlurmCluster:
         folder: Path,
         *,
         preempt_mode: str = "CANCEL",
-        grace_s: int = 3,
+        grace_s: int = 0,
         min_job_age_s: int = 300,
-        node_timeout_s: int = NODE_TIMEOUT_S,
+        node_timeout_s: int = 10,
+        gpus: int = 0,
         settings: str = "",
     ) -> None:
-        """`preempt_mode`: CANCEL or REQUEUE; `grace_s`: from SIGTERM to SIGKILL at preemption; `settings`: more lines."""
-        self.folder = folder.resolve()
+        """`preempt_mode` is CANCEL or REQUEUE; `gpus` are pretended, per node; `settings` are more lines of slurm.conf.
+
+        A preempted job gets SIGTERM after `grace_s`, which Slurm looks at every 30 s unless it is 0, and SIGKILL
+        `KILL_WAIT_S` later. It looks at time limits, and at the time for `--signal`, every 30 s too.
+        """
+        self.folder = folder.resolve()  # without blanks, which slurm.conf does not take
         self.folder.mkdir(parents=True, exist_ok=True)
         self.name = f"test{secrets.token_hex(4)}"
         self.sockets = Path(tempfile.mkdtemp(prefix="slurm-"))  # a socket's path has at most 107 bytes
         self.sockets.chmod(0o755)
+        self.freezer = Path("/sys/fs/cgroup/freezer") / self.name
         self.environment = {"SLURM_CONF": str(self.folder / "slurm.conf"), "PATH": search_path()}
         self._daemons: dict[str, subprocess.Popen[bytes]] = {}
-        self._configure(preempt_mode, grace_s, min_job_age_s, node_timeout_s, settings)
+        self._configure(
+            settings,
+            preempt_mode=preempt_mode,
+            grace_s=grace_s,
+            min_job_age_s=min_job_age_s,
+            node_timeout_s=node_timeout_s,
+            gpus=gpus,
+        )
+        (self.folder / "gres.conf").write_text(f"Name=gpu File=/dev/tty[0-{gpus - 1}]\n" if gpus else "")
 
-    def _configure(self, preempt_mode: str, grace_s: int, min_job_age_s: int, node_timeout_s: int, more: str) -> None:
+    def _configure(self, settings: str, **values: str | int) -> None:
         controller_port, *node_ports = free_ports(1 + len(NODES))
-        (self.folder / "state").mkdir(exist_ok=True)
         host = socket.gethostname().partition(".")[0]
-        configuration = CONFIGURATION.format(
+        node = "NodeName={} NodeHostname={} NodeAddr=127.0.0.1 Port={}"
+        filled = TEMPLATE.read_text().format(
             name=self.name,
             host=host,
             user=pwd.getpwuid(os.geteuid()).pw_name,
             folder=self.folder,
             sockets=self.sockets,
             controller_port=controller_port,
-            nodes="\n".join(
-                f"NodeName={name} NodeHostname={host} NodeAddr=127.0.0.1 Port={port}"
-                for name, port in zip(NODES, node_ports, strict=True)
-            ),
+            nodes="\n".join(node.format(name, host, port) for name, port in zip(NODES, node_ports, strict=True)),
             cpus=CPUS_PER_NODE,
             memory_mb=MEMORY_PER_NODE_MB,
             kill_wait_s=KILL_WAIT_S,
-            node_timeout_s=node_timeout_s,
-            min_job_age_s=min_job_age_s,
-            preempt_mode=preempt_mode,
-            grace_s=grace_s,
+            proctrack=self._proctrack(),
+            **values,
         )
-        (self.folder / "slurm.conf").write_text(configuration + more)
-        key = self.folder / "munge.key"
-        key.touch(mode=0o600)
-        key.write_bytes(secrets.token_bytes(128))
+        (self.folder / "state").mkdir(exist_ok=True)
+        (self.folder / "slurm.conf").write_text(filled + settings)
+        (self.folder / "munge.key").touch(mode=0o600)
+        (self.folder / "munge.key").write_bytes(secrets.token_bytes(128))
+
+    def _proctrack(self) -> str:
+        """How Slurm finds a job's processes: by a freezer of our own in cgroup v1, if root may, as clusters do.
+
+        Otherwise by parents: a process whose parent has ended is missed, and outlives its job.
+        """
+        try:
+            self.freezer.mkdir()
+        except OSError:
+            return "proctrack/linuxproc"
+        (self.sockets / "cgroup").mkdir()
+        (self.sockets / "cgroup/freezer").symlink_to(self.freezer)
+        mount = self.sockets / "cgroup"
+        (self.folder / "cgroup.conf").write_text(f"CgroupPlugin=cgroup/v1\nCgroupMountpoint={mount}\n")
+        return "proctrack/cgroup"
 
     def __enter__(self) -> SlurmCluster:
         try:
@@ -153,57 +138,45 @@ class SlurmCluster:
             raise
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(self, *_: object) -> None:
         self.stop()
 
     def start(self) -> None:
-        files = {
-            "key-file": self.folder / "munge.key",
-            "socket": self.sockets / "munge.socket",
-            "pid-file": self.sockets / "munged.pid",
-            "log-file": self.sockets / "munged.log",
-            "seed-file": self.sockets / "munged.seed",
-        }
-        options = [f"--{option}={path}" for option, path in files.items()]
-        self._start_daemon("munged", "munged", "--foreground", "--force", "--num-threads=2", *options)
-        wait_until(files["socket"].exists, "munged's socket", self.sockets / "munged.log")
+        munge = self.sockets / "munge"
+        options = [f"--{kind}-file={munge}.{kind}" for kind in ("pid", "log", "seed")]
+        options += [f"--key-file={self.folder}/munge.key", f"--socket={munge}.socket", "--num-threads=2"]
+        self._start_daemon("munged", "munged", "--foreground", "--force", *options)
+        wait_until(munge.with_suffix(".socket").exists, "munged's socket", self.folder / "munged.output")
         self.start_controller()
         for name in NODES:
             self.restore_node(name)
         self.wait_until_ready()
 
     def _start_daemon(self, name: str, *command: str) -> None:
-        """In a session of its own, for Ctrl-C at a terminal is for us; its output lies beside its log."""
+        """In a session of its own, for Ctrl-C at a terminal is for us; its messages lie in `NAME.output`."""
+        environment = os.environ | self.environment
         with (self.folder / f"{name}.output").open("ab") as output:
             self._daemons[name] = subprocess.Popen(
-                command,
-                cwd=self.folder,
-                env=self._full_environment(),
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
+                command, cwd=self.folder, env=environment, stdout=output, stderr=output, start_new_session=True
             )
-
-    def _full_environment(self) -> dict[str, str]:
-        return {**os.environ, **self.environment}
 
     def call(self, *command: str, timeout_s: float = 30) -> str:
         """What a client command prints; raises CalledProcessError, with its stderr, if it fails."""
-        done = subprocess.run(
-            command, env=self._full_environment(), capture_output=True, text=True, check=True, timeout=timeout_s
-        )
+        environment = os.environ | self.environment
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True, timeout=timeout_s)
         return done.stdout.strip()
 
     def wait_until_ready(self) -> None:
         """Until the controller answers and each node that was not lost takes jobs."""
         for name in NODES:
             if name in self._daemons:
-                log = self.folder / f"{name}.log"
-                wait_until(lambda name=name: self.state_of_node(name) in ("idle", "mixed", "allocated"), name, log)
+                wait_until(partial(self._takes_jobs, name), f"ready node {name}", self.folder / f"{name}.log")
+
+    def _takes_jobs(self, name: str) -> bool:
+        return self.state_of_node(name) in ("idle", "mixed", "allocated")
 
     def state_of_node(self, name: str) -> str:
-        """`idle`, `mixed`, `allocated`, `down` and others, with `*` if it does not answer; empty if no controller does."""
+        """`idle`, `mixed`, `allocated`, `down` and so on; with `*` if it is silent; empty if the controller is."""
         with contextlib.suppress(subprocess.SubprocessError):
             return self.call("sinfo", "--noheader", f"--nodes={name}", "--partition=main", "--format=%T")
         return ""
@@ -212,13 +185,26 @@ class SlurmCluster:
         self._start_daemon("slurmctld", "slurmctld", "-D")
 
     def kill_controller(self) -> None:
+        """What it has not saved is forgotten, numbers of jobs too; see `wait_until_saved`."""
         self._kill("slurmctld")
 
-    def lose_node(self, name: str) -> None:
-        """Kills the node's slurmd, and nothing starts it again; what runs on the node lives on."""
+    def wait_until_saved(self) -> None:
+        """Until the controller's file of jobs holds all that has happened: a change is written within 5 s."""
+        file, called = self.folder / "state/job_state", time.time()
+        while time.time() < called + SAVE_WAIT_S and not (file.exists() and file.stat().st_mtime > called):
+            time.sleep(0.05)
+
+    def lose_node(self, name: str, *, declare: bool = False) -> None:
+        """Kills the node's slurmd, and nothing starts it again; what runs on the node lives on.
+
+        The controller takes the node for down after two to three times `node_timeout_s`; with `declare`, at once.
+        """
         self._kill(name)
+        if declare:
+            self.call("scontrol", "update", f"NodeName={name}", "State=DOWN", "Reason=lost")
 
     def restore_node(self, name: str) -> None:
+        """Starts its slurmd again, which kills what still runs of jobs that the controller has given up."""
         self._start_daemon(name, "slurmd", "-D", "-N", name)
 
     def _kill(self, name: str) -> None:
@@ -232,27 +218,27 @@ class SlurmCluster:
         for entry in Path("/proc").glob("[0-9]*"):
             with contextlib.suppress(OSError):
                 job = f"SLURM_CLUSTER_NAME={self.name}".encode() in (entry / "environ").read_bytes().split(b"\0")
-                if job or ((entry / "exe").readlink().name == "slurmstepd" and self._has_open(entry)):
+                if job or self._is_step_daemon(entry):
                     found.append(int(entry.name))
         return found
 
-    def _has_open(self, process: Path) -> bool:
-        """Whether it writes a node's log; a slurmstepd's command line and environment do not say whose it is."""
+    def _is_step_daemon(self, process: Path) -> bool:
+        """Its command line and environment do not say whose it is; the log that it has open does."""
         logs = {self.folder / f"{name}.log" for name in NODES}
-        return any(descriptor.readlink() in logs for descriptor in (process / "fd").iterdir())
+        is_one = (process / "exe").readlink().name.startswith("slurmstepd")  # Debian's ends in -wlm
+        return is_one and any(descriptor.readlink() in logs for descriptor in (process / "fd").iterdir())
 
     def stop(self) -> None:
         """Kills everything: the daemons first, so that nothing starts anew."""
-        for name in list(self._daemons):
-            if name != "munged":
-                self._kill(name)
+        for name in reversed(self._daemons.copy()):
+            self._kill(name)
         while processes := self.processes():
             for process in processes:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(process, signal.SIGKILL)
             time.sleep(0.05)
-        if "munged" in self._daemons:
-            self._kill("munged")
+        for folder, _, _ in os.walk(self.freezer, topdown=False):
+            Path(folder).rmdir()
         shutil.rmtree(self.sockets, ignore_errors=True)
 
 
@@ -279,11 +265,7 @@ def main() -> None:
         sys.exit(f"usage: {sys.argv[0]} FOLDER")
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     with SlurmCluster(Path(sys.argv[1])) as cluster:
-        sys.stdout.write(
-            f"export SLURM_CONF={cluster.environment['SLURM_CONF']}\n"
-            "# Paste that line into another terminal, then: sinfo; sbatch --wrap 'hostname; sleep 60'; squeue; scancel ID\n"
-            f"# Logs and state are in {cluster.folder}; Ctrl-C here stops the cluster and its jobs.\n"
-        )
+        sys.stdout.write(USAGE.format(folder=cluster.folder))
         sys.stdout.flush()
         with contextlib.suppress(KeyboardInterrupt):
             signal.pause()
