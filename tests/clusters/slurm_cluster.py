@@ -21,8 +21,10 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import KW_ONLY, dataclass
 from functools import partial
 from pathlib import Path
+from typing import Literal
 
 NODES = ("n1", "n2")
 CPUS_PER_NODE = 4
@@ -52,66 +54,53 @@ def search_path() -> str:
     return os.pathsep.join([os.environ.get("PATH", os.defpath), "/usr/sbin", "/sbin"])
 
 
+@dataclass
 class SlurmCluster:
     """Two nodes, `n1` and `n2`; partitions `main` (the default) and `urgent`, which takes CPUs from `main`.
 
     A client needs `environment` and nothing else. As a context manager it is ready on entry, and leaves no process.
+
+    A preempted job gets SIGTERM after `grace_s`, and SIGKILL `KILL_WAIT_S` later. Slurm looks every 30 s whether a
+    grace time is over (unless it is 0), a time limit is reached, or a `--signal` is due.
     """
 
-    def __init__(
-        self,
-        folder: Path,
-        *,
-        preempt_mode: str = "CANCEL",
-        grace_s: int = 0,
-        min_job_age_s: int = 300,
-        node_timeout_s: int = 10,
-        gpus: int = 0,
-        settings: str = "",
-    ) -> None:
-        """`preempt_mode` is CANCEL or REQUEUE; `gpus` are pretended, per node; `settings` are more lines of slurm.conf.
+    folder: Path  # without blanks, which slurm.conf does not take
+    _: KW_ONLY
+    preempt_mode: Literal["CANCEL", "REQUEUE"] = "CANCEL"
+    grace_s: int = 0
+    min_job_age_s: int = 300  # how long an ended job can be asked for
+    node_timeout_s: int = 10
+    gpus: int = 0  # pretended ones, per node
+    settings: str = ""  # more lines of slurm.conf
 
-        A preempted job gets SIGTERM after `grace_s`, which Slurm looks at every 30 s unless it is 0, and SIGKILL
-        `KILL_WAIT_S` later. It looks at time limits, and at the time for `--signal`, every 30 s too.
-        """
-        self.folder = folder.resolve()  # without blanks, which slurm.conf does not take
-        self.folder.mkdir(parents=True, exist_ok=True)
+    def __post_init__(self) -> None:
+        self.folder = self.folder.resolve()
         self.name = f"test{secrets.token_hex(4)}"
         self.sockets = Path(tempfile.mkdtemp(prefix="slurm-"))  # a socket's path has at most 107 bytes
         self.sockets.chmod(0o755)
         self.freezer = Path("/sys/fs/cgroup/freezer") / self.name
         self.environment = {"SLURM_CONF": str(self.folder / "slurm.conf"), "PATH": search_path()}
         self._daemons: dict[str, subprocess.Popen[bytes]] = {}
-        self._configure(
-            settings,
-            preempt_mode=preempt_mode,
-            grace_s=grace_s,
-            min_job_age_s=min_job_age_s,
-            node_timeout_s=node_timeout_s,
-            gpus=gpus,
-        )
-        (self.folder / "gres.conf").write_text(f"Name=gpu File=/dev/tty[0-{gpus - 1}]\n" if gpus else "")
 
-    def _configure(self, settings: str, **values: str | int) -> None:
+    def configure(self) -> None:
+        """Writes the files that the daemons read."""
+        (self.folder / "state").mkdir(parents=True, exist_ok=True)
         controller_port, *node_ports = free_ports(1 + len(NODES))
         host = socket.gethostname().partition(".")[0]
         node = "NodeName={} NodeHostname={} NodeAddr=127.0.0.1 Port={}"
         filled = TEMPLATE.read_text().format(
-            name=self.name,
+            cluster=self,
             host=host,
             user=pwd.getpwuid(os.geteuid()).pw_name,
-            folder=self.folder,
-            sockets=self.sockets,
             controller_port=controller_port,
             nodes="\n".join(node.format(name, host, port) for name, port in zip(NODES, node_ports, strict=True)),
             cpus=CPUS_PER_NODE,
             memory_mb=MEMORY_PER_NODE_MB,
             kill_wait_s=KILL_WAIT_S,
             proctrack=self._proctrack(),
-            **values,
         )
-        (self.folder / "state").mkdir(exist_ok=True)
-        (self.folder / "slurm.conf").write_text(filled + settings)
+        (self.folder / "slurm.conf").write_text(filled + self.settings)
+        (self.folder / "gres.conf").write_text(f"Name=gpu File=/dev/tty[0-{self.gpus - 1}]\n" if self.gpus else "")
         (self.folder / "munge.key").touch(mode=0o600)
         (self.folder / "munge.key").write_bytes(secrets.token_bytes(128))
 
@@ -142,6 +131,7 @@ class SlurmCluster:
         self.stop()
 
     def start(self) -> None:
+        self.configure()
         munge = self.sockets / "munge"
         options = [f"--{kind}-file={munge}.{kind}" for kind in ("pid", "log", "seed")]
         options += [f"--key-file={self.folder}/munge.key", f"--socket={munge}.socket", "--num-threads=2"]
@@ -154,17 +144,16 @@ class SlurmCluster:
 
     def _start_daemon(self, name: str, *command: str) -> None:
         """In a session of its own, for Ctrl-C at a terminal is for us; its messages lie in `NAME.output`."""
-        environment = os.environ | self.environment
+        full = os.environ | self.environment
         with (self.folder / f"{name}.output").open("ab") as output:
             self._daemons[name] = subprocess.Popen(
-                command, cwd=self.folder, env=environment, stdout=output, stderr=output, start_new_session=True
+                command, cwd=self.folder, env=full, stdout=output, stderr=output, start_new_session=True
             )
 
-    def call(self, *command: str, timeout_s: float = 30) -> str:
+    def call(self, *command: str) -> str:
         """What a client command prints; raises CalledProcessError, with its stderr, if it fails."""
-        environment = os.environ | self.environment
-        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True, timeout=timeout_s)
-        return done.stdout.strip()
+        full = os.environ | self.environment
+        return subprocess.run(command, env=full, capture_output=True, text=True, check=True).stdout.strip()
 
     def wait_until_ready(self) -> None:
         """Until the controller answers and each node that was not lost takes jobs."""
