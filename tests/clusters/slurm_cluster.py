@@ -27,10 +27,7 @@ from pathlib import Path
 from typing import Literal
 
 NODES = ("n1", "n2")
-CPUS_PER_NODE = 4
-MEMORY_PER_NODE_MB = 8000
-KILL_WAIT_S = 5
-SAVE_WAIT_S = 6
+SAVE_WAIT_S = 6  # Slurm writes a change within 5 s
 PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "squeue", "scontrol", "scancel")
 
 USAGE = """\
@@ -56,11 +53,11 @@ def search_path() -> str:
 
 @dataclass
 class SlurmCluster:
-    """Two nodes, `n1` and `n2`; partitions `main` (the default) and `urgent`, which takes CPUs from `main`.
+    """Nodes `n1` and `n2` of 4 CPUs and 8000 MB; partitions `main`, the default, and `urgent`, which preempts `main`.
 
     A client needs `environment` and nothing else. As a context manager it is ready on entry, and leaves no process.
 
-    A preempted job gets SIGTERM after `grace_s`, and SIGKILL `KILL_WAIT_S` later. Slurm looks every 30 s whether a
+    A preempted job gets SIGTERM after `grace_s`, and SIGKILL 5 s later. Slurm looks every 30 s whether a
     grace time is over (unless it is 0), a time limit is reached, or a `--signal` is due.
     """
 
@@ -94,9 +91,6 @@ class SlurmCluster:
             user=pwd.getpwuid(os.geteuid()).pw_name,
             controller_port=controller_port,
             nodes="\n".join(node.format(name, host, port) for name, port in zip(NODES, node_ports, strict=True)),
-            cpus=CPUS_PER_NODE,
-            memory_mb=MEMORY_PER_NODE_MB,
-            kill_wait_s=KILL_WAIT_S,
             proctrack=self._proctrack(),
         )
         (self.folder / "slurm.conf").write_text(filled + self.settings)
@@ -174,11 +168,14 @@ class SlurmCluster:
         self._start_daemon("slurmctld", "slurmctld", "-D")
 
     def kill_controller(self) -> None:
-        """What it has not saved is forgotten, numbers of jobs too; see `wait_until_saved`."""
+        """Kills it (SIGKILL). What it has not saved is forgotten: its successor kills those jobs or queues them again.
+
+        It gives their numbers to other jobs, too. `wait_until_saved` before it avoids all this.
+        """
         self._kill("slurmctld")
 
     def wait_until_saved(self) -> None:
-        """Until the controller's file of jobs holds all that has happened: a change is written within 5 s."""
+        """Until the controller's file of jobs holds all that has happened."""
         file, called = self.folder / "state/job_state", time.time()
         while time.time() < called + SAVE_WAIT_S and not (file.exists() and file.stat().st_mtime > called):
             time.sleep(0.05)
@@ -186,7 +183,7 @@ class SlurmCluster:
     def lose_node(self, name: str, *, declare: bool = False) -> None:
         """Kills the node's slurmd, and nothing starts it again; what runs on the node lives on.
 
-        The controller takes the node for down after two to three times `node_timeout_s`; with `declare`, at once.
+        The controller takes the node for down after about 30 s, though `node_timeout_s` is 3; with `declare`, at once.
         """
         self._kill(name)
         if declare:
