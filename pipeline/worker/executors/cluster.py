@@ -26,6 +26,7 @@ from pipeline.worker.executors.interface import EngineEnd
 from pipeline.worker.executors.local import LocalAttempt, LocalExecutor, attempt_environment
 from pipeline.worker.executors.log_reader import LogReader
 
+ATTEMPT = "pipeline.training.attempt"
 KILL_AGAIN_S = 5.0
 
 
@@ -57,7 +58,7 @@ class ClusterExecutor:
         assert claim.spec is not None
         run, number = self.home.run(claim.id), claim.attempts.number
         resources = claim.spec.resources.over(settings.read(self.home).resources)
-        command = [sys.executable, "-P", "-m", "pipeline.training.attempt"]
+        command = [sys.executable, "-P", "-m", ATTEMPT]
         arguments = [str(self.home.root), claim.id, str(number)]
         environment = attempt_environment(resources.cpus) | self._places()
         task = Task(name_of(claim, number), [*command, *arguments], environment, run.log(number), resources)

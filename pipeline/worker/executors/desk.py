@@ -131,8 +131,8 @@ class Desk:
         watched.task, watched.busy = None, ""
 
     def _tell(self, order: Callable[[str], None], watched: Watched) -> None:
-        if watched.seen is not None and not watched.is_over:
-            order(watched.seen.id)
+        if not watched.is_over:
+            order(watched.name)
 
     def _kill(self, watched: Watched) -> None:
         if watched.task is not None:  # it was never handed over

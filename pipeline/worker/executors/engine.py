@@ -38,7 +38,7 @@ class Task:
 class Seen:
     """A task, as its engine tells it."""
 
-    id: str  # the engine's own
+    id: str  # the engine's own, for people
     phase: Literal["waits", "runs", "ended"]
     words: str = ""  # why it waits, or how it ended, in the engine's words
     node: str = ""  # where it runs, or ran
@@ -48,7 +48,10 @@ class Seen:
 
 
 class Engine(Protocol):
-    """Each method is called by one thread alone, and may take seconds. All raise UnreachableError."""
+    """Each method is called by one thread alone, and may take seconds. All raise UnreachableError.
+
+    Tasks go by their names: an engine that has lost its memory gives the numbers of old ones to others.
+    """
 
     name: str  # as in the record of each attempt
 
@@ -60,8 +63,8 @@ class Engine(Protocol):
     def look(self, names: Sequence[str]) -> Mapping[str, Seen]:
         """What the engine knows of these tasks, by name. Where it knows several of a name, the one that lives."""
 
-    def ask_to_stop(self, task_id: str) -> None:
+    def ask_to_stop(self, name: str) -> None:
         """Signal a task that runs to write a checkpoint and leave, if the engine can do that without killing it."""
 
-    def kill(self, task_id: str) -> None:
-        """End a task at once, whether it waits or runs; nothing happens to one that has ended."""
+    def kill(self, name: str) -> None:
+        """End a task at once, whether it waits or runs; nothing happens where there is none."""

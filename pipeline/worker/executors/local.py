@@ -33,6 +33,9 @@ KEEP_FREED_MEMORY = ":".join(  # as glibc reads GLIBC_TUNABLES when a process st
 )
 
 
+ATTEMPT = "pipeline.training.attempt"
+
+
 @dataclass
 class LocalExecutor:
     """slots: attempts that may run side by side; with those of other workers they share the processors."""
@@ -106,7 +109,7 @@ class LocalExecutor:
     def command(self, claim: Claim, alive_fd: int) -> list[str]:
         """The command line that worker and attempt share."""
         arguments = [str(self.home.root), claim.id, str(claim.attempts.number), "--alive", str(alive_fd)]
-        module = "pipeline.search.attempt" if claim.is_sweep else "pipeline.training.attempt"
+        module = "pipeline.search.attempt" if claim.is_sweep else ATTEMPT
         return [sys.executable, "-P", "-m", module, *arguments]  # -P: not from here
 
 

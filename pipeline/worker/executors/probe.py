@@ -60,7 +60,7 @@ def _ask(home: Home, engine: Engine, folder: Path, token: str) -> Iterator[Check
             break
         time.sleep(0.5)
     else:
-        engine.kill(task_id)
+        engine.kill(task.name)
         why = seen.words if seen else ""
         yield Check(
             engine.name, "error", f"job {task_id} has not run within {LIMIT_S:g} s" + (f": {why}" if why else "")

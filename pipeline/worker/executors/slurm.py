@@ -72,12 +72,12 @@ class Slurm:
                     found[name] = seen(job_id, *rest[: len(FIELDS) - 2])
         return found
 
-    def ask_to_stop(self, task_id: str) -> None:
-        _order(["scancel", "--batch", "--signal=TERM", task_id])
+    def ask_to_stop(self, name: str) -> None:
+        _order(["scancel", "--batch", "--signal=TERM", f"--name={name}"])
 
-    def kill(self, task_id: str) -> None:
-        _order(["scancel", "--full", "--signal=KILL", task_id])
-        _order(["scancel", task_id])  # what waits, and what no node answers for
+    def kill(self, name: str) -> None:
+        _order(["scancel", "--full", "--signal=KILL", f"--name={name}"])
+        _order(["scancel", f"--name={name}"])  # what waits, and what no node answers for
 
 
 def seen(job_id: str, state: str, reason: str, host: str, time_used: str, exit_code: str) -> Seen:

@@ -1,0 +1,100 @@
+"""The three places that attempts run at, as the tests of all of them see them."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+from slurm_cluster import SlurmCluster, why_no_slurm
+from worker_processes import training_process
+
+from pipeline.home.paths import Home
+
+REQUIRED = "PIPELINE_REQUIRE_CLUSTERS"  # environment variable: no test of a cluster may be skipped
+
+
+@dataclass
+class Site:
+    """This machine, without a cluster."""
+
+    name: str = "local"
+    arguments: list[str] = field(default_factory=list)  # of a worker
+    environment: dict[str, str] = field(default_factory=dict)
+
+    def interrupt(self, home: Home, job_id: str) -> None:
+        """Have whoever gives the place take it back for a while: the attempt is told to save itself."""
+        raise NotImplementedError
+
+
+@dataclass
+class SlurmSite(Site):
+    cluster: SlurmCluster | None = None
+
+    def interrupt(self, home: Home, job_id: str) -> None:
+        os.kill(training_process(home, job_id), signal.SIGTERM)
+
+
+def skip_or_fail(reason: str) -> None:
+    if os.environ.get(REQUIRED):
+        pytest.fail(f"{REQUIRED} is set, and {reason}")
+    pytest.skip(reason)
+
+
+def local_site() -> Iterator[Site]:
+    yield Site()
+
+
+def slurm_site(folder: Path) -> Iterator[Site]:
+    if reason := why_no_slurm():
+        skip_or_fail(reason)
+    with SlurmCluster(folder) as cluster:
+        yield SlurmSite("slurm", ["--on", "slurm", "--slots", "8"], cluster.environment, cluster)
+
+
+@dataclass
+class Workers:
+    """Worker processes of a home; those that are left are killed at the end, and their attempts."""
+
+    home: Home
+    site: Site
+    folder: Path
+    started: list[subprocess.Popen[bytes]] = field(default_factory=list)
+
+    def start(self, *arguments: str, code: str = "", **environment: str) -> subprocess.Popen[bytes]:
+        """code: runs before the command does."""
+        text = f"{code}\nfrom pipeline.cli import main; main.main()"
+        command = [
+            sys.executable,
+            "-c",
+            text,
+            "--home",
+            str(self.home.root),
+            "worker",
+            *self.site.arguments,
+            *arguments,
+        ]
+        with self.output(len(self.started)).open("wb") as output:
+            self.started.append(
+                subprocess.Popen(
+                    command,
+                    stdout=output,
+                    stderr=subprocess.STDOUT,
+                    env={**os.environ, **self.site.environment, **environment},
+                )
+            )
+        return self.started[-1]
+
+    def output(self, number: int = -1) -> Path:
+        return self.folder / f"worker-{number % len(self.started) if number < 0 else number}.txt"
+
+    def close(self) -> None:
+        for process in self.started:
+            process.kill()
+            process.wait()
+        subprocess.run(["pkill", "-KILL", "-f", f"pipeline.training.attempt {self.home.root} "], check=False)
