@@ -35,7 +35,7 @@ ONLY_ERRORS = ("home", "data")  # of the root they may import the errors alone
 # What a room names as text, for whoever is handed it to load, or as a process to start.
 MAY_NAME = {
     "jobfile": {"models", "data", "training"},  # the catalog
-    "worker": {"training", "search", "results"},  # an attempt at a training, or at a sweep; a report
+    "worker": {"training", "search", "results", "worker"},  # an attempt at a training, or at a sweep; a report; a probe
     "board": {"board"},  # TensorBoard
     "cli": {"cli", "training"},  # its commands, each loaded when it is called; a rehearsal
     "compose.yaml": {"board"},

@@ -30,7 +30,10 @@ class Line(Record):
 def append(path: Path, *, epoch: int, step: int, metrics: Mapping[str, float], attempt: int = 0) -> None:
     """Adds an epoch, not fsynced; what is not finite is left out. Raises OSError, also where it is no plain file."""
     finite = {tag: value for tag, value in metrics.items() if math.isfinite(value)}
-    line = durable.to_json({"epoch": epoch, "step": step, "metrics": finite, "attempt": attempt}) + b"\n"
+    line = (
+        durable.to_json({"epoch": epoch, "step": step, "metrics": finite} | ({"attempt": attempt} if attempt else {}))
+        + b"\n"
+    )
     durable.ask_first()
     fd = durable.open_plain(path, os.O_RDWR | os.O_APPEND | os.O_CREAT)
     try:

@@ -254,7 +254,9 @@ def find(queue: Queue, prefix: str) -> JobView:
     job_id = queue.tickets.find(prefix)
     view = _follow(queue, job_id, queue.tickets.state(job_id))
     if isinstance(view, JobView):
-        return view if view.where else dataclasses.replace(view, where=where_of(queue.attempts(job_id).latest))
+        with contextlib.suppress(OSError):  # its row says what cannot be read
+            view.where = view.where or where_of(queue.attempts(job_id).latest)
+        return view
     raise UsageError(f"{job_id}: its ticket cannot be read; `pipeline status` says what is in quarantine")
 
 

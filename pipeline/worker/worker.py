@@ -205,9 +205,7 @@ class Worker:
         """Go on watching what another worker has handed to this one's engine."""
         for claim in left_alone(self.queue, self.executor.name):
             self.jobs.append(RunningJob(claim, self.executor.take_up(claim)))
-            self.display.say(
-                f"{claim.id}: attempt {claim.attempts.number} is watched from here on, in {self.executor.name}"
-            )
+            self.display.say(f"{claim.id}: attempt {claim.attempts.number} in {self.executor.name} is taken up")
 
     # Watching
 

@@ -92,7 +92,7 @@ def test_the_last_words_of_a_log_that_was_cut_twice_to_the_same_size_are_read(
     attempt = attempt_of("true", folder=tmp_path)
     wait_until(lambda: attempt.poll() is not None, "the end")
     for words in ("the middle", "the end"):
-        with attempt.log_path.open("a") as log:
+        with attempt.log.path.open("a") as log:
             log.write(300 * "old\n" + words + "\n")
         assert attempt.read_log()[-1] == words
     attempt.close()
