@@ -156,6 +156,7 @@ class RayCluster:
     def start_head(self) -> None:
         """Starts the head, at the same ports each time. A new head knows no earlier job and no earlier node."""
         ports = self._ports
+        (self._room() / "ray_current_cluster").unlink(missing_ok=True)  # else a living node makes Ray refuse a new head
         dashboard = ["--dashboard-host=127.0.0.1", f"--dashboard-port={ports['dashboard']}"]
         others = [f"--port={ports['gcs']}", f"--ray-client-server-port={ports['client']}"]
         self._start(HEAD, "--head", "--node-ip-address=127.0.0.2", "--num-cpus=0", "--num-gpus=0", *dashboard, *others)
