@@ -2,7 +2,7 @@
 
 Everything that Ray writes lies in the folder that it is given. All addresses are in 127.0.0.0/8, each node has its own.
 Each `ray start` is a session of its own (setsid), and its environment bears a token that jobs inherit. The cluster ends
-only processes of its sessions and those that bear its token, so that another Ray on the machine goes on.
+only what bears its token, so that another Ray on the machine goes on. A job that clears its environment escapes.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ import urllib.request
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 HEAD = "head"
+EXECUTABLE = Path(sys.executable).with_name("ray")
 TOKEN = "RAY_CLUSTER_OF_TESTS"  # in the environment of each process: whose it is
 NODE = "RAY_CLUSTER_NODE"  # likewise: the node that started it
 LONGEST_FOLDER = 30  # a socket's path has 107 characters at most, and Ray appends up to 75
@@ -43,12 +43,7 @@ def missing_part() -> str:
     for module, what in (("ray", "Ray is not installed"), ("aiohttp_cors", "Ray's job server needs ray[default]")):
         if importlib.util.find_spec(module) is None:
             return what
-    return "" if executable().exists() else f"there is no {executable()}"
-
-
-def executable() -> Path:
-    """The `ray` command beside this Python."""
-    return Path(sys.executable).with_name("ray")
+    return "" if EXECUTABLE.exists() else f"there is no {EXECUTABLE}"
 
 
 @dataclass(frozen=True)
@@ -69,11 +64,10 @@ def processes() -> list[Process]:
     found = []
     for folder in Path("/proc").iterdir():
         with contextlib.suppress(OSError, ValueError):
-            pid = int(folder.name)
             name, _, rest = (folder / "stat").read_text().partition("(")[2].rpartition(")")
             state, _parent, _group, session = rest.split()[:4]
             if state not in "ZX":
-                found.append(Process(pid, int(session), name, (folder / "environ").read_bytes()))
+                found.append(Process(int(folder.name), int(session), name, (folder / "environ").read_bytes()))
     return found
 
 
@@ -114,25 +108,26 @@ def kill_all(targets: Callable[[], list[Process]]) -> None:
 class RayCluster:
     """A head and further nodes, each with the CPUs (and GPUs, if so asked) that it declares.
 
-    The head has no CPUs: a job that asks for at least one runs on a node. A job that asks for nothing runs on the head.
+    A node named `one` also has the resource `node_one`, by which a job is sent to it. The head has no CPUs: a job that
+    asks for at least one runs on a node, a job that asks for nothing runs on the head.
     """
 
     folder: Path
     nodes: Mapping[str, int] = field(default_factory=lambda: {"one": 4, "two": 4})  # name to CPUs
     num_gpus: int = 0  # that each node declares; Ray does not look whether they are there
-    head_environment: Mapping[str, str] = field(default_factory=dict)  # such as RAY_JOB_START_TIMEOUT_SECONDS
+    settings: Mapping[str, str] = field(default_factory=dict)  # of head and nodes: RAY_JOB_START_TIMEOUT_SECONDS
 
     def __post_init__(self) -> None:
         self.folder = self.folder.resolve()
         self.token = secrets.token_hex(8)
         self._sessions: dict[str, list[int]] = {}
-        self._ports = {name: free_port() for name in ("gcs", "dashboard", "client")}
+        self._gcs, self._dashboard, self._client = free_port(), free_port(), free_port()
         self._short: Path | None = None
 
     @property
     def address(self) -> str:
         """What `JobSubmissionClient` takes."""
-        return f"http://127.0.0.1:{self._ports['dashboard']}"
+        return f"http://127.0.0.1:{self._dashboard}"
 
     @property
     def environment(self) -> dict[str, str]:
@@ -140,26 +135,24 @@ class RayCluster:
         return {"RAY_API_SERVER_ADDRESS": self.address, "RAY_USAGE_STATS_ENABLED": "0"}
 
     def __enter__(self) -> RayCluster:
-        try:
+        with contextlib.ExitStack() as undo:
+            undo.callback(self.stop)
             self.start_head()
             for name in self.nodes:
                 self.restore_node(name)
             self.wait_until_ready()
-        except BaseException:
-            self.stop()
-            raise
-        return self
+            undo.pop_all()
+            return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+    def __exit__(self, *_: object) -> None:
         self.stop()
 
     def start_head(self) -> None:
         """Starts the head, at the same ports each time. A new head knows no earlier job and no earlier node."""
-        ports = self._ports
         (self._room() / "ray_current_cluster").unlink(missing_ok=True)  # else a living node makes Ray refuse a new head
-        dashboard = ["--dashboard-host=127.0.0.1", f"--dashboard-port={ports['dashboard']}"]
-        others = [f"--port={ports['gcs']}", f"--ray-client-server-port={ports['client']}"]
-        self._start(HEAD, "--head", "--node-ip-address=127.0.0.2", "--num-cpus=0", "--num-gpus=0", *dashboard, *others)
+        where = [f"--port={self._gcs}", "--node-ip-address=127.0.0.2", f"--ray-client-server-port={self._client}"]
+        dashboard = ["--dashboard-host=127.0.0.1", f"--dashboard-port={self._dashboard}"]
+        self._start(HEAD, "--head", "--num-cpus=0", "--num-gpus=0", *where, *dashboard)
 
     def kill_head(self) -> None:
         """Kills the head's GCS, raylet, dashboard and agents (SIGKILL). The nodes and their jobs go on at first."""
@@ -167,16 +160,12 @@ class RayCluster:
 
     def restore_node(self, name: str) -> None:
         """Starts a node, or a new one in the place of one that was lost."""
-        where = f"--address=127.0.0.2:{self._ports['gcs']}"
-        ip = f"--node-ip-address=127.0.0.{3 + list(self.nodes).index(name)}"
+        where = [f"--address=127.0.0.2:{self._gcs}", f"--node-ip-address=127.0.0.{3 + list(self.nodes).index(name)}"]
         labels = ["--resources=" + json.dumps({f"node_{name}": 1000}), f"--num-gpus={self.num_gpus}"]
-        self._start(name, where, ip, f"--num-cpus={self.nodes[name]}", *labels)
+        self._start(name, *where, f"--num-cpus={self.nodes[name]}", *labels)
 
     def lose_node(self, name: str) -> None:
-        """Stops a node's Ray (SIGSTOP), as a broken network would: the head gives it up, its jobs' processes go on.
-
-        Returns when the head says that the node is dead.
-        """
+        """Stops a node's Ray (SIGSTOP) until the head gives the node up; its jobs' processes go on."""
         send(signal.SIGSTOP, self._of_node(name))
         wait_for(lambda: name not in self.alive_nodes(), f"the head still believes in the node {name}")
 
@@ -190,7 +179,7 @@ class RayCluster:
 
     def alive_nodes(self) -> set[str]:
         """The names of the nodes that the head believes alive; "head" is one."""
-        names = {"127.0.0.2": HEAD} | {f"127.0.0.{3 + index}": name for index, name in enumerate(self.nodes)}
+        names = {f"127.0.0.{2 + index}": name for index, name in enumerate([HEAD, *self.nodes])}
         rows = self._get("/api/v0/nodes?detail=1")["data"]["result"]["result"]
         return {names[row["node_ip"]] for row in rows if row["state"] == "ALIVE"}
 
@@ -198,11 +187,10 @@ class RayCluster:
         """Returns when the job server answers and all the nodes have joined."""
 
         def ready() -> bool:
-            try:
+            with contextlib.suppress(OSError, KeyError):
                 self._get("/api/jobs/")
                 return self.alive_nodes() >= {HEAD, *self.nodes}
-            except (OSError, KeyError):
-                return False
+            return False
 
         wait_for(ready, f"the Ray in {self.folder} is not ready; see ray-*.out there")
 
@@ -215,14 +203,16 @@ class RayCluster:
     def living(self) -> list[Process]:
         """The cluster's processes and those of its jobs."""
         sessions = {session for of_node in self._sessions.values() for session in of_node}
-        return [found for found in processes() if found.session in sessions or found.bears(TOKEN, self.token)]
+        # The dashboard's children write their name over the environment that /proc shows.
+        dashboard = [found for found in processes() if found.session in sessions and found.name[:8] == "ray-dash"]
+        return dashboard + [found for found in processes() if found.bears(TOKEN, self.token)]
 
     def _start(self, name: str, *arguments: str) -> None:
         environment = {key: value for key, value in os.environ.items() if not key.startswith("RAY_")}
-        environment |= {**FAST, **self.head_environment, **self.environment, TOKEN: self.token, NODE: name}
+        environment |= {**FAST, **self.settings, **self.environment, TOKEN: self.token, NODE: name}
         common = ["--disable-usage-stats", "--include-log-monitor=false", "--object-store-memory=80000000"]
         ports = ["--min-worker-port=0", "--max-worker-port=0", "--dashboard-agent-listen-port=0"]
-        command = [str(executable()), "start", *arguments, *common, *ports, f"--temp-dir={self._room()}"]
+        command = [str(EXECUTABLE), "start", *arguments, *common, *ports, f"--temp-dir={self._room()}"]
         with (self.folder / f"ray-{name}.out").open("a") as log:
             starter = subprocess.Popen(command, env=environment, stdout=log, stderr=log, start_new_session=True)
             self._sessions.setdefault(name, []).append(starter.pid)
@@ -240,7 +230,7 @@ class RayCluster:
         return self._short
 
     def _of_node(self, name: str) -> list[Process]:
-        return [process for process in processes() if process.session in self._sessions.get(name, [])]
+        return [process for process in self.living() if process.session in self._sessions.get(name, [])]
 
     def _get(self, path: str) -> Any:
         with urllib.request.urlopen(self.address + path, timeout=10) as response:
@@ -248,12 +238,12 @@ class RayCluster:
 
 
 def main() -> None:
-    """Starts a cluster in a folder, prints its address, and keeps it until Ctrl-C."""
+    """Starts a cluster in a folder, prints its address, and keeps it until Ctrl-C or SIGTERM."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     if len(sys.argv) != 2 or missing_part():
         sys.exit(missing_part() or "usage: ray_cluster.py FOLDER")
     with RayCluster(Path(sys.argv[1])) as cluster, contextlib.suppress(KeyboardInterrupt):
-        sys.stdout.write(cluster.address + "\n")
-        sys.stdout.flush()
+        os.write(1, f"{cluster.address}\n".encode())
         signal.pause()
 
 
