@@ -2,7 +2,7 @@
 
 Everything that Ray writes lies in the folder that it is given. All addresses are in 127.0.0.0/8, each node has its own.
 Each `ray start` is a session of its own (setsid), and its environment bears a token that jobs inherit. The cluster ends
-only what bears its token, so that another Ray on the machine goes on. A job that clears its environment escapes.
+only what is of these, so that another Ray on the machine goes on. A job that clears its environment escapes.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ HEAD = "head"
 EXECUTABLE = Path(sys.executable).with_name("ray")
 TOKEN = "RAY_CLUSTER_OF_TESTS"  # in the environment of each process: whose it is
 NODE = "RAY_CLUSTER_NODE"  # likewise: the node that started it
-LONGEST_FOLDER = 30  # a socket's path has 107 characters at most, and Ray appends up to 75
+ANY_PORT = ["--min-worker-port=0", "--max-worker-port=0", "--dashboard-agent-listen-port=0"]
 FAST = {  # a lost node is noticed in two seconds, not in half a minute
     "RAY_health_check_initial_delay_ms": "500",
     "RAY_health_check_period_ms": "500",
@@ -65,7 +65,7 @@ def processes() -> list[Process]:
     for folder in Path("/proc").iterdir():
         with contextlib.suppress(OSError, ValueError):
             name, _, rest = (folder / "stat").read_text().partition("(")[2].rpartition(")")
-            state, _parent, _group, session = rest.split()[:4]
+            state, _, _, session = rest.split()[:4]
             if state not in "ZX":
                 found.append(Process(int(folder.name), int(session), name, (folder / "environ").read_bytes()))
     return found
@@ -161,8 +161,8 @@ class RayCluster:
     def restore_node(self, name: str) -> None:
         """Starts a node, or a new one in the place of one that was lost."""
         where = [f"--address=127.0.0.2:{self._gcs}", f"--node-ip-address=127.0.0.{3 + list(self.nodes).index(name)}"]
-        labels = ["--resources=" + json.dumps({f"node_{name}": 1000}), f"--num-gpus={self.num_gpus}"]
-        self._start(name, *where, f"--num-cpus={self.nodes[name]}", *labels)
+        what = [f"--num-cpus={self.nodes[name]}", f"--num-gpus={self.num_gpus}"]
+        self._start(name, *where, *what, "--resources=" + json.dumps({f"node_{name}": 1000}))
 
     def lose_node(self, name: str) -> None:
         """Stops a node's Ray (SIGSTOP) until the head gives the node up; its jobs' processes go on."""
@@ -197,22 +197,21 @@ class RayCluster:
     def stop(self) -> None:
         """Kills every process of the cluster and of its jobs."""
         kill_all(self.living)
-        if self._short is not None:
+        if self._short:
             shutil.rmtree(self._short.parent, ignore_errors=True)
 
     def living(self) -> list[Process]:
         """The cluster's processes and those of its jobs."""
         sessions = {session for of_node in self._sessions.values() for session in of_node}
-        # The dashboard's children write their name over the environment that /proc shows.
-        dashboard = [found for found in processes() if found.session in sessions and found.name[:8] == "ray-dash"]
-        return dashboard + [found for found in processes() if found.bears(TOKEN, self.token)]
+        every = processes()  # Ray's Python processes write their name over the environment that /proc shows
+        renamed = [found for found in every if found.session in sessions and found.name.startswith(("ray-", "ray::"))]
+        return renamed + [found for found in every if found.bears(TOKEN, self.token) and found not in renamed]
 
     def _start(self, name: str, *arguments: str) -> None:
         environment = {key: value for key, value in os.environ.items() if not key.startswith("RAY_")}
         environment |= {**FAST, **self.settings, **self.environment, TOKEN: self.token, NODE: name}
-        common = ["--disable-usage-stats", "--include-log-monitor=false", "--object-store-memory=80000000"]
-        ports = ["--min-worker-port=0", "--max-worker-port=0", "--dashboard-agent-listen-port=0"]
-        command = [str(EXECUTABLE), "start", *arguments, *common, *ports, f"--temp-dir={self._room()}"]
+        common = ["--disable-usage-stats", "--include-log-monitor=false", "--object-store-memory=80000000", *ANY_PORT]
+        command = [str(EXECUTABLE), "start", *arguments, *common, f"--temp-dir={self._room()}"]
         with (self.folder / f"ray-{name}.out").open("a") as log:
             starter = subprocess.Popen(command, env=environment, stdout=log, stderr=log, start_new_session=True)
             self._sessions.setdefault(name, []).append(starter.pid)
@@ -222,7 +221,7 @@ class RayCluster:
     def _room(self) -> Path:
         """The folder under its own path, or by a link of a short name where Ray's sockets would not fit."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        if len(str(self.folder)) <= LONGEST_FOLDER:
+        if len(str(self.folder)) <= 30:  # a socket's path has 107 characters at most, and Ray appends up to 75
             return self.folder / "t"
         if self._short is None:  # removed by stop()
             self._short = Path(tempfile.mkdtemp(prefix="ray")) / "t"
@@ -242,7 +241,7 @@ def main() -> None:
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     if len(sys.argv) != 2 or missing_part():
         sys.exit(missing_part() or "usage: ray_cluster.py FOLDER")
-    with RayCluster(Path(sys.argv[1])) as cluster, contextlib.suppress(KeyboardInterrupt):
+    with contextlib.suppress(KeyboardInterrupt), RayCluster(Path(sys.argv[1])) as cluster:
         os.write(1, f"{cluster.address}\n".encode())
         signal.pause()
 
