@@ -275,8 +275,8 @@ class Attempt:
         )
 
     def give_way(self) -> None:
-        """End this process, as a later attempt has its place. Nothing is written but its own log."""
-        self.log("another attempt of this job has taken its place; nothing is saved")
+        """End this process, as another attempt has its place, or none is wanted. Nothing is written but its own log."""
+        self.log("another attempt of this job has taken its place, or it was to stop before it began; nothing is saved")
         leave_at_once()
 
     def log(self, line: str) -> None:

@@ -38,8 +38,10 @@ class Orders:
 
     @contextlib.contextmanager
     def followed(self, stop: Stop) -> Iterator[None]:
-        """Ask before each file that is replaced, and each second whether to stop."""
-        self.check()
+        """Ask before each file that is replaced, and each second whether to stop. Nothing begins that is to stop."""
+        order = self.check()
+        if order is not None and order.attempt == self.number and order.stop:
+            self.leave()
         threading.Thread(target=self._watch, args=(stop,), name="orders", daemon=True).start()
         durable.ask_first, before = self.check, durable.ask_first
         try:

@@ -28,10 +28,9 @@ from pipeline.stop import ASKED, GRACE_S, Stop
 from pipeline.worker.background_reports import BackgroundReports
 from pipeline.worker.complaints import Complaints
 from pipeline.worker.display import Display
-from pipeline.worker.executors.cluster import ClusterExecutor
+from pipeline.worker.executors.cluster import make_executor
 from pipeline.worker.executors.engine import Engine
 from pipeline.worker.executors.interface import Executor
-from pipeline.worker.executors.local import LocalExecutor
 from pipeline.worker.places import Places
 from pipeline.worker.presence import Presence
 from pipeline.worker.repairs import Repairs
@@ -60,13 +59,13 @@ class Worker:
 
     def __post_init__(self) -> None:
         self.queue = Queue(self.home)
-        self.executor = ClusterExecutor(self.home, self.engine) if self.engine else LocalExecutor(self.home, self.slots)
         self.presence = Presence(self.queue.paths)
         self.reports = BackgroundReports(self.home, self.display.say)
         self.room = Room((self.home.queue.root, self.home.runs, self.home.datasets), self.display.say)
         self.places = Places(self.slots)
         self.repairs = Repairs(self.queue, self.tell_repair)
         self.complaints = Complaints(self.display.say)
+        self.executor = make_executor(self.home, self.slots, self.engine, self.complaints.make)
         self._leave_at: float | None = None  # on the monotonic clock, whatever could not be recorded by then
 
     def run(self) -> None:

@@ -6,11 +6,13 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+import urllib.request
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
+from ray_cluster import RayCluster, missing_part
 from slurm_cluster import SlurmCluster, why_no_slurm
 from worker_processes import training_process
 
@@ -33,11 +35,57 @@ class Site:
 
 
 @dataclass
-class SlurmSite(Site):
-    cluster: SlurmCluster | None = None
+class ClusterSite(Site):
+    """What both clusters can be done to."""
 
     def interrupt(self, home: Home, job_id: str) -> None:
         os.kill(training_process(home, job_id), signal.SIGTERM)
+
+    def lose_node(self, where: str) -> Callable[[], None]:
+        """Have the cluster give up the node of an attempt, whose process lives on. Returns what brings it back."""
+        raise NotImplementedError
+
+    def stop_outside(self, job_id: str) -> None:
+        """Stop a job's first attempt as a person does who knows the cluster alone."""
+        raise NotImplementedError
+
+
+@dataclass
+class SlurmSite(ClusterSite):
+    cluster: SlurmCluster = field(kw_only=True)
+
+    def lose_node(self, where: str) -> Callable[[], None]:
+        self.cluster.lose_node(where, declare=True)
+
+        def restore() -> None:
+            self.cluster.restore_node(where)
+            self.cluster.wait_until_ready()
+
+        return restore
+
+    def stop_outside(self, job_id: str) -> None:
+        self.cluster.call("scancel", f"--name={job_id}.1")
+
+
+@dataclass
+class RaySite(ClusterSite):
+    cluster: RayCluster = field(kw_only=True)
+
+    def lose_node(self, where: str) -> Callable[[], None]:
+        name = [*self.cluster.nodes][int(where.rpartition(".")[2]) - 3]
+        self.cluster.lose_node(name)
+
+        def restore() -> None:
+            self.cluster.kill_node(name)
+            self.cluster.return_node(name)
+            self.cluster.restore_node(name)
+            self.cluster.wait_until_ready()
+
+        return restore
+
+    def stop_outside(self, job_id: str) -> None:
+        url = f"{self.cluster.address}/api/jobs/{job_id}.1/stop"
+        urllib.request.urlopen(urllib.request.Request(url, method="POST"), timeout=30).close()
 
 
 def skip_or_fail(reason: str) -> None:
@@ -54,7 +102,15 @@ def slurm_site(folder: Path) -> Iterator[Site]:
     if reason := why_no_slurm():
         skip_or_fail(reason)
     with SlurmCluster(folder) as cluster:
-        yield SlurmSite("slurm", ["--on", "slurm", "--slots", "8"], cluster.environment, cluster)
+        arguments = ["--on", "slurm", "--slots", "8"]
+        yield SlurmSite("slurm", arguments, cluster.environment, cluster=cluster)
+
+
+def ray_site(folder: Path) -> Iterator[Site]:
+    if reason := missing_part():
+        skip_or_fail(reason)
+    with RayCluster(folder) as cluster:
+        yield RaySite("ray", ["--on", "ray", "--slots", "8"], cluster.environment, cluster=cluster)
 
 
 @dataclass

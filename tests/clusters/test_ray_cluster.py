@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from ray_cluster import RayCluster, missing_part, processes, wait_for
 
-REQUIRED = os.environ.get("PIPELINE_REQUIRE_RAY")
+REQUIRED = os.environ.get("PIPELINE_REQUIRE_CLUSTERS")
 pytestmark = pytest.mark.skipif(bool(missing_part()) and not REQUIRED, reason=missing_part() or "Ray is here")
 
 

@@ -80,7 +80,13 @@ def test_an_attempt_that_stood_still_while_another_took_its_place_changes_nothin
     result = Result.read(run.result)
     assert result is not None
     assert (result.attempt, result.outcome, result.step) == (2, "interrupted", step)
-    assert run.log(1).read_text().endswith("another attempt of this job has taken its place; nothing is saved\n")
+    assert (
+        run.log(1)
+        .read_text()
+        .endswith(
+            "another attempt of this job has taken its place, or it was to stop before it began; nothing is saved\n"
+        )
+    )
 
 
 def test_an_attempt_that_comes_too_late_does_not_begin(run: RunPaths, attempt: Attempt) -> None:

@@ -12,9 +12,11 @@ import dataclasses
 import os
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+from pipeline.errors import QueueError, SpecError
 from pipeline.home import durable, paths
 from pipeline.home.paths import Home
 from pipeline.home.records import Order, Progress
@@ -39,6 +41,7 @@ class ClusterExecutor:
 
     home: Home
     engine: Engine
+    complain: Callable[[str], None]  # takes a line for people, again and again while it is so
     desk: Desk = field(init=False)
     local: LocalExecutor = field(init=False)
 
@@ -57,7 +60,10 @@ class ClusterExecutor:
             return self.local.start(claim)
         assert claim.spec is not None
         run, number = self.home.run(claim.id), claim.attempts.number
-        resources = claim.spec.resources.over(settings.read(self.home).resources)
+        try:
+            resources = claim.spec.resources.over(settings.read(self.home).resources)
+        except SpecError as error:  # they were changed since: no job is lost by that
+            raise QueueError(str(error)) from None
         command = [sys.executable, "-P", "-m", ATTEMPT]
         arguments = [str(self.home.root), claim.id, str(number)]
         environment = attempt_environment(resources.cpus) | self._places()
@@ -67,6 +73,8 @@ class ClusterExecutor:
 
     def _places(self) -> dict[str, str]:
         found = {paths.RUNS: str(self.home.runs), paths.DATASETS: str(self.home.datasets)}
+        if path := os.environ.get("PYTHONPATH"):
+            found["PYTHONPATH"] = path
         if data := os.environ.get(paths.DATA):
             found[paths.DATA] = os.path.abspath(data)  # noqa: PTH100 - links are the nodes' to follow
         return found
@@ -76,6 +84,13 @@ class ClusterExecutor:
 
     def close(self) -> None:
         self.desk.close()
+
+
+def make_executor(
+    home: Home, slots: int, engine: Engine | None, complain: Callable[[str], None]
+) -> LocalExecutor | ClusterExecutor:
+    """Of this machine where there is no engine."""
+    return LocalExecutor(home, slots) if engine is None else ClusterExecutor(home, engine, complain)
 
 
 def name_of(claim: Claim, number: int) -> str:
@@ -134,6 +149,8 @@ class ClusterAttempt:
 
     def poll(self) -> int | None:
         watched, seen = self.watched, self.watched.seen
+        if problem := self.executor.desk.problem:
+            self.executor.complain(f"{self.executor.name} does not answer, and what it runs goes on: {problem}")
         if watched.refusal or watched.is_forgotten:
             return 1
         if seen is None or seen.phase == "waits":
