@@ -1,6 +1,7 @@
 # Everything a person types. `make` alone prints the targets below.
 
 VENV     := .venv
+RAY_VERSION := ==2.60.0# that the tests of clusters are made with
 PYTHON   ?= python3
 READY    := $(VENV)/.installed
 SOURCES  := . modules/own_operation.py# what else lies in modules/ is the user's own
@@ -18,7 +19,7 @@ ifneq ($(filter build smoke,$(MAKECMDGOALS)),)
   override MODE := docker
 else ifneq ($(filter $(VERBS),$(MAKECMDGOALS)),)
   ifeq ($(MODE),)
-    MODE := $(or $(if $(PIPELINE_HOME),local),$(shell docker compose version >/dev/null 2>&1 && \
+    MODE := $(or $(if $(PIPELINE_HOME)$(ON),local),$(shell docker compose version >/dev/null 2>&1 && \
       $(WAIT) docker image inspect $(IMAGES) >/dev/null 2>&1 && echo docker || echo local))
   endif
   ifeq ($(filter docker local,$(MODE)),)
@@ -50,7 +51,7 @@ endif
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test lint submit new worker up down status show logs cancel best retry doctor build smoke shell prune bench schema \
-  gpu crash-test lock clean home engine
+  gpu crash-test cluster lock clean home engine
 
 help: ## Print this
 	@echo "usage: make TARGET [JOB=name] [SET=\"train.epochs=2 ...\"] [MODE=docker|local]"
@@ -101,11 +102,11 @@ else
 	@$(PIPELINE) new "$(MODEL)"
 endif
 
-worker: $(PREPARED) ## Work through the queue in the foreground; Ctrl-C saves and requeues
+worker: $(PREPARED) ## Work through the queue in the foreground; Ctrl-C saves and requeues: make worker [ON=slurm or ray] [SLOTS=8]
 ifeq ($(MODE),docker)
 	@$(COMPOSE) up worker
 else
-	@$(PIPELINE) worker
+	@$(PIPELINE) worker $(if $(ON),--on $(ON)) $(if $(ADDRESS),--address $(ADDRESS)) $(if $(SLOTS),--slots $(SLOTS))
 endif
 
 up: $(PREPARED) ## Worker and TensorBoard together: make up [PORT=6006] [WORKERS=2, in containers]
@@ -150,11 +151,11 @@ retry: $(PREPARED) ## Queue a failed or cancelled job again: make retry JOB=id
 	@test -n "$(JOB)" || { echo "which job? make status lists them; then: make retry JOB=id" >&2; exit 2; }
 	@$(PIPELINE) retry "$(JOB)"
 
-doctor: $(PREPARED) ## Check the machine and the installation
+doctor: $(PREPARED) ## Check the machine and the installation: make doctor [ON=slurm or ray]
 ifeq ($(MODE),docker)
 	@$(COMPOSE) --progress quiet run --rm worker doctor
 else
-	@$(PIPELINE) doctor
+	@$(PIPELINE) doctor $(if $(ON),--on $(ON)) $(if $(ADDRESS),--address $(ADDRESS))
 endif
 
 shell: $(PREPARED) ## A shell where the jobs run
@@ -193,6 +194,12 @@ gpu: $(READY) ## Measure all that is claimed of a GPU: make gpu [PART=A or B] BE
 
 crash-test: $(READY) ## Attack queue, worker, trainings and inputs for half an hour: make crash-test [ATTACK="storms --seed 1"]
 	@PYTHONPATH="$(CURDIR):$(CURDIR)/tests" $(VENV)/bin/python -m attack $(ATTACK)
+
+cluster: $(READY) ## A one-machine cluster to try, until Ctrl-C: make cluster ENGINE=slurm or ray
+	@test "$(ENGINE)" = slurm -o "$(ENGINE)" = ray || { echo "ENGINE is slurm or ray, not '$(ENGINE)'" >&2; exit 2; }
+	@test "$(ENGINE)" = slurm -o -n "$(PIPELINE_TEST_RAY)" -o -x $(VENV)-ray/bin/ray || { echo "Ray is installed into $(VENV)-ray ..." >&2; \
+	  $(PYTHON) -m venv $(VENV)-ray && $(VENV)-ray/bin/pip install --quiet "ray[default]$(RAY_VERSION)"; }
+	@PIPELINE_TEST_RAY="$${PIPELINE_TEST_RAY:-$(CURDIR)/$(VENV)-ray/bin/ray}" $(VENV)/bin/python tests/clusters/$(ENGINE)_cluster.py var/$(ENGINE)
 
 PLAIN := PIPELINE_MODULES=/none# a folder that is not there: modules of one's own are not the project's
 schema: $(READY) ## Write jobs/schema.json and docs/job-files.md anew, after a change of the catalog
