@@ -1,0 +1,252 @@
+"""Attempts that are handed to an engine which is a stand-in here: what a real one does seldom, or not on demand."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+import pytest
+from quick import quick_spec, wait_until
+
+from pipeline.errors import QueueError
+from pipeline.home.paths import Home
+from pipeline.home.records import Order, Progress, Result
+from pipeline.queue import adoption, repair, views
+from pipeline.queue.claims import Claim
+from pipeline.queue.job_queue import Queue
+from pipeline.worker.executors import cluster, desk
+from pipeline.worker.executors.cluster import ClusterAttempt, ClusterExecutor
+from pipeline.worker.executors.engine import BusyError, RefusedError, Seen, Task, UnreachableError
+from pipeline.worker.running_job import RunningJob, prepare_run
+
+
+@dataclass
+class StandIn:
+    """An engine that does what a test tells it to."""
+
+    name: str = "slurm"
+    error: Exception | None = None  # that submit raises
+    takes_it_all_the_same: bool = False
+    is_silent: bool = False
+    tasks: dict[str, Seen] = field(default_factory=dict)
+    submitted: list[str] = field(default_factory=list)
+    told: list[str] = field(default_factory=list)
+
+    def answer(self) -> None:
+        if self.is_silent:
+            raise UnreachableError("no answer")
+
+    def submit(self, task: Task) -> str:
+        self.submitted.append(task.name)
+        if self.error is None or self.takes_it_all_the_same:
+            self.tasks[task.name] = Seen("7", "waits", "Resources")
+        if self.error is not None:
+            raise self.error
+        return "7"
+
+    def look(self, names: Sequence[str]) -> dict[str, Seen]:
+        self.answer()
+        return {name: self.tasks[name] for name in names if name in self.tasks}
+
+    def ask_to_stop(self, name: str) -> None:
+        self.answer()
+        self.told.append(f"stop {name}")
+
+    def kill(self, name: str) -> None:
+        self.answer()
+        self.told.append(f"kill {name}")
+
+
+@pytest.fixture
+def engine(monkeypatch: pytest.MonkeyPatch) -> StandIn:
+    monkeypatch.setattr(desk, "LOOK_EVERY_S", 0.02)
+    monkeypatch.setattr(desk, "TRY_AGAIN_S", 0.05)
+    monkeypatch.setattr(desk, "FORGOTTEN_S", 0.2)
+    monkeypatch.setattr(cluster, "KILL_AGAIN_S", 0.05)
+    return StandIn()
+
+
+@pytest.fixture
+def queue(home: Home) -> Queue:
+    queue = Queue(home)
+    queue.create()
+    return queue
+
+
+@dataclass
+class Bench:
+    queue: Queue
+    engine: StandIn
+    executor: ClusterExecutor
+    said: list[str]
+
+    def claim(self, **sections: dict[str, object]) -> Claim:
+        self.queue.submit(quick_spec(**sections))
+        claim = self.queue.claim("worker", self.executor.record)
+        assert isinstance(claim, Claim)
+        prepare_run(self.queue.home.run(claim.id), claim)
+        return claim
+
+    def start(self, **sections: dict[str, object]) -> RunningJob:
+        claim = self.claim(**sections)
+        attempt = self.executor.start(claim)
+        assert isinstance(attempt, ClusterAttempt)
+        return RunningJob(claim, attempt)
+
+
+@pytest.fixture
+def bench(queue: Queue, engine: StandIn) -> Iterator[Bench]:
+    said: list[str] = []
+    executor = ClusterExecutor(queue.home, engine, said.append)
+    yield Bench(queue, engine, executor, said)
+    engine.is_silent = False
+    executor.close()
+
+
+def run(bench: Bench, job: RunningJob) -> None:
+    """Have the engine run it, and the worker hear of that."""
+    wait_until(lambda: f"{job.id}.1" in bench.engine.tasks, "it to be handed over")
+    bench.engine.tasks[f"{job.id}.1"] = Seen("7", "runs", node="n1")
+    wait_until(lambda: job.attempt.poll() is None and job.attempt.started_at is not None, "it to run")
+
+
+def wait_for_end(job: RunningJob) -> Result:
+    """What the verdict on it is."""
+    status = wait_until(lambda: (found := job.attempt.poll()) is not None and (found,), "its end")[0]
+    job.has_gone()
+    return job.judge(job.attempt.run, status).result  # type: ignore[attr-defined] # of a cluster
+
+
+def test_a_job_waits_runs_and_ends_as_the_engine_says(bench: Bench) -> None:
+    job = bench.start()
+    name = f"{job.id}.1"
+    assert bench.queue.attempts(job.id).latest["handle"] == {"name": name}, "before it is handed over"
+    wait_until(
+        lambda: job.attempt.poll() is None and job.attempt.waits_for == "waits in slurm (job 7): Resources", "it"
+    )
+    progress = Progress.read(bench.queue.home.run(job.id).progress)
+    assert progress is not None
+    assert progress.note == "waits in slurm (job 7): Resources"
+    assert job.attempt.started_at is None, "a time limit does not count yet"
+    bench.engine.tasks[name] = Seen("7", "runs", node="n1", ran_s=5)
+    wait_until(lambda: job.attempt.poll() is None and job.attempt.started_at is not None, "it to run")
+    job.note_where(bench.queue.records)
+    assert bench.queue.attempts(job.id).latest["handle"] == {"name": name, "id": "7", "node": "n1"}
+    assert views.find(bench.queue, job.id).where == "slurm job 7 on n1"
+    bench.engine.tasks[name] = Seen("7", "ended", status=3)
+    assert wait_for_end(job).why == "its process left with exit code 3 and no result; see the log"
+
+
+def test_what_the_engine_refuses_fails_in_its_words(bench: Bench) -> None:
+    bench.engine.error = RefusedError("Invalid partition name specified")
+    result = wait_for_end(bench.start())
+    assert (result.outcome, result.why) == ("failed", "slurm refuses it: Invalid partition name specified")
+
+
+def test_what_the_engine_has_no_place_for_is_tried_again_and_others_meanwhile(bench: Bench) -> None:
+    bench.engine.error = BusyError("QOSMaxSubmitJobPerUserLimit")
+    job = bench.start()
+    said = "slurm has no place for it now: QOSMaxSubmitJobPerUserLimit"
+    wait_until(lambda: job.attempt.waits_for == said, "it to be said")  # type: ignore[attr-defined]
+    bench.engine.error = None
+    wait_until(lambda: bench.engine.tasks, "the second try")
+    assert len(bench.engine.submitted) >= 2
+
+
+@pytest.mark.parametrize("is_taken", [True, False])
+def test_an_engine_that_may_have_taken_it_is_asked_before_it_is_handed_over_again(is_taken: bool, bench: Bench) -> None:
+    bench.engine.error, bench.engine.takes_it_all_the_same = UnreachableError("timed out"), is_taken
+    job = bench.start()
+    wait_until(lambda: bench.engine.submitted, "the first try")
+    bench.engine.error = None
+    wait_until(lambda: job.attempt.poll() is None and "Resources" in job.attempt.waits_for, "it to be there")
+    assert bench.engine.submitted == [f"{job.id}.1"] * (1 if is_taken else 2)
+
+
+def test_an_engine_that_does_not_answer_is_waited_for_and_that_is_said(bench: Bench) -> None:
+    job = bench.start()
+    run(bench, job)
+    bench.engine.is_silent = True
+    wait_until(lambda: job.attempt.poll() is None and bench.said, "a complaint")
+    assert bench.said[0] == "slurm does not answer, and what it runs goes on: no answer"
+    bench.engine.is_silent = False
+    bench.engine.tasks[f"{job.id}.1"] = Seen("7", "ended", "its node failed", status=0, outcome="lost")
+    assert wait_for_end(job).why == "slurm job 7: its node failed"
+
+
+def test_what_the_engine_has_forgotten_is_lost_and_told_to_leave(bench: Bench) -> None:
+    job = bench.start()
+    run(bench, job)
+    bench.engine.tasks.clear()
+    assert wait_for_end(job).why == "slurm does not know its job 7 any more"
+    assert Order.read(bench.queue.home.run(job.id).order) == Order(1, stop=True)
+
+
+def test_an_attempt_that_was_never_handed_over_uses_up_no_retry(bench: Bench) -> None:
+    """Its worker was killed between the record and the submission."""
+    claim = bench.claim()
+    claim.lease.release()
+    assert repair.repair(bench.queue) == [], "others leave it alone"
+    assert [*adoption.left_alone(bench.queue, "ray")] == []
+    (found,) = adoption.left_alone(bench.queue, "slurm")
+    job = RunningJob(found, bench.executor.take_up(found))
+    result = wait_for_end(job)
+    assert (result.outcome, result.why) == (
+        "interrupted",
+        "slurm does not know it; it was never handed over, or long ago",
+    )
+    assert [*adoption.left_alone(bench.queue, "slurm")] == [], "somebody watches it"
+    found.lease.release()
+
+
+def test_a_job_that_nobody_watches_is_asked_to_stop_and_not_ended(bench: Bench) -> None:
+    claim = bench.claim()
+    claim.lease.release()
+    assert repair.cancel(bench.queue, claim.id) == "stopping"
+    assert bench.queue.tickets.state(claim.id) == "running"
+
+
+def test_what_waits_is_taken_back_and_what_runs_is_asked_first(bench: Bench) -> None:
+    waiting, running = bench.start(), bench.start()
+    run(bench, running)
+    for job in (waiting, running):
+        job.ask_to_stop("cancelled")
+    wait_until(lambda: len(bench.engine.told) == 2, "the engine to be told")
+    assert bench.engine.told == [f"kill {waiting.id}.1", f"stop {running.id}.1"]
+    assert Order.read(bench.queue.home.run(running.id).order) == Order(1, stop=True)
+
+
+def test_a_kill_is_asked_for_again_until_it_has_happened(bench: Bench) -> None:
+    job = bench.start()
+    run(bench, job)
+
+    def killed_twice() -> bool:
+        job.attempt.kill()
+        return len(bench.engine.told) >= 2
+
+    wait_until(killed_twice, "two of them")
+    assert len(set(bench.engine.told)) == 1
+
+
+def test_settings_that_were_changed_for_the_worse_hold_jobs_up_and_lose_none(bench: Bench) -> None:
+    claim = bench.claim()
+    bench.queue.home.settings.write_text("resources: {gpu: 1}\n")
+    with pytest.raises(QueueError, match=r"settings.yaml:1: resources.gpu: .*did you mean 'gpus'"):
+        bench.executor.start(claim)
+
+
+def test_a_result_counts_more_than_what_the_engine_says_but_for_a_stop_in_the_engine(bench: Bench) -> None:
+    for left, ended, outcome in (
+        (Result(1, "succeeded", "done"), Seen("7", "ended", "its node failed", outcome="lost"), "succeeded"),
+        (Result(1, "interrupted", "asked to stop"), Seen("7", "ended", "limit", outcome="interrupted"), "interrupted"),
+        (
+            Result(1, "interrupted", "asked to stop"),
+            Seen("7", "ended", "was cancelled", outcome="cancelled"),
+            "cancelled",
+        ),
+    ):
+        job = bench.start()
+        left.write(bench.queue.home.run(job.id).result)
+        wait_until(lambda name=f"{job.id}.1": name in bench.engine.tasks, "it to be handed over")
+        bench.engine.tasks[f"{job.id}.1"] = ended
+        assert wait_for_end(job).outcome == outcome
