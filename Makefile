@@ -82,7 +82,8 @@ demo: $(READY) ## Train a first model, on data that is bundled; no GPU, no Docke
 
 test: $(READY) ## Linter, types, and all tests that this machine can run
 	@$(VENV)/bin/ruff check $(SOURCES) && $(VENV)/bin/ruff format --check --quiet $(SOURCES) && $(VENV)/bin/mypy
-	@$(VENV)/bin/pytest -n auto -m 'not containers'
+	@$(VENV)/bin/pytest -n auto -m 'not containers and not clusters'
+	@$(VENV)/bin/pytest -n 3 --dist loadgroup -m clusters --no-header
 	@$(VENV)/bin/pytest -m containers --no-header
 
 lint: $(READY) ## Linter and types only

@@ -9,6 +9,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from pipeline.board.artist import Artist
 from pipeline.board.writer import Board
 from pipeline.home.paths import RunPaths
@@ -32,6 +34,8 @@ class Silent:
 
 def save_nothing(state: dict[str, Any], is_best: bool, write: Callable[[], None] | None) -> None:  # noqa: ARG001
     if write is not None:
+        if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
+            torch.cuda.synchronize()
         write()
 
 

@@ -19,7 +19,7 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, Self
 
-LIMIT_S = 20.0  # that a figure is waited for; a job that is asked to stop has 30 s in all
+LIMIT_S = 10.0  # that a figure is waited for; a job that is asked to stop has 30 s in all
 IGNORED = (signal.SIGINT, signal.SIGTERM)  # the training saves itself first, and then closes the pipe
 
 

@@ -1,7 +1,7 @@
 """Histograms of every parameter and its gradient, and of the levels of quantized weights, counted on the device.
 
 `SummaryWriter.add_histogram` copies each tensor and sorts it into some 1,550 bins, 11 ms for two million values. Here
-64 bins are counted where the tensors lie, of all tensors by the same few calls, and the device is waited for once.
+64 bins are counted where the tensors lie, of all tensors by the same few calls, and the device is not waited for.
 """
 
 from __future__ import annotations

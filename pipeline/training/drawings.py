@@ -23,7 +23,7 @@ class Drawings:
     """Figures that were begun and are not written yet."""
 
     def __init__(self, board: Board, classes: Sequence[str], artist: Artist | None) -> None:
-        """artist: draws them while the training goes on; without one they are drawn and written at once."""
+        """artist: draws them in a process of its own; without one they are drawn and written at once."""
         self.board, self.classes, self.artist = board, classes, artist
         self._begun: list[tuple[int, list[Drawing]]] = []  # and at which step
 

@@ -9,6 +9,7 @@ The time of each kind is measured.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import functools
 import threading
 import time
@@ -72,7 +73,7 @@ class Logbook:
         """first_step: the steps taken before this attempt. num_steps: of the whole job.
 
         manifest: of the run, as in `manifest.json`. job_file: its text. log: takes a line for the attempt's log.
-        artist: draws figures while the training goes on; `settle` writes them then.
+        artist: draws figures in a process of its own; `settle` writes them then.
         """
         self.board, self.spec, self.dataset, self.setting = board, spec, dataset, setting
         self.manifest, self.job_file, self.log = manifest, job_file, log
@@ -146,7 +147,7 @@ class Logbook:
         total = sum(self.seconds.values())
         dearest = sorted(self.seconds.items(), key=lambda item: -item[1])[:3]
         kinds = ", ".join(f"{kind} {seconds:.1f} s" for kind, seconds in dearest)
-        return f"logging took {total:.1f} s of {elapsed_s:.1f} s ({kinds})"
+        return f"logging took {total:.1f} s, most of it beside the training, of {elapsed_s:.1f} s ({kinds})"
 
     def measure(self, gradient_norm: Callable[[], float]) -> dict[str, float]:
         """Returns what a point of the training curves has beside loss, accuracy and rate."""
@@ -227,6 +228,8 @@ class Logbook:
         if self.is_due("pr_curves", moment):
             with self.optional("pr_curves"):
                 counted.curves = curves.count(evaluation.logits, evaluation.labels)
+        none = evaluation.logits.new_empty(0)  # nobody reads them any more, and they may take much of a GPU
+        evaluation = dataclasses.replace(evaluation, logits=none, labels=none)
         return functools.partial(self._write_epoch, moment, evaluation, counted)
 
     def _write_epoch(self, moment: Moment, evaluation: Evaluation, counted: Counted) -> None:

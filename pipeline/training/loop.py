@@ -41,7 +41,10 @@ class Listener(Protocol):
 
 class Save(Protocol):
     def __call__(self, state: dict[str, Any], is_best: bool, write: Callable[[], None] | None) -> None:
-        """Begin to save a state as it is now. is_best: so far. write: what must be written before it is."""
+        """Begin to save a state as it is now.
+
+        is_best: so far. write: what must be written before it is; to be called once the device was waited for.
+        """
 
 
 @dataclass
@@ -55,7 +58,7 @@ class Loop:
     save: Save
     stop: Stop
     metrics: dict[str, float] = field(default_factory=dict)  # the latest value of each scalar
-    check_saved: Callable[[], None] = lambda: None  # raises what went wrong since with a checkpoint
+    check_saved: Callable[[], None] = lambda: None  # raises what went wrong since with a checkpoint or before it
     record_epoch: Callable[[Moment, dict[str, float]], None] = lambda *_: None  # from the thread that saves
 
     def train(self) -> None:

@@ -15,13 +15,14 @@ from typing import Any, Self
 
 import torch
 
+from pipeline.errors import Interrupted
 from pipeline.home.paths import RunPaths
 from pipeline.training import checkpoint
 from pipeline.training.checkpoint import State
 
 
 class Saver:
-    """Saves the checkpoints of an attempt. When it is closed, it waits for the last one."""
+    """Saves the checkpoints of an attempt, and what comes before them. When it is closed, it waits for the last one."""
 
     def __init__(self, run: RunPaths, *, before: Callable[[], None] = lambda: None) -> None:
         """before: is called by the thread right before it saves a checkpoint, and may raise what that may."""
@@ -62,7 +63,7 @@ class Saver:
         checkpoint.save(self.run, state, is_best=is_best)
 
     def check(self) -> None:
-        """Raises what has gone wrong with a checkpoint, an OSError as a rule; waits for nothing."""
+        """Raises what has gone wrong with a checkpoint or before it, an OSError as a rule; waits for nothing."""
         if self._writing is not None and self._writing.done():
             self.finish()
 
@@ -78,8 +79,12 @@ class Saver:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        """Where an error is under way already, that one is told, and none of the last checkpoint's."""
-        with self._thread, contextlib.nullcontext() if error is None else contextlib.suppress(Exception):
+        """Where an error is under way already, that one is told, and none of the last checkpoint's.
+
+        But where a training that was asked to stop turns out to have diverged, it is not to go on.
+        """
+        quiet = () if error is None else (OSError,) if isinstance(error, Interrupted) else (Exception,)
+        with self._thread, contextlib.suppress(*quiet):
             self.finish()
 
 

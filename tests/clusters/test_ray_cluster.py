@@ -15,7 +15,11 @@ import pytest
 from ray_cluster import RayCluster, missing_part, processes, wait_for
 
 REQUIRED = os.environ.get("PIPELINE_REQUIRE_CLUSTERS")
-pytestmark = pytest.mark.skipif(bool(missing_part()) and not REQUIRED, reason=missing_part() or "Ray is here")
+pytestmark = [
+    pytest.mark.clusters,
+    pytest.mark.xdist_group("ray"),
+    pytest.mark.skipif(bool(missing_part()) and not REQUIRED, reason=missing_part() or "Ray is here"),
+]
 
 
 @pytest.fixture(scope="module")

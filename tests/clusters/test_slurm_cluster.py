@@ -8,7 +8,11 @@ from pathlib import Path
 import pytest
 from slurm_cluster import NODES, SlurmCluster, wait_until, why_no_slurm
 
-pytestmark = pytest.mark.skipif(why_no_slurm() is not None, reason=why_no_slurm() or "")
+pytestmark = [
+    pytest.mark.clusters,
+    pytest.mark.xdist_group("slurm"),
+    pytest.mark.skipif(why_no_slurm() is not None, reason=why_no_slurm() or ""),
+]
 
 
 @pytest.fixture(scope="module")

@@ -20,6 +20,7 @@ from quick import quick_spec, wait_until
 
 from pipeline.board import tags
 from pipeline.board.events import Point, read_scalars
+from pipeline.board.writer import Board
 from pipeline.errors import DataError
 from pipeline.home import epoch_record
 from pipeline.home.paths import Home
@@ -31,6 +32,7 @@ from pipeline.training import attempt, checkpoint, cpu_choice, manifest
 from pipeline.training.attempt import Attempt
 from pipeline.training.cpu_choice import Found
 from pipeline.training.device import Setting
+from pipeline.training.engine import Engine
 from pipeline.training.progress import write_progress
 from pipeline.training.reasons import explain
 
@@ -263,6 +265,40 @@ def test_a_stop_whose_checkpoint_a_full_disk_refuses_tells_the_one_before(home: 
     result = stopping_at(home, " 1/1000", then=fill)
     assert result.step > 23
     assert result.why == f"{ASKED}; step 23 is saved"
+    assert checkpoint.saved_step(run) == 23
+
+
+@pytest.mark.parametrize("number", [errno.EIO, errno.ENOSPC])
+def test_a_stop_whose_last_events_the_disk_refuses_is_a_stop_all_the_same(
+    number: int, home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = home.run("job")
+    frozen.save(run, quick_spec(epochs=1000))
+
+    def refuse() -> None:
+        wait_until(lambda: checkpoint.saved_step(run) == 23, "the first epoch's checkpoint")
+        monkeypatch.setattr(Board, "flush", lambda _: raise_(OSError(number, os.strerror(number))))
+
+    result = stopping_at(home, " 1/1000", then=refuse)
+    assert (result.outcome, result.why) == ("interrupted", f"{ASKED}; step 23 is saved")
+
+
+def raise_(error: Exception) -> None:
+    raise error
+
+
+def test_a_stop_of_weights_that_are_not_finite_is_a_divergence(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = home.run("job")
+    frozen.save(run, quick_spec(epochs=1000))
+    real = Engine.state_dict
+
+    def diverge() -> None:
+        wait_until(lambda: checkpoint.saved_step(run) == 23, "the first epoch's checkpoint")
+        monkeypatch.setattr(Engine, "state_dict", lambda self: real(self) | {"is_finite": torch.tensor(False)})
+
+    result = stopping_at(home, " 1/1000", then=diverge)
+    assert result.outcome == "failed"
+    assert result.why.startswith(f"the weights are not finite after step {result.step}: the training diverged")
     assert checkpoint.saved_step(run) == 23
 
 

@@ -8,6 +8,7 @@ import math
 import threading
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -25,6 +26,7 @@ from in_process import (  # noqa: F401 - digits and ordinary_kernels are fixture
     train_killed_before_a_checkpoint,
     weights,
 )
+from quick import EVERYTHING_SHOWN
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from pipeline.board import tags
@@ -32,9 +34,12 @@ from pipeline.board.events import read_scalars
 from pipeline.board.writer import Board
 from pipeline.data.dataset import Dataset
 from pipeline.errors import DivergedError, Interrupted
+from pipeline.home import epoch_record
 from pipeline.home.paths import RunPaths
+from pipeline.jobfile import frozen
 from pipeline.jobfile.spec import Spec
 from pipeline.training import checkpoint
+from pipeline.training.progress import ProgressWriter
 from pipeline.training.saver import Saver
 
 EPOCH = 23  # steps of one, of 64 digits each
@@ -187,15 +192,45 @@ def test_an_epochs_end_is_written_while_the_next_one_is_trained(digits: Dataset,
             assert "test/loss" in loop.metrics
             is_next_trained.set()
 
-    engine = engine_of(make_spec(), digits)
-    with Late(tmp_path, first_step=0) as board:
+    spec = make_spec(log=EVERYTHING_SHOWN | {"profile": False})
+    late, at_once = tmp_path / "late", tmp_path / "at once"
+    engine = engine_of(spec, digits)
+    with Late(late, first_step=0) as board:
         loop = loop_of(engine, board, listener=Recorder(engine, at_step))
-        with Saver(RunPaths(tmp_path), before=loop.logbook.settle) as saver:
+        loop.record_epoch = ProgressWriter(RunPaths(late), 1, str).record_epoch
+        frozen.save(RunPaths(late), spec)
+        with Saver(RunPaths(late), before=loop.logbook.settle) as saver:
             loop.save = saver.save
             loop.train()
     assert waited == [True]
-    for tag in ("train/epoch_loss", "test/loss", "true_class_accuracy/3"):
-        assert list(points(tmp_path, tag)) == [EPOCH, 2 * EPOCH], tag
+
+    engine = engine_of(spec, digits)
+    with Board(at_once, first_step=0) as board:
+        loop = loop_of(engine, board)
+        loop.record_epoch = ProgressWriter(RunPaths(at_once), 1, str).record_epoch
+        frozen.save(RunPaths(at_once), spec)
+        loop.train()
+    assert [*epoch_record.read(RunPaths(late).epochs)] == [1, 2]
+    assert figures_of(late) == figures_of(at_once), "they are those of the epoch's end, whenever they were written"
+
+
+def figures_of(folder: Path) -> dict[str, Any]:
+    """All that a run shows of its epochs, but how fast it was."""
+    reader = EventAccumulator(str(folder), {"scalars": 0, "histograms": 0, "tensors": 0, "images": 0}).Reload()
+    found = reader.Tags()
+    speed = (tags.IMAGES_PER_SECOND, tags.DEVICE_MEMORY)
+    shown: dict[str, Any] = {tag: points(folder, tag) for tag in found["scalars"] if tag not in speed}
+    for tag in found["histograms"]:
+        values = [(event.step, event.histogram_value) for event in reader.Histograms(tag)]
+        shown[tag] = [(step, value.min, value.max, value.sum, [*value.bucket]) for step, value in values]
+    for tag in found["images"]:
+        shown[tag] = [(event.step, event.encoded_image_string) for event in reader.Images(tag)]
+    for tag in found["tensors"]:
+        if "pr_curve" in tag or tag in map(tags.pr_curve, map(str, range(10))):
+            shown[tag] = [(event.step, event.tensor_proto.float_val) for event in reader.Tensors(tag)]
+    lines = epoch_record.read(RunPaths(folder).epochs)
+    shown["lines"] = {e: {t: v for t, v in line.items() if t not in speed} for e, line in lines.items()}
+    return shown
 
 
 def test_weights_that_are_not_finite_end_the_attempt_and_are_not_saved(digits: Dataset, tmp_path: Path) -> None:
