@@ -179,12 +179,15 @@ def _without_end(queue: Queue, ticket: Ticket, state: str, *, is_recorded: bool)
 
 
 def where_of(entry: Entry) -> str:
-    """Where an attempt was handed to, as `slurm job 12 on n1`; nothing of one on this machine."""
+    """Where an attempt was handed to, as `slurm job 12 on n1`, `ray on 10.0.0.3`; nothing of one on this machine."""
     executor, handle = entry.get("executor", LOCAL), entry.get("handle", {})
     if executor == LOCAL:
         return ""
     node = f" on {handle['node']}" if handle.get("node") else ""
-    return f"{executor} job {handle.get('id', handle.get('name', ''))}{node}"
+    job = (
+        "" if handle.get("id", handle.get("name")) == handle.get("name") else f" job {handle['id']}"
+    )  # Ray takes our name
+    return f"{executor}{job}{node}"
 
 
 def _epochs(ticket: Ticket) -> int:

@@ -112,7 +112,7 @@ def test_a_job_that_waits_in_a_cluster_says_what_for_and_is_cancelled(
         pytest.skip("here a job waits in the queue alone")
     job_id = queue.submit(quick_spec(resources={"cpus": 64}))  # no node has so many
     workers.start()
-    wait_until(lambda: re.match(rf"waits in {site.name} \(job .*\): \w", why(queue, job_id)), "why it waits")
+    wait_until(lambda: re.match(rf"waits in {site.name}( \(job .*\))?: \w", why(queue, job_id)), "why it waits")
     repair.cancel(queue, job_id)
     end = wait_for_end(queue, job_id)
     assert (end.outcome, end.why, end.step) == ("cancelled", "cancelled", 0)

@@ -171,14 +171,14 @@ def test_an_engine_that_does_not_answer_is_waited_for_and_that_is_said(bench: Be
     assert bench.said[0] == "slurm does not answer, and what it runs goes on: no answer"
     bench.engine.is_silent = False
     bench.engine.tasks[f"{job.id}.1"] = Seen("7", "ended", "its node failed", status=0, outcome="lost")
-    assert wait_for_end(job).why == "slurm job 7: its node failed"
+    assert wait_for_end(job).why == "slurm (job 7): its node failed"
 
 
 def test_what_the_engine_has_forgotten_is_lost_and_told_to_leave(bench: Bench) -> None:
     job = bench.start()
     run(bench, job)
     bench.engine.tasks.clear()
-    assert wait_for_end(job).why == "slurm does not know its job 7 any more"
+    assert wait_for_end(job).why == "slurm (job 7) does not know it any more"
     assert Order.read(bench.queue.home.run(job.id).order) == Order(1, stop=True)
 
 

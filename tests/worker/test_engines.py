@@ -206,11 +206,12 @@ def test_what_ray_says_is_read(job: dict[str, Any], expected: Seen) -> None:
 
 def test_ray_says_of_what_it_will_never_have_room_for_that_there_is_none_now() -> None:
     nodes = [{"CPU": 4.0, "memory": 1e9}, {"CPU": 8.0, "GPU": 1.0, "memory": 1e9}]
-    assert ray.why_it_waits({"entrypoint_num_cpus": 64}, nodes) == "no node has 64 CPU, at most 8"
-    assert (
-        ray.why_it_waits({"entrypoint_num_gpus": 2, "entrypoint_num_cpus": 1}, nodes) == "no node has 2 GPU, at most 1"
-    )
-    assert ray.why_it_waits({"entrypoint_num_cpus": 8}, nodes) == "no node has room for it now"
+    asked = {"metadata": ray.request(task(cpus=64))["metadata"]}
+    assert ray.why_it_waits(asked, nodes) == "no node has 64 CPU, the largest has 8"
+    asked = {"metadata": ray.request(task(gpus=1))["metadata"]}
+    assert ray.why_it_waits(asked, nodes[:1]) == "no node has 1 GPU, the largest has 0"
+    assert ray.why_it_waits(asked, nodes) == "no node has room for it now"
+    assert ray.why_it_waits({"metadata": None}, []) == "no node has room for it now"
 
 
 class Server(http.server.BaseHTTPRequestHandler):

@@ -110,6 +110,7 @@ class ClusterAttempt:
         self.started_at: float | None = None
         self._killed_at: float | None = None
         self._shown = ""
+        self._epochs = claim.spec.train.epochs if claim.spec else 0
 
     @property
     def handle(self) -> dict[str, Any]:
@@ -117,6 +118,12 @@ class ClusterAttempt:
         if seen := self.watched.seen:
             found |= {"id": seen.id, **({"node": seen.node} if seen.node else {})}
         return found
+
+    @property
+    def _place(self) -> str:
+        """The engine, and its number of the task where that is not the name."""
+        name, seen = self.executor.name, self.watched.seen
+        return name if seen is None or seen.id == self.watched.name else f"{name} (job {seen.id})"
 
     @property
     def waits_for(self) -> str:
@@ -128,7 +135,7 @@ class ClusterAttempt:
         if seen is None:
             return f"is handed to {name}" if not self.is_taken_up else f"{name} is asked for it"
         if seen.phase == "waits":
-            return f"waits in {name} (job {seen.id})" + (f": {seen.words}" if seen.words else "")
+            return f"waits in {self._place}" + (f": {seen.words}" if seen.words else "")
         return ""
 
     @property
@@ -138,14 +145,12 @@ class ClusterAttempt:
             return EngineEnd("failed", f"{name} refuses it: {watched.refusal}")
         if watched.seen is not None and watched.seen.phase == "ended":
             outcome = watched.seen.outcome
-            return (
-                None if outcome is None else EngineEnd(outcome, f"{name} job {watched.seen.id}: {watched.seen.words}")
-            )
+            return None if outcome is None else EngineEnd(outcome, f"{self._place}: {watched.seen.words}")
         if not watched.is_forgotten:
             return None
         if watched.seen is None:
             return EngineEnd("interrupted", f"{name} does not know it; it was never handed over, or long ago")
-        return EngineEnd("lost", f"{name} does not know its job {watched.seen.id} any more")
+        return EngineEnd("lost", f"{self._place} does not know it any more")
 
     def poll(self) -> int | None:
         watched, seen = self.watched, self.watched.seen
@@ -168,7 +173,7 @@ class ClusterAttempt:
             self._shown = note
             progress = Progress.glance(self.run.progress) or Progress(self.number)
             with contextlib.suppress(OSError):
-                shown = dataclasses.replace(progress, attempt=self.number, note=note)
+                shown = dataclasses.replace(progress, attempt=self.number, epochs=self._epochs, note=note)
                 durable.replace_json(self.run.progress, shown.to_json())
 
     def ask_to_stop(self) -> None:

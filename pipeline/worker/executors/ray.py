@@ -25,6 +25,7 @@ ADDRESS = "http://127.0.0.1:8265"
 VARIABLES = ("RAY_API_SERVER_ADDRESS", "RAY_ADDRESS")
 LIMIT_S = 10.0  # for an answer
 STOP_WAIT_S = 20  # between SIGTERM and SIGKILL, where somebody stops a job; Ray's default, 3, is short for a checkpoint
+RESOURCES = {"CPU": "entrypoint_num_cpus", "GPU": "entrypoint_num_gpus", "memory": "entrypoint_memory"}
 ERRORS: Mapping[str, tuple[Outcome, str]] = {
     "JOB_SUPERVISOR_ACTOR_START_TIMEOUT": ("interrupted", "waited longer than RAY_JOB_START_TIMEOUT_SECONDS allows"),
     "JOB_SUPERVISOR_ACTOR_START_FAILURE": ("failed", "could not be started"),
@@ -137,17 +138,17 @@ def request(task: Task) -> dict[str, Any]:
         found["entrypoint_num_gpus"] = resources.num_gpus
     if resources.memory is not None:
         found["entrypoint_memory"] = resources.memory
-    return found
+    asked = {kind: found[field] for kind, field in RESOURCES.items() if field in found}
+    return found | {"metadata": {kind: str(amount) for kind, amount in asked.items()}}
 
 
 def why_it_waits(job: Mapping[str, Any], nodes: Sequence[Mapping[str, float]]) -> str:
-    """Ray itself says the same of what has no room now and of what never will."""
-    asked = {"CPU": job.get("entrypoint_num_cpus"), "GPU": job.get("entrypoint_num_gpus")}
-    asked["memory"] = job.get("entrypoint_memory")
-    for kind, amount in asked.items():
+    """Ray itself says the same of what has no room now and of what never will, and not what was asked for."""
+    asked = job.get("metadata") or {}
+    for kind in RESOURCES:
         most = max((node.get(kind, 0.0) for node in nodes), default=None)
-        if amount and most is not None and amount > most:
-            return f"no node has {amount:g} {kind}, at most {most:g}"
+        if most is not None and (amount := float(asked.get(kind, 0))) > most:
+            return f"no node has {amount:,.0f} {kind}, the largest has {most:,.0f}"
     return "no node has room for it now"
 
 
