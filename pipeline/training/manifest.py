@@ -88,6 +88,8 @@ def environment() -> dict[str, Any]:
         "platform": platform.platform(),
         "packages": {name: importlib.metadata.version(name) for name in PACKAGES},
         "cuda": torch.version.cuda if torch.cuda.is_available() else None,
+        "node": os.environ.get("SLURMD_NODENAME") or platform.node(),
+        "cluster_job": os.environ.get("SLURM_JOB_ID"),
         "visible_gpus": os.environ.get(VISIBLE_GPUS),
         "image_digest": os.environ.get(IMAGE_DIGEST) or None,
     }

@@ -82,6 +82,10 @@ def test_jobs_succeed_and_fail_and_their_logs_are_whole(queue: Queue, workers: W
     assert (end_of(queue, good).outcome, end_of(queue, bad).outcome) == ("succeeded", "failed")
     assert "absent" in end_of(queue, bad).why
     assert executors(queue, good) == [site.name]
+    entry = json.loads(queue.home.run(good).manifest.read_text())["attempts"][0]
+    where = views.find(queue, good).where
+    assert entry["node"]
+    assert site.name != "slurm" or where == f"slurm job {entry['cluster_job']} on {entry['node']}"
     printed = workers.output().read_text()
     for job_id in (good, bad):
         log = queue.home.run(job_id).log(1).read_text()
