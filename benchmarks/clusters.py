@@ -47,6 +47,9 @@ def main() -> int:
     arguments = parser.parse_args()
     found: dict[str, Any] = describe(len(os.sched_getaffinity(0)))
     for name in arguments.only.split(","):
+        if reason := why_not(name):
+            print(f"{name}: left out: {reason}", file=sys.stderr)
+            continue
         with tempfile.TemporaryDirectory() as folder, site(name, Path(folder)) as (options, environment):
             options = [*options, "--slots", str(arguments.slots)]
             alone = [seconds_of(1, options, environment) for _ in range(ALONE)]
@@ -62,10 +65,17 @@ def main() -> int:
     return 0
 
 
+def why_not(name: str) -> str | None:
+    sys.path.insert(0, str(TESTS / "clusters"))
+    from ray_cluster import missing_part
+    from slurm_cluster import why_no_slurm
+
+    return {"slurm": why_no_slurm, "ray": missing_part}.get(name, str)()
+
+
 @contextlib.contextmanager
 def site(name: str, folder: Path) -> Iterator[tuple[list[str], dict[str, str]]]:
     """What a worker is started with, and in."""
-    sys.path.insert(0, str(TESTS / "clusters"))
     if name == "slurm":
         from slurm_cluster import SlurmCluster
 

@@ -89,7 +89,17 @@ class RunningJob:
         )
         if self.too_much and verdict.result.outcome != "succeeded":
             return Verdict(dataclasses.replace(verdict.result, outcome="failed", why=self.too_much))
+        if verdict.result.outcome == "interrupted" and not verdict.lacked_room and self.was_in_vain(verdict.result):
+            why = f"{verdict.result.why}; it has gained no step on the attempt before"
+            return Verdict(dataclasses.replace(verdict.result, outcome="lost", why=why))
         return verdict
+
+    def was_in_vain(self, result: Result) -> bool:
+        """Whether an engine has stopped it before it got anywhere: with so short a time limit it would for ever."""
+        is_engines = self.attempt.outlives_worker and self.asked is None and self.attempt.started_at is not None
+        return is_engines and result.step <= max(
+            (entry.get("step", 0) for entry in self.claim.attempts.entries[:-1]), default=0
+        )
 
     def ask_to_stop(self, outcome: Outcome) -> None:
         """Ask once; what does not react within the grace period is killed."""

@@ -27,7 +27,7 @@ from pipeline.queue.tickets import Ticket
 from pipeline.training import checkpoint
 
 LONG = 2000  # epochs, many minutes of them
-SOME = 25  # epochs of 23 steps, some seconds
+SOME = 15  # epochs of 23 steps, some seconds
 
 
 pytestmark = pytest.mark.clusters
@@ -238,7 +238,7 @@ def test_a_sweep_finds_its_best_and_prunes(queue: Queue, workers: Workers, site:
 def test_an_engine_that_does_not_answer_is_waited_for(queue: Queue, workers: Workers, site: Site) -> None:
     if not isinstance(site, SlurmSite):
         pytest.skip("of Slurm: a Ray without its head ends all jobs within a minute")
-    job_id = queue.submit(quick_spec(epochs=2 * SOME))
+    job_id = queue.submit(quick_spec(epochs=50))
     workers.start("--drain")
     wait_for_training(queue.home, job_id)
     site.cluster.wait_until_saved()

@@ -235,6 +235,21 @@ def test_settings_that_were_changed_for_the_worse_hold_jobs_up_and_lose_none(ben
         bench.executor.start(claim)
 
 
+def test_an_attempt_that_the_engine_stops_before_it_gains_a_step_uses_up_a_retry(bench: Bench) -> None:
+    """Else a time limit that is too short would have it run for ever."""
+    for step, outcome in ((0, "lost"), (7, "interrupted")):
+        job = bench.start()
+        run(bench, job)
+        Result(1, "interrupted", "asked to stop", step=step).write(bench.queue.home.run(job.id).result)
+        bench.engine.tasks[f"{job.id}.1"] = Seen("7", "ended", status=1)
+        result = wait_for_end(job)
+        assert result.outcome == outcome
+    job = bench.start()
+    wait_until(lambda: f"{job.id}.1" in bench.engine.tasks, "it to be handed over")
+    bench.engine.tasks[f"{job.id}.1"] = Seen("7", "ended", "waited too long", status=1, outcome="interrupted")
+    assert wait_for_end(job).outcome == "interrupted", "it has never run"
+
+
 def test_a_result_counts_more_than_what_the_engine_says_but_for_a_stop_in_the_engine(bench: Bench) -> None:
     for left, ended, outcome in (
         (Result(1, "succeeded", "done"), Seen("7", "ended", "its node failed", outcome="lost"), "succeeded"),
