@@ -143,11 +143,11 @@ class Logbook:
                 self.profile.close()
 
     def costs(self, elapsed_s: float) -> str:
-        """Says what writing all this has taken of an attempt's time, the dearest kinds first."""
+        """Says what writing all this has taken in an attempt's time, the dearest kinds first."""
         total = sum(self.seconds.values())
         dearest = sorted(self.seconds.items(), key=lambda item: -item[1])[:3]
         kinds = ", ".join(f"{kind} {seconds:.1f} s" for kind, seconds in dearest)
-        return f"logging took {total:.1f} s, most of it beside the training, of {elapsed_s:.1f} s ({kinds})"
+        return f"logging took {total:.1f} s of {elapsed_s:.1f} s, most of it beside the training ({kinds})"
 
     def measure(self, gradient_norm: Callable[[], float]) -> dict[str, float]:
         """Returns what a point of the training curves has beside loss, accuracy and rate."""
