@@ -28,6 +28,7 @@ def attempt_number(path: Path) -> int:
 
 def create(folder: Path) -> Path:
     """Makes the file of a new attempt, empty, whose name is durable and sorts after those that are there."""
+    durable.ask_first()  # a later file hides the curve of those before it
     files = RunPaths(folder).events()
     number = max(map(attempt_number, files), default=0) + 1
     seconds = time_after((file.name for file in files), time.time())

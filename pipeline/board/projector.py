@@ -58,6 +58,7 @@ def add_embeddings(folder: Path, samples: Samples, features: torch.Tensor | None
 
 def remove_embeddings(folder: Path) -> None:
     """Removes what an attempt that came to nothing has left; its images may be others."""
+    durable.ask_first()
     shutil.rmtree(folder / "projector", ignore_errors=True)
     (folder / CONFIG).unlink(missing_ok=True)
 

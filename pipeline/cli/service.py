@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 
 Port = Annotated[int, typer.Option(min=1, max=65535, help="TensorBoard's port.")]
 Drain = Annotated[bool, typer.Option("--drain", help="Leave when nothing waits; 1 if a job did not succeed.")]
-Slots = Annotated[int, typer.Option(min=1, max=64, help="Jobs that run at the same time.")]
+MOST_SLOTS = 64  # of this machine; in a cluster they are jobs that wait, too
+Slots = Annotated[int, typer.Option(min=1, max=MOST_SLOTS, help="Jobs that run at the same time.")]
 
 
 def worker(
@@ -35,6 +36,8 @@ def worker(
     """
     from pipeline.worker.executors import engines
 
+    if on is None and slots > MOST_SLOTS:
+        raise typer.BadParameter(f"at most {MOST_SLOTS} on this machine", param_hint="--slots")
     work(queue_of(context).home, drain=drain, slots=slots, engine=engines.make(on, address))
 
 

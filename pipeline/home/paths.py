@@ -9,6 +9,7 @@ HOME/modules/   Python files of the user's own; else the folder beside the home,
 
 from __future__ import annotations
 
+import functools
 import os
 import re
 from dataclasses import dataclass
@@ -154,6 +155,10 @@ class RunPaths:
         """Which attempt is to run, and whether it is to stop: the worker's word, wherever the attempt runs."""
         return self.root / "order.json"
 
+    def claim(self, attempt: int) -> Path:
+        """Made by the process that is an attempt in a cluster, so that no second one is."""
+        return self.root / f".attempt-{attempt}.claim"
+
     @property
     def epochs(self) -> Path:
         """The figures of each epoch, a line an epoch; see `epoch_record.py`."""
@@ -239,7 +244,7 @@ class Home:
         """What jobs ask a cluster for where their files leave it open."""
         return self.root / "settings.yaml"
 
-    @property
+    @functools.cached_property
     def runs(self) -> Path:
         """In the home, or elsewhere: nodes of a cluster do not see a home on a worker's own disk."""
         return _named(RUNS) or self.root / "runs"
@@ -262,4 +267,8 @@ class Home:
 
     def run_text(self, job_id: str) -> str:
         """The run's folder as text."""
-        return f"{self.runs}/{job_id}"
+        return f"{self._runs_text}/{job_id}"
+
+    @functools.cached_property
+    def _runs_text(self) -> str:
+        return str(self.runs)

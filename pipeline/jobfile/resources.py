@@ -64,8 +64,8 @@ class Resources(Section):
             message = f"{self.gpus} does not go with device: {self.device}; leave gpus out, or set device: auto"
             yield FieldConflict(f"{at}.gpus", message, (f"{at}.device", f"{at}.gpus"))
 
-    def over(self, defaults: Resources) -> Resources:
-        """These, and where they leave something open, the defaults of a home."""
+    def over(self, defaults: Any) -> Resources:
+        """These, and where they leave something open, the defaults of a home (`settings.Defaults`)."""
         found: dict[str, Any] = {name: getattr(defaults, name) for name in OPEN if getattr(self, name) is None}
         if self.device != "auto":
             found.pop("gpus", None)

@@ -12,17 +12,20 @@ from pipeline.queue.job_queue import Queue
 from pipeline.queue.tickets import ForeignFile
 
 
-def left_alone(queue: Queue, executor: str) -> Iterator[Claim]:
-    """Claims to the running jobs of an engine whose worker has gone. Who takes one holds its lease. Raises OSError."""
+def left_alone(queue: Queue, executor: str, cluster: str) -> Iterator[Claim]:
+    """Claims to the running jobs of a cluster whose worker has gone. Who takes one holds its lease. Raises OSError.
+
+    executor: the engine. cluster: which one of its kind.
+    """
     for job_id in queue.tickets.ids("running"):
-        if Lease.is_held(queue.paths.lease(job_id)) or not _is_of(queue, job_id, executor):
+        if Lease.is_held(queue.paths.lease(job_id)) or not _is_of(queue, job_id, executor, cluster):
             continue
         lease = Lease.acquire(queue.paths.lease(job_id))
         if lease is None:
             continue
         claim = None
         try:
-            claim = _claim(queue, job_id, lease) if _is_of(queue, job_id, executor) else None
+            claim = _claim(queue, job_id, lease) if _is_of(queue, job_id, executor, cluster) else None
         finally:
             if claim is None:
                 lease.release()
@@ -30,9 +33,11 @@ def left_alone(queue: Queue, executor: str) -> Iterator[Claim]:
             yield claim
 
 
-def _is_of(queue: Queue, job_id: str, executor: str) -> bool:
+def _is_of(queue: Queue, job_id: str, executor: str, cluster: str) -> bool:
     attempts = queue.attempts(job_id)
-    return attempts.is_elsewhere and attempts.latest.get("executor") == executor
+    entry = attempts.latest
+    is_there = entry.get("executor") == executor and entry.get("handle", {}).get("cluster", "") == cluster
+    return attempts.is_elsewhere and is_there
 
 
 def _claim(queue: Queue, job_id: str, lease: Lease) -> Claim | None:

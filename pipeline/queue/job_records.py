@@ -86,7 +86,7 @@ class JobRecords:
         """Lets an attempt write into its run's folder, and no earlier one's result be taken for its own."""
         run = self.home.run(job_id)
         self._make_way_for_folder(run.root)
-        for path in (run.spec, run.progress):
+        for path in (run.spec, run.progress, run.order):
             self.make_way(path)
         self.clear(run.result)
 

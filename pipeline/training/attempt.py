@@ -59,7 +59,8 @@ def main() -> int:
     home, stop = Home(arguments.home), Stop()
     attempt = Attempt(home, arguments.id, arguments.attempt, stop, write_line)
     listening = listen(stop, *SIGNALS, alive_fd=arguments.alive, abandoned=leave_at_once, again=lambda: None)
-    with listening, Orders(attempt.run, arguments.attempt, attempt.give_way).followed(stop):
+    orders = Orders(attempt.run, arguments.attempt, attempt.give_way, is_alone=arguments.alive is None)
+    with listening, orders.followed(stop):
         result = attempt.execute()
     drop_unwritten_output()
     gc.freeze()  # what torch has loaded need not be looked through once more for garbage, which takes a second
@@ -174,6 +175,7 @@ class Attempt:
     def train(self) -> str:
         """Load, build, go on from where the last attempt was, train to the end. Returns the `why` of a success."""
         spec = frozen.load(self.run)
+        durable.ask_first()
         remove_temporaries(self.run)
         self.progress.note(f"loading {spec.data.name}")
         from pipeline.training import device
@@ -288,7 +290,7 @@ class Attempt:
 
     def give_way(self) -> None:
         """End this process, as another attempt has its place, or none is wanted. Nothing is written but its own log."""
-        self.log("another attempt of this job has taken its place, or it was to stop before it began; nothing is saved")
+        self.log("another process has this attempt's place, or it was to stop before it began; nothing is saved")
         leave_at_once()
 
     def log(self, line: str) -> None:

@@ -13,6 +13,7 @@ import hashlib
 import io
 import os
 import pickle
+import secrets
 import struct
 import zipfile
 from collections.abc import Callable
@@ -76,7 +77,7 @@ def _is_proven(path: Path) -> bool:
 
 def _give_name(path: Path, name: Path) -> None:
     """Gives a file a further name, which another file may have had."""
-    link = path.with_name(f".{name.name}.{os.getpid()}.tmp")
+    link = path.with_name(f".{name.name}.{os.getpid()}.{secrets.token_hex(4)}.tmp")
     os.link(path, link)
     durable.rename(link, name)
     link.unlink(missing_ok=True)  # a rename does nothing where both are the same file
@@ -214,7 +215,7 @@ def resume(run: RunPaths, *, log: Callable[[str], object]) -> State | None:
     """
     state, why_not_last = _newest(run)
     if why_not_last:
-        durable.rename(run.previous, run.last)  # so that the damaged one is never made the previous one of the next
+        _give_name(run.previous, run.last)  # so that the damaged one is never made the previous one of the next
         durable.fsync_folder(run.checkpoints)
         log(f"{why_not_last}; the job goes on from the checkpoint before it, {run.previous.name}")
     return state

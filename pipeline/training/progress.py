@@ -111,7 +111,7 @@ class ProgressWriter:
 
 def write_progress(run: RunPaths, progress: Progress) -> None:
     """Replace `progress.json`: whole, but not fsynced, as it is for looking at."""
-    temporary = run.progress.with_suffix(".tmp")
+    temporary = run.progress.with_name(f".{run.progress.name}.{progress.attempt}.tmp")  # no other attempt's
     with os.fdopen(durable.open_plain(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), "wb") as file:
         file.write(durable.to_json(progress.to_json()))
     durable.rename(temporary, run.progress)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import time
 from dataclasses import dataclass
@@ -15,6 +16,8 @@ from pipeline.queue.job_records import JobRecords
 from pipeline.stop import GRACE_S
 from pipeline.worker.executors.interface import RunningAttempt
 from pipeline.worker.verdicts import Verdict, judge
+
+IN_VAIN = 5  # attempts in a row that an engine has stopped
 
 
 def prepare_run(run: RunPaths, claim: Claim) -> None:
@@ -66,8 +69,10 @@ class RunningJob:
     def note_where(self, records: JobRecords) -> None:
         """Keep with the job's records what its engine calls it, and where it runs. Raises OSError."""
         if not self.is_gone and self.attempt.handle != self.claim.attempts.latest.get("handle"):
-            self.claim.attempts.latest["handle"] = self.attempt.handle
-            records.write_attempts(self.id, self.claim.attempts)
+            attempts = copy.deepcopy(self.claim.attempts)
+            attempts.latest["handle"] = self.attempt.handle
+            records.write_attempts(self.id, attempts)
+            self.claim.attempts = attempts  # so that it is tried again where the disk did not take it
 
     def progress(self, run: RunPaths) -> Progress | None:
         """What its attempt tells of itself; None before it does."""
@@ -90,16 +95,17 @@ class RunningJob:
         if self.too_much and verdict.result.outcome != "succeeded":
             return Verdict(dataclasses.replace(verdict.result, outcome="failed", why=self.too_much))
         if verdict.result.outcome == "interrupted" and not verdict.lacked_room and self.was_in_vain(verdict.result):
-            why = f"{verdict.result.why}; it has gained no step on the attempt before"
-            return Verdict(dataclasses.replace(verdict.result, outcome="lost", why=why))
+            why = f"it was stopped {IN_VAIN} times in a row before it had gained a step; a longer time limit may help"
+            return Verdict(dataclasses.replace(verdict.result, outcome="failed", why=why))
         return verdict
 
     def was_in_vain(self, result: Result) -> bool:
-        """Whether an engine has stopped it before it got anywhere: with so short a time limit it would for ever."""
-        is_engines = self.attempt.outlives_worker and self.asked is None and self.attempt.started_at is not None
-        return is_engines and result.step <= max(
-            (entry.get("step", 0) for entry in self.claim.attempts.entries[:-1]), default=0
-        )
+        """Whether an engine stops it again and again before it gets anywhere, as by a time limit that is too short."""
+        if not self.attempt.outlives_worker or self.asked is not None or not self.attempt.has_run:
+            return False
+        before = self.claim.attempts.entries[-IN_VAIN:-1]
+        is_stuck = [entry.get("outcome") == "interrupted" and entry.get("step", 0) >= result.step for entry in before]
+        return len(is_stuck) == IN_VAIN - 1 and all(is_stuck)
 
     def ask_to_stop(self, outcome: Outcome) -> None:
         """Ask once; what does not react within the grace period is killed."""

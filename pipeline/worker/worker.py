@@ -202,7 +202,7 @@ class Worker:
 
     def take_up_jobs(self) -> None:
         """Go on watching what another worker has handed to this one's engine."""
-        for claim in left_alone(self.queue, self.executor.name):
+        for claim in left_alone(self.queue, self.executor.name, self.executor.cluster):
             self.jobs.append(RunningJob(claim, self.executor.take_up(claim)))
             self.display.say(f"{claim.id}: attempt {claim.attempts.number} in {self.executor.name} is taken up")
 

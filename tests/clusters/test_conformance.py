@@ -270,7 +270,7 @@ def test_a_node_is_lost_and_the_old_process_lives_on(queue: Queue, workers: Work
         assert wait_for_end(queue, job_id).outcome == "succeeded"
         wait_until(lambda: not lives(old), "the old process to leave")
         text = queue.home.run(job_id).log(1).read_text()
-        assert "another attempt of this job has taken its place" in text
+        assert "another process has this attempt's place" in text
         assert outcomes(queue, job_id) == ["lost", "succeeded"]
     finally:
         restore()

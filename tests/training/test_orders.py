@@ -83,9 +83,7 @@ def test_an_attempt_that_stood_still_while_another_took_its_place_changes_nothin
     assert (
         run.log(1)
         .read_text()
-        .endswith(
-            "another attempt of this job has taken its place, or it was to stop before it began; nothing is saved\n"
-        )
+        .endswith("another process has this attempt's place, or it was to stop before it began; nothing is saved\n")
     )
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
@@ -9,11 +11,13 @@ import pytest
 from quick import quick_spec, wait_until
 
 from pipeline.errors import QueueError
+from pipeline.home import durable
 from pipeline.home.paths import Home
 from pipeline.home.records import Order, Progress, Result
 from pipeline.queue import adoption, repair, views
 from pipeline.queue.claims import Claim
 from pipeline.queue.job_queue import Queue
+from pipeline.worker import running_job
 from pipeline.worker.executors import cluster, desk
 from pipeline.worker.executors.cluster import ClusterAttempt, ClusterExecutor
 from pipeline.worker.executors.engine import BusyError, RefusedError, Seen, Task, UnreachableError
@@ -25,6 +29,7 @@ class StandIn:
     """An engine that does what a test tells it to."""
 
     name: str = "slurm"
+    cluster: str = "lab"
     error: Exception | None = None  # that submit raises
     takes_it_all_the_same: bool = False
     is_silent: bool = False
@@ -120,7 +125,7 @@ def wait_for_end(job: RunningJob) -> Result:
 def test_a_job_waits_runs_and_ends_as_the_engine_says(bench: Bench) -> None:
     job = bench.start()
     name = f"{job.id}.1"
-    assert bench.queue.attempts(job.id).latest["handle"] == {"name": name}, "before it is handed over"
+    assert bench.queue.attempts(job.id).latest["handle"] == {"name": name, "cluster": "lab"}, "before it is handed over"
     wait_until(
         lambda: job.attempt.poll() is None and job.attempt.waits_for == "waits in slurm (job 7): Resources", "it"
     )
@@ -131,7 +136,10 @@ def test_a_job_waits_runs_and_ends_as_the_engine_says(bench: Bench) -> None:
     bench.engine.tasks[name] = Seen("7", "runs", node="n1", ran_s=5)
     wait_until(lambda: job.attempt.poll() is None and job.attempt.started_at is not None, "it to run")
     job.note_where(bench.queue.records)
-    assert bench.queue.attempts(job.id).latest["handle"] == {"name": name, "id": "7", "node": "n1"}
+    assert bench.queue.attempts(job.id).latest["handle"] == {
+        **{"name": name, "cluster": "lab", "id": "7"},
+        "node": "n1",
+    }
     assert views.find(bench.queue, job.id).where == "slurm job 7 on n1"
     bench.engine.tasks[name] = Seen("7", "ended", status=3)
     assert wait_for_end(job).why == "its process left with exit code 3 and no result; see the log"
@@ -187,15 +195,16 @@ def test_an_attempt_that_was_never_handed_over_uses_up_no_retry(bench: Bench) ->
     claim = bench.claim()
     claim.lease.release()
     assert repair.repair(bench.queue) == [], "others leave it alone"
-    assert [*adoption.left_alone(bench.queue, "ray")] == []
-    (found,) = adoption.left_alone(bench.queue, "slurm")
+    assert [*adoption.left_alone(bench.queue, "ray", "lab")] == []
+    assert [*adoption.left_alone(bench.queue, "slurm", "another")] == []
+    (found,) = adoption.left_alone(bench.queue, "slurm", "lab")
     job = RunningJob(found, bench.executor.take_up(found))
     result = wait_for_end(job)
     assert (result.outcome, result.why) == (
         "interrupted",
         "slurm does not know it; it was never handed over, or long ago",
     )
-    assert [*adoption.left_alone(bench.queue, "slurm")] == [], "somebody watches it"
+    assert [*adoption.left_alone(bench.queue, "slurm", "lab")] == [], "somebody watches it"
     found.lease.release()
 
 
@@ -235,19 +244,98 @@ def test_settings_that_were_changed_for_the_worse_hold_jobs_up_and_lose_none(ben
         bench.executor.start(claim)
 
 
-def test_an_attempt_that_the_engine_stops_before_it_gains_a_step_uses_up_a_retry(bench: Bench) -> None:
+def test_a_job_that_the_engine_stops_again_and_again_before_it_gains_a_step_fails(bench: Bench) -> None:
     """Else a time limit that is too short would have it run for ever."""
-    for step, outcome in ((0, "lost"), (7, "interrupted")):
-        job = bench.start()
-        run(bench, job)
-        Result(1, "interrupted", "asked to stop", step=step).write(bench.queue.home.run(job.id).result)
-        bench.engine.tasks[f"{job.id}.1"] = Seen("7", "ended", status=1)
-        result = wait_for_end(job)
-        assert result.outcome == outcome
     job = bench.start()
-    wait_until(lambda: f"{job.id}.1" in bench.engine.tasks, "it to be handed over")
-    bench.engine.tasks[f"{job.id}.1"] = Seen("7", "ended", "waited too long", status=1, outcome="interrupted")
-    assert wait_for_end(job).outcome == "interrupted", "it has never run"
+    run(bench, job)
+    stopped = {"outcome": "interrupted", "why": "asked to stop", "step": 7}
+    entries = job.claim.attempts.entries
+    entries[:0] = [{**stopped} for _ in range(running_job.IN_VAIN - 1)]  # type: ignore[typeddict-item]
+    name, number = f"{job.id}.1", len(entries)
+    for step, outcome in ((8, "interrupted"), (7, "failed")):
+        Result(number, "interrupted", "asked to stop", step=step).write(bench.queue.home.run(job.id).result)
+        assert job.judge(bench.queue.home.run(job.id), 1).result.outcome == outcome
+    bench.engine.tasks[name] = Seen("7", "ended", status=1)
+    entries[2]["step"] = 3
+    assert job.judge(bench.queue.home.run(job.id), 1).result.outcome == "interrupted", "it has gained some meanwhile"
+
+
+@pytest.mark.parametrize("error", [ValueError("no number"), RefusedError("no"), BusyError("later")], ids=str)
+def test_an_answer_that_nobody_foresaw_does_not_end_the_watching(error: Exception, bench: Bench) -> None:
+    job = bench.start()
+    run(bench, job)
+    bench.engine.answer = lambda: raise_(error)  # type: ignore[method-assign]
+    wait_until(lambda: job.attempt.poll() is None and bench.said, "a complaint")
+    del bench.engine.answer  # type: ignore[method-assign]
+    bench.engine.tasks[f"{job.id}.1"] = Seen("7", "ended", status=3)
+    assert "exit code 3" in wait_for_end(job).why
+
+
+def raise_(error: Exception) -> None:
+    raise error
+
+
+def test_a_task_that_cannot_even_be_handed_over_fails_alone(bench: Bench) -> None:
+    bench.engine.error = ValueError("no such thing")
+    assert wait_for_end(bench.start()).why == "slurm refuses it: ValueError: no such thing"
+    bench.engine.error = None
+    run(bench, bench.start())
+
+
+def test_silence_is_not_counted_as_an_answer(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The engine was asked once just when it began, knew nothing yet, and then nobody could ask it."""
+    monkeypatch.setattr(desk, "FORGOTTEN_S", 1.0)
+    job = bench.start()
+    run(bench, job)
+    known = bench.engine.tasks.pop(f"{job.id}.1")
+    watched = job.attempt.watched  # type: ignore[attr-defined] # of a cluster
+    wait_until(lambda: watched.missing_since is not None, "a look that finds nothing")
+    bench.engine.is_silent = True
+    wait_until(lambda: job.attempt.poll() is None and bench.said, "a complaint")
+    time.sleep(1.2)
+    bench.engine.tasks[f"{job.id}.1"] = known
+    bench.engine.is_silent = False
+    wait_until(lambda: not bench.executor.desk.problem, "an answer")
+    assert job.attempt.poll() is None
+
+
+def test_a_job_that_was_cancelled_while_nobody_watched_saves_itself(bench: Bench) -> None:
+    claim = bench.claim()
+    bench.engine.tasks[f"{claim.id}.1"] = Seen("7", "runs", node="n1")
+    job = RunningJob(claim, bench.executor.take_up(claim))
+    job.ask_to_stop("cancelled")
+    wait_until(lambda: bench.engine.told, "the engine to be told")
+    assert bench.engine.told == [f"stop {claim.id}.1"]
+
+
+def test_a_disk_that_takes_no_order_keeps_nobody_from_being_asked(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = bench.start()
+    run(bench, job)
+    real = durable.replace_json
+    monkeypatch.setattr(durable, "replace_json", lambda *_, **__: raise_(OSError(errno.EDQUOT, "Quota exceeded")))
+    job.ask_to_stop("cancelled")
+    wait_until(lambda: bench.engine.told, "the engine to be told")
+    monkeypatch.setattr(durable, "replace_json", real)
+    assert job.attempt.poll() is None
+    assert Order.read(bench.queue.home.run(job.id).order) == Order(1, stop=True)
+
+
+def test_what_this_worker_has_killed_itself_was_not_cancelled_there(bench: Bench) -> None:
+    """An attempt that has recorded its interruption, and hangs after that."""
+    job = bench.start()
+    run(bench, job)
+    Result(1, "interrupted", "asked to stop", step=5).write(bench.queue.home.run(job.id).result)
+    job.attempt.kill()
+    bench.engine.tasks[f"{job.id}.1"] = Seen("7", "ended", "was cancelled there", status=-9, outcome="cancelled")
+    assert wait_for_end(job).outcome == "interrupted"
+
+
+def test_a_timeout_of_the_homes_settings_counts(bench: Bench) -> None:
+    bench.queue.home.settings.write_text("resources: {timeout: 2h}\n")
+    assert bench.start().timeout_s == 7200
+    assert bench.start(resources={"timeout": 60}).timeout_s == 60
 
 
 def test_a_result_counts_more_than_what_the_engine_says_but_for_a_stop_in_the_engine(bench: Bench) -> None:

@@ -90,6 +90,8 @@ def test_an_image_is_started_by_apptainer_or_pyxis() -> None:
         (("COMPLETED", "None", "n1", "0:09", "0"), Seen("7", "ended", "", "n1", 9.0, 0)),
         (("FAILED", "NonZeroExitCode", "n1", "0:09", "768"), Seen("7", "ended", "", "n1", 9.0, 3)),
         (("FAILED", "JobLaunchFailure", "n1", "0:09", "9"), Seen("7", "ended", " (JobLaunchFailure)", "n1", 9.0, -9)),
+        (("FAILED", "JobLaunchFailure", "n1", "0:00", "53"), Seen("7", "ended", slurm.UNSEEN, "n1", 0.0, 1, "lost")),
+        (("FAILED", "NonZeroExitCode", "n1", "0:09", "4294967294"), Seen("7", "ended", "", "n1", 9.0, -126)),
         (
             ("TIMEOUT", "TimeLimit", "n1", "1:00", "15"),
             Seen("7", "ended", "reached its time limit", "n1", 60.0, -15, "interrupted"),
@@ -130,6 +132,18 @@ def commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         ("sbatch: error: Unable to contact slurm controller (connect failure)", UnreachableError, "Unable to contact"),
         ("sbatch: error: Batch job submission failed: Socket timed out", UnreachableError, "Socket timed out"),
         ("sbatch: error: QOSMaxSubmitJobPerUserLimit", BusyError, "QOSMaxSubmitJobPerUserLimit"),
+        (
+            "sbatch: error: Batch job submission failed: Protocol authentication error",
+            UnreachableError,
+            "authentication",
+        ),
+        ("sbatch: error: Required partition not available (inactive or drain)", BusyError, "inactive or drain"),
+        ("sbatch: error: something that no version has said so far", BusyError, "no version"),
+        (
+            "sbatch: error: Batch job submission failed: Requested node configuration is not available",
+            RefusedError,
+            "not",
+        ),
     ],
 )
 def test_what_sbatch_complains_of_is_told_apart(
@@ -146,6 +160,7 @@ def test_of_several_jobs_of_a_name_the_one_that_lives_counts(commands: Path) -> 
         "2|job.2|RUNNING|None|n1|0:01|0|",
         "3|job.2|FAILED|x|n/a|0:00|1|",
     ]
+    lines.insert(0, "CLUSTER: lab")
     (commands / "squeue").write_text("#!/bin/sh\ncat <<'END'\n" + "\n".join(lines) + "\nEND\n")
     assert slurm.Slurm().look(["job.2"])["job.2"].id == "2"
 
@@ -240,15 +255,17 @@ def dashboard() -> Iterator[ray.Ray]:
 
 
 def test_a_job_that_ray_has_already_is_not_submitted_twice(dashboard: ray.Ray) -> None:
+    Server.answers["GET /api/jobs/"] = (200, "[]")
     Server.answers["POST /api/jobs/"] = (500, "Traceback\nValueError: Job with submission_id job.2 already exists.")
     with pytest.raises(BusyError, match="already exists"):
         dashboard.submit(task())
-    Server.answers["GET /api/jobs/job.2"] = (200, json.dumps({"submission_id": "job.2", "status": "RUNNING"}))
+    Server.answers["GET /api/jobs/"] = (200, json.dumps([{"submission_id": "job.2", "status": "RUNNING"}]))
     assert dashboard.submit(task()) == "job.2"
 
 
 def test_what_ray_refuses_is_told_and_what_it_cannot_now_is_not(dashboard: ray.Ray) -> None:
-    for code, error in ((400, RefusedError), (500, BusyError), (503, UnreachableError)):
+    Server.answers["GET /api/jobs/"] = (200, "[]")
+    for code, error in ((400, RefusedError), (500, BusyError), (503, UnreachableError), (404, UnreachableError)):
         Server.answers["POST /api/jobs/"] = (code, "the reason")
         with pytest.raises(error, match="the reason"):
             dashboard.submit(task())
@@ -262,7 +279,6 @@ def test_a_ray_that_is_not_there_is_unreachable() -> None:
 def test_a_job_that_was_taken_back_while_it_waited_has_ended(dashboard: ray.Ray) -> None:
     waits = {"submission_id": "job.2", "status": "PENDING", "message": "no room", "entrypoint_num_cpus": 1}
     Server.answers["GET /api/jobs/"] = (200, json.dumps([waits]))
-    Server.answers["GET /api/jobs/job.2"] = (200, json.dumps(waits))
     Server.answers["POST /api/jobs/job.2/stop"] = (200, '{"stopped": true}')
     assert dashboard.look(["job.2"])["job.2"].phase == "waits"
     dashboard.kill("job.2")

@@ -21,6 +21,7 @@ from pipeline.home import durable, paths
 from pipeline.home.paths import Home
 from pipeline.home.records import Order, Progress
 from pipeline.jobfile import settings
+from pipeline.jobfile.resources import Resources
 from pipeline.queue.claims import Claim
 from pipeline.worker.executors.desk import Desk, Watched
 from pipeline.worker.executors.engine import Engine, Task
@@ -50,20 +51,20 @@ class ClusterExecutor:
         settings.read(self.home)  # said at once, not with the first job
         self.desk, self.local = Desk(self.engine), LocalExecutor(self.home)
 
+    @property
+    def cluster(self) -> str:
+        return self.engine.cluster
+
     def record(self, claim: Claim) -> dict[str, Any]:
         if claim.is_sweep:
             return self.local.record(claim)
-        return {"executor": self.name, "handle": {"name": name_of(claim, claim.attempts.number + 1)}}
+        name = name_of(claim, claim.attempts.number + 1)
+        return {"executor": self.name, "handle": {"name": name, "cluster": self.engine.cluster}}
 
     def start(self, claim: Claim) -> LocalAttempt | ClusterAttempt:
         if claim.is_sweep:
             return self.local.start(claim)
-        assert claim.spec is not None
-        run, number = self.home.run(claim.id), claim.attempts.number
-        try:
-            resources = claim.spec.resources.over(settings.read(self.home).resources)
-        except SpecError as error:  # they were changed since: no job is lost by that
-            raise QueueError(str(error)) from None
+        run, number, resources = self.home.run(claim.id), claim.attempts.number, self._fill_in(claim)
         command = [sys.executable, "-P", "-m", ATTEMPT]
         arguments = [str(self.home.root), claim.id, str(number)]
         environment = attempt_environment(resources.cpus) | self._places()
@@ -71,15 +72,28 @@ class ClusterExecutor:
         run.log(number).touch()  # the engine's own words may come first, or be all there is
         return ClusterAttempt(self, claim, self.desk.hand_over(task))
 
+    def _fill_in(self, claim: Claim) -> Resources:
+        """What the job leaves open, from the home's settings: the worker goes by that too, as by its timeout."""
+        assert claim.spec is not None
+        try:
+            resources = claim.spec.resources.over(settings.read(self.home).resources)
+        except SpecError as error:  # they were changed since: no job is lost by that
+            raise QueueError(str(error)) from None
+        claim.spec = claim.spec.model_copy(update={"resources": resources})
+        return resources
+
     def _places(self) -> dict[str, str]:
         found = {paths.RUNS: str(self.home.runs), paths.DATASETS: str(self.home.datasets)}
         if path := os.environ.get("PYTHONPATH"):
-            found["PYTHONPATH"] = path
+            found["PYTHONPATH"] = os.pathsep.join(map(os.path.abspath, path.split(os.pathsep)))
         if data := os.environ.get(paths.DATA):
             found[paths.DATA] = os.path.abspath(data)  # noqa: PTH100 - links are the nodes' to follow
         return found
 
     def take_up(self, claim: Claim) -> ClusterAttempt:
+        if claim.spec is not None:
+            with contextlib.suppress(QueueError, OSError):
+                self._fill_in(claim)
         return ClusterAttempt(self, claim, self.desk.watch(name_of(claim, claim.attempts.number)), is_taken_up=True)
 
     def close(self) -> None:
@@ -109,12 +123,14 @@ class ClusterAttempt:
         self.log = LogReader(self.run.log(self.number), keeps_small=False)
         self.started_at: float | None = None
         self._killed_at: float | None = None
+        self._end: EngineEnd | None = None  # once `poll` has told that it has ended
+        self._must_order_stop = False
         self._shown = ""
         self._epochs = claim.spec.train.epochs if claim.spec else 0
 
     @property
     def handle(self) -> dict[str, Any]:
-        found: dict[str, Any] = {"name": self.watched.name}
+        found: dict[str, Any] = {"name": self.watched.name, "cluster": self.executor.engine.cluster}
         if seen := self.watched.seen:
             found |= {"id": seen.id, **({"node": seen.node} if seen.node else {})}
         return found
@@ -139,12 +155,22 @@ class ClusterAttempt:
         return ""
 
     @property
+    def has_run(self) -> bool:
+        seen = self.watched.seen
+        return self.started_at is not None or (seen is not None and bool(seen.node))
+
+    @property
     def end(self) -> EngineEnd | None:
+        return self._end
+
+    def _find_end(self) -> EngineEnd | None:
         name, watched = self.executor.name, self.watched
         if watched.refusal:
             return EngineEnd("failed", f"{name} refuses it: {watched.refusal}")
         if watched.seen is not None and watched.seen.phase == "ended":
             outcome = watched.seen.outcome
+            if outcome == "cancelled" and self._killed_at is not None:
+                return None  # by this worker, which knows why
             return None if outcome is None else EngineEnd(outcome, f"{self._place}: {watched.seen.words}")
         if not watched.is_forgotten:
             return None
@@ -156,6 +182,10 @@ class ClusterAttempt:
         watched, seen = self.watched, self.watched.seen
         if problem := self.executor.desk.problem:
             self.executor.complain(f"{self.executor.name} does not answer, and what it runs goes on: {problem}")
+        if self._must_order_stop:
+            self._order_stop()
+        if watched.is_over or watched.is_forgotten:
+            self._end = self._find_end()
         if watched.refusal or watched.is_forgotten:
             return 1
         if seen is None or seen.phase == "waits":
@@ -177,16 +207,16 @@ class ClusterAttempt:
                 durable.replace_json(self.run.progress, shown.to_json())
 
     def ask_to_stop(self) -> None:
-        """By a file, which reaches it wherever it is, and by the engine; what waits is taken back."""
-        seen = self.watched.seen
-        if seen is None or seen.phase == "waits":
-            self.executor.desk.kill(self.watched)
-        else:
-            self._order_stop()
-            self.executor.desk.ask_to_stop(self.watched)
+        """By the engine, which takes back what waits, and by a file, which reaches it wherever it is."""
+        self.executor.desk.ask_to_stop(self.watched)
+        self._must_order_stop = True
+        self._order_stop()
 
     def _order_stop(self) -> None:
-        durable.replace_json(self.run.order, Order(self.number, stop=True).to_json())
+        """Where the disk does not take it now, the next `poll` tries again."""
+        with contextlib.suppress(OSError):
+            durable.replace_json(self.run.order, Order(self.number, stop=True).to_json())
+            self._must_order_stop = False
 
     def kill(self) -> None:
         """The engine may take its time, or not answer; it is asked again."""
@@ -208,7 +238,6 @@ class ClusterAttempt:
     def close(self) -> None:
         """Where it has ended as far as anybody can tell, a process that is still there is told to leave."""
         if self.watched.is_over or self.watched.is_forgotten:
-            with contextlib.suppress(OSError):
-                self._order_stop()
+            self._order_stop()
         self.executor.desk.forget(self.watched)
         self.log.close()

@@ -9,12 +9,14 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 
 from pipeline.worker.executors.engine import BusyError, Engine, RefusedError, Seen, Task, UnreachableError
 
 LOOK_EVERY_S = 1.0
 MOST_SHARE = 0.2  # of its time that it looks, however slow the engine is
 TRY_AGAIN_S = 5.0  # after the engine did not answer
+BUSY_S = 60.0  # at most, after the engine had no place
 FORGOTTEN_S = 10.0  # for which an engine that answers must not know a task, to believe it that there is none
 
 
@@ -27,12 +29,9 @@ class Watched:
     seen: Seen | None = None
     refusal: str = ""  # why the engine will never run it
     busy: str = ""  # why the engine does not take it now
+    num_tries: int = 0  # for which the engine was too busy
     missing_since: float | None = None  # on the monotonic clock: since when an engine that answers does not know it
-
-    @property
-    def is_forgotten(self) -> bool:
-        """Whether the engine has answered for a while, and knows no such task."""
-        return self.missing_since is not None and time.monotonic() > self.missing_since + FORGOTTEN_S
+    is_forgotten: bool = False  # whether the engine has gone on answering for a while, and knows no such task
 
     @property
     def is_over(self) -> bool:
@@ -47,6 +46,7 @@ class Desk:
 
     def __post_init__(self) -> None:
         self._orders: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
+        self._later: list[tuple[float, Watched]] = []  # to be handed over once more, and when
         self._looked_at = -math.inf
         self._look_every_s = LOOK_EVERY_S
         self._thread = threading.Thread(target=self._work, name=f"desk-{self.engine.name}", daemon=True)
@@ -64,7 +64,8 @@ class Desk:
         return watched
 
     def ask_to_stop(self, watched: Watched) -> None:
-        self._orders.put(lambda: self._tell(self.engine.ask_to_stop, watched))
+        """What waits is taken back."""
+        self._orders.put(lambda: self._ask_to_stop(watched))
 
     def kill(self, watched: Watched) -> None:
         self._orders.put(lambda: self._kill(watched))
@@ -85,16 +86,32 @@ class Desk:
                 if order is not None:
                     order()
                     order = None
+                self._hand_over_again()
                 self._look_if_due()
                 self.problem = ""
             except UnreachableError as error:
-                self.problem = str(error)
-                time.sleep(TRY_AGAIN_S)
+                self._hear_nothing(str(error))
                 continue
+            except Exception as error:  # noqa: BLE001 - an answer that nobody foresaw must not end all watching
+                self._hear_nothing(f"{type(error).__name__}: {error}")
+                order = None
             with contextlib.suppress(queue.Empty):
                 order = self._orders.get(timeout=max(0.01, self._looked_at + self._look_every_s - time.monotonic()))
                 if order is None:
                     return
+
+    def _hear_nothing(self, problem: str) -> None:
+        """What an engine does not say is not so: who was missing before is looked for anew."""
+        self.problem = problem
+        for watched in list(self.watched.values()):
+            watched.missing_since = None
+        time.sleep(TRY_AGAIN_S)
+
+    def _hand_over_again(self) -> None:
+        due = [watched for at, watched in self._later if at < time.monotonic()]
+        self._later = [(at, watched) for at, watched in self._later if watched not in due]
+        for watched in due:
+            self._orders.put(partial(self._submit, watched))
 
     def _look_if_due(self) -> None:
         began = time.monotonic()
@@ -112,6 +129,8 @@ class Desk:
                 watched.seen, watched.missing_since = found[name], None
             elif watched.missing_since is None:
                 watched.missing_since = time.monotonic()
+            elif time.monotonic() > watched.missing_since + FORGOTTEN_S:
+                watched.is_forgotten = True
 
     def _submit(self, watched: Watched) -> None:
         """The engine may have taken it though it did not answer the last time: so it is asked first."""
@@ -124,17 +143,26 @@ class Desk:
             watched.refusal = str(error)
         except BusyError as error:  # others may be told to end meanwhile
             watched.busy = str(error)
-            timer = threading.Timer(TRY_AGAIN_S, lambda: self._orders.put(lambda: self._submit(watched)))
-            timer.daemon = True
-            timer.start()
+            wait_s = min(BUSY_S, TRY_AGAIN_S * 2**watched.num_tries)
+            watched.num_tries += 1
+            self._later.append((time.monotonic() + wait_s, watched))
             return
+        except UnreachableError:
+            raise
+        except Exception as error:  # noqa: BLE001 - of this task alone
+            watched.refusal = f"{type(error).__name__}: {error}"
         watched.task, watched.busy = None, ""
 
-    def _tell(self, order: Callable[[str], None], watched: Watched) -> None:
-        if not watched.is_over:
-            order(watched.name)
+    def _ask_to_stop(self, watched: Watched) -> None:
+        if watched.seen is None and watched.task is None:  # it was handed over by another worker
+            self._take({watched.name: watched}, self.engine.look([watched.name]))
+        if watched.task is not None or (watched.seen is not None and watched.seen.phase == "waits"):
+            self._kill(watched)
+        elif not watched.is_over:
+            self.engine.ask_to_stop(watched.name)
 
     def _kill(self, watched: Watched) -> None:
         if watched.task is not None:  # it was never handed over
             watched.task, watched.refusal = None, "it was not handed over"
-        self._tell(self.engine.kill, watched)
+        if not watched.is_over:
+            self.engine.kill(watched.name)

@@ -54,6 +54,7 @@ class Engine(Protocol):
     """
 
     name: str  # as in the record of each attempt
+    cluster: str  # which one of those that it runs: a worker takes up attempts of its own cluster alone
 
     def submit(self, task: Task) -> str:
         """Hand a task over, and return the engine's id of it. A second task of the name is no further one where the

@@ -31,6 +31,10 @@ class RunningAttempt(Protocol):
         """Since when it runs, on the monotonic clock; None while it waits for a place to run at."""
 
     @property
+    def has_run(self) -> bool:
+        """Whether it is known to have run, however short."""
+
+    @property
     def waits_for(self) -> str:
         """What it waits for, in words; empty where it runs."""
 
@@ -67,6 +71,10 @@ class Executor(Protocol):
     """Starts attempts of claimed jobs somewhere."""
 
     name: str  # in the record of each attempt
+
+    @property
+    def cluster(self) -> str:
+        """Which one of those of that name; in the record too."""
 
     def record(self, claim: Claim) -> dict[str, Any]:
         """`executor` and `handle`, for the record of an attempt before it starts: by them a later worker finds it."""

@@ -43,6 +43,7 @@ class LocalExecutor:
     home: Home
     slots: int = 1
     name: str = "local"
+    cluster: str = ""
     gpus: Gpus = field(init=False)
 
     def __post_init__(self) -> None:
@@ -163,6 +164,10 @@ class LocalAttempt:
     @property
     def waits_for(self) -> str:
         return ""
+
+    @property
+    def has_run(self) -> bool:
+        return True
 
     def used_bytes(self, limit: int) -> int:
         return memory.used_bytes(_members(self.process.pid), limit) if self.process.returncode is None else 0

@@ -18,9 +18,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from pipeline.errors import SpecError
 from pipeline.home import durable, paths
 from pipeline.home.paths import Home
 from pipeline.jobfile import settings
+from pipeline.jobfile.resources import Resources
 from pipeline.queue.checks import Check
 from pipeline.worker.executors.engine import BusyError, Engine, RefusedError, Task, UnreachableError
 from pipeline.worker.gpus import visible_gpus
@@ -40,8 +42,10 @@ def check_cluster(home: Home, engine: Engine) -> Iterator[Check]:
         for file in (folder / "token", mark):
             file.write_text(token)
         yield from _ask(home, engine, folder, token)
-    except (UnreachableError, RefusedError, BusyError) as error:
+    except (UnreachableError, RefusedError, BusyError, SpecError) as error:
         yield Check(engine.name, "error", str(error))
+    except OSError as error:
+        yield Check(engine.name, "error", durable.in_words(error))
     finally:
         mark.unlink(missing_ok=True)
         shutil.rmtree(folder, ignore_errors=True)
@@ -50,7 +54,7 @@ def check_cluster(home: Home, engine: Engine) -> Iterator[Check]:
 def _ask(home: Home, engine: Engine, folder: Path, token: str) -> Iterator[Check]:
     places = {paths.RUNS: str(home.runs), paths.DATASETS: str(home.datasets)}
     command = [sys.executable, "-P", "-m", "pipeline.worker.executors.probe", str(folder)]
-    task = Task(f"doctor-{token}", command, places, folder / "log", settings.read(home).resources)
+    task = Task(f"doctor-{token}", command, places, folder / "log", Resources().over(settings.read(home).resources))
     task.log.touch()
     task_id = engine.submit(task)
     until, seen = time.monotonic() + LIMIT_S, None

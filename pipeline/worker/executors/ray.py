@@ -28,7 +28,7 @@ STOP_WAIT_S = 20  # between SIGTERM and SIGKILL, where somebody stops a job; Ray
 RESOURCES = {"CPU": "entrypoint_num_cpus", "GPU": "entrypoint_num_gpus", "memory": "entrypoint_memory"}
 ERRORS: Mapping[str, tuple[Outcome, str]] = {
     "JOB_SUPERVISOR_ACTOR_START_TIMEOUT": ("interrupted", "waited longer than RAY_JOB_START_TIMEOUT_SECONDS allows"),
-    "JOB_SUPERVISOR_ACTOR_START_FAILURE": ("failed", "could not be started"),
+    "JOB_SUPERVISOR_ACTOR_START_FAILURE": ("lost", "could not be started"),
 }
 
 
@@ -43,7 +43,7 @@ class Ray:
             address = next((value for value in found if value.startswith("http")), ADDRESS)
         if not re.fullmatch(r"https?://[^/\s]+/*", address):
             raise UsageError(f"--address {address}: is not of a dashboard, as {ADDRESS}; `ray start` prints it")
-        self.address = address.rstrip("/")
+        self.address = self.cluster = address.rstrip("/")
         self._taken_back: set[str] = set()  # while they waited
 
     def submit(self, task: Task) -> str:
@@ -59,15 +59,22 @@ class Ray:
         return task.name
 
     def _look_at(self, name: str) -> Any:
+        """What it says of a job; None where it has none of that name."""
+        return next((job for job in self._jobs() if job.get("submission_id") == name), None)
+
+    def _jobs(self) -> list[dict[str, Any]]:
         try:
-            return self._call("GET", f"/api/jobs/{urllib.parse.quote(name)}")
-        except RefusedError:
-            return None
+            jobs = self._call("GET", "/api/jobs/")
+        except (RefusedError, BusyError) as error:
+            raise UnreachableError(f"{self.address}: {error}") from None
+        if not isinstance(jobs, list):
+            raise UnreachableError(f"{self.address}: it does not answer as Ray's dashboard does")
+        return jobs
 
     def look(self, names: Sequence[str]) -> dict[str, Seen]:
         wanted, nodes = set(names), None
         found: dict[str, Seen] = {}
-        for job in self._call("GET", "/api/jobs/"):
+        for job in self._jobs():
             name = job.get("submission_id")
             if name not in wanted:
                 continue
@@ -86,8 +93,8 @@ class Ray:
             answer = self._call("GET", "/api/v0/nodes?detail=1")
             nodes = answer["data"]["result"]["result"]
             return [node["resources_total"] for node in nodes if node.get("state") == "ALIVE"]
-        except (RefusedError, BusyError, LookupError, TypeError):
-            return []
+        except (RefusedError, BusyError, UnreachableError, LookupError, TypeError):
+            return []  # it is for people alone
 
     def ask_to_stop(self, name: str) -> None:
         """Not by Ray, which signals the processes that read images too: the file of the run says it."""
@@ -115,9 +122,11 @@ class Ray:
         except urllib.error.HTTPError as error:
             lines = error.read().decode("utf-8", "replace").strip().splitlines()
             said = lines[-1] if lines else f"{error.code} {error.reason}"
-            if error.code in (502, 503, 504):
-                raise UnreachableError(f"{self.address}: {said}") from None
-            raise (RefusedError if error.code < 500 else BusyError)(said) from None
+            if error.code == 500:
+                raise BusyError(said) from None
+            if error.code != 400:  # a proxy's word, or another server's
+                raise UnreachableError(f"{self.address}: {error.code} {said}") from None
+            raise RefusedError(said) from None
         except (OSError, http.client.HTTPException, ValueError) as error:
             reason = getattr(error, "reason", error)
             raise UnreachableError(f"{self.address}: {reason}") from None

@@ -6,12 +6,14 @@ to start one again by itself: what goes on after a lost node or a preemption is 
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import shlex
 import shutil
 import subprocess
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 
 from pipeline.errors import UsageError
 from pipeline.home.records import Outcome
@@ -39,8 +41,25 @@ ENDS: Mapping[str, tuple[Outcome | None, str]] = {
     "REVOKED": ("lost", "was revoked"),
 }
 """How a job has ended by its state; None: by its exit status."""
-NO_ANSWER = ("Unable to contact slurm controller", "Connection refused", "timed out", "Zero Bytes were transmitted")
-NO_PLACE = ("SubmitJob", "JobLimit", "temporarily unable", "Resource temporarily unavailable", "job submit limit")
+NO_ANSWER = (
+    *("Unable to contact", "Unable to establish", "Connection refused", "timed out", "Zero Bytes were transmitted"),
+    *("uthentication", "ommunication", "DNS SRV", "configuration source", "munge"),
+)
+NEVER = (
+    *(
+        "Invalid",
+        "invalid",
+        "configuration is not available",
+        "not satisfied",
+        "can not be satisfied",
+        "unrecognized option",
+        "denied",
+    ),
+    *("not permitted", "exceeds", "PerJobLimit", "WallDuration"),
+)
+"""What sbatch says of a job that it will never take. What else it may say is said of now, and tried again."""
+NO_OUTPUT = 53  # raw exit code of a job whose `--output` could not be opened
+UNSEEN = "could not be started: the node may not see the run's folder; `pipeline doctor --on slurm` looks"
 
 
 class Slurm:
@@ -55,6 +74,7 @@ class Slurm:
             raise UsageError(
                 f"--on slurm: this machine has no {commands}; run the worker on a login node of the cluster"
             )
+        self.cluster = cluster_name()
 
     def submit(self, task: Task) -> str:
         return _run([*sbatch(task)], text=script(task)).partition(";")[0].strip()
@@ -67,9 +87,11 @@ class Slurm:
             wanted = ",".join(names[start : start + AT_ONCE])
             text = _run(["squeue", "--noheader", "--states=all", f"--name={wanted}", f"--Format={form}"])
             for line in text.splitlines():
-                job_id, name, *rest = line.split("|")
+                job_id, name, *rest = [*line.split("|"), ""][: len(FIELDS) + 1]
+                if len(rest) < len(FIELDS) - 1:  # a line of another kind
+                    continue
                 if name not in found or found[name].phase == "ended":
-                    found[name] = seen(job_id, *rest[: len(FIELDS) - 2])
+                    found[name] = seen(job_id, *rest[:-1])
         return found
 
     def ask_to_stop(self, name: str) -> None:
@@ -88,7 +110,10 @@ def seen(job_id: str, state: str, reason: str, host: str, time_used: str, exit_c
     if state not in ENDS:
         return Seen(job_id, "runs", state.lower(), node, seconds(time_used))
     outcome, words = ENDS[state]
-    status = os.waitstatus_to_exitcode(int(exit_code)) if exit_code.isdigit() else 1
+    raw = int(exit_code) if exit_code.isdigit() else 256
+    status = -(raw & 127) if raw & 127 else (raw >> 8) & 255  # as wait() has it
+    if state == "FAILED" and raw == NO_OUTPUT:
+        return Seen(job_id, "ended", UNSEEN, node, 0.0, 1, "lost")
     detail = "" if reason in ("None", "NonZeroExitCode", "TimeLimit", "Prolog") else f" ({reason})"
     if state == "FAILED" and status == 0:
         outcome, words = "failed", "failed"
@@ -110,7 +135,8 @@ def sbatch(task: Task) -> Iterator[str]:
     """The command that submits a task; its script is read from standard input."""
     resources, slurm = task.resources, task.resources.slurm
     yield from ("sbatch", "--parsable", "--no-requeue", "--nodes=1", "--ntasks=1", "--open-mode=append")
-    yield from (f"--job-name={task.name}", f"--output={task.log}", f"--chdir={task.log.parent}")
+    log = str(task.log).replace("%", "%%")
+    yield from (f"--job-name={task.name}", f"--output={log}", f"--chdir={task.log.parent}")
     yield f"--signal=B:TERM@{SAVE_S}"
     yield f"--nice={NICE - min(resources.priority, NICE)}"
     if resources.cpus is not None:
@@ -151,19 +177,36 @@ def shared(task: Task) -> list[str]:
     return [value for name, value in task.environment.items() if name.startswith("PIPELINE_")]
 
 
-def _order(arguments: Sequence[str]) -> None:
-    """For a job that may have ended meanwhile, which is no error."""
+def cluster_name() -> str:
+    """From the configuration, where it is a file; else nothing, and then there is one cluster."""
     try:
+        text = Path(os.environ.get("SLURM_CONF") or "/etc/slurm/slurm.conf").read_text(errors="replace")
+    except OSError:
+        return ""
+    match = re.search(r"^ClusterName=(\S+)", text, re.MULTILINE | re.IGNORECASE)
+    return match[1] if match else ""
+
+
+def _order(arguments: Sequence[str]) -> None:
+    """For a job that may have ended meanwhile, which is no error; what was not done is asked for again."""
+    with contextlib.suppress(RefusedError, BusyError):
         _run(arguments)
-    except RefusedError:
-        return
 
 
 def _run(arguments: Sequence[str], text: str = "") -> str:
-    """What a command prints. Raises RefusedError and UnreachableError, with what it says of its failure."""
+    """What a command prints. Raises RefusedError, BusyError and UnreachableError, with what it says of its failure."""
+    others = ("SQUEUE_", "SCANCEL_")  # a person's own filters and formats
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(others)}
     try:
         done = subprocess.run(
-            arguments, input=text, capture_output=True, text=True, timeout=LIMIT_S, check=False, errors="replace"
+            arguments,
+            input=text,
+            capture_output=True,
+            text=True,
+            timeout=LIMIT_S,
+            check=False,
+            errors="replace",
+            env=environment,
         )
     except subprocess.TimeoutExpired:
         raise UnreachableError(f"{arguments[0]} has not answered within {LIMIT_S:g} s") from None
@@ -173,8 +216,8 @@ def _run(arguments: Sequence[str], text: str = "") -> str:
         return done.stdout
     lines = [line.partition("error: ")[2] or line for line in done.stderr.strip().splitlines()]
     said = (lines or [f"exit code {done.returncode}"])[-1].removeprefix("Batch job submission failed: ")
-    if any(words in done.stderr for words in NO_ANSWER):
-        raise UnreachableError(said)
-    if any(words in done.stderr for words in NO_PLACE):
-        raise BusyError(said)
-    raise RefusedError(said if arguments[0] == "sbatch" else f"{arguments[0]}: {said}")
+    if arguments[0] == "squeue" or any(words in done.stderr for words in NO_ANSWER):
+        raise UnreachableError(f"{arguments[0]}: {said}")
+    if arguments[0] == "sbatch" and not any(words in done.stderr for words in NEVER):
+        raise BusyError(next((line for line in lines if "Limit" in line), said))
+    raise RefusedError(said)
