@@ -39,7 +39,6 @@ from pipeline.training.reasons import as_text, disk_full_error, explain
 
 if TYPE_CHECKING:
     from pipeline.training.engine import Engine
-    from pipeline.training.logbook import Logbook
 
 MISPLACED = (errno.EISDIR, errno.ENOTDIR, errno.EEXIST)  # a folder in the place of a file, or the other way round
 Ending = tuple[Outcome, str]  # and why
@@ -231,7 +230,7 @@ class Attempt:
                 log=self.log,
                 artist=stack.enter_context(Artist()) if setting.device.type == "cuda" else None,
             )
-            stack.push(self.settled(logbook))  # where no checkpoint follows, as the training has diverged
+            stack.push(logbook.settle_at_end)  # where no checkpoint follows, as the training has diverged
             saver = stack.enter_context(Saver(self.run, before=logbook.settle))
             loop = Loop(
                 engine,
@@ -253,17 +252,6 @@ class Attempt:
             finally:
                 self.progress.end(engine.moment, loop.metrics)
         return final_test.outcome(engine, loop.metrics)
-
-    @staticmethod
-    def settled(logbook: Logbook) -> Callable[..., None]:
-        """What writes the last figures at the end; where an error is under way, that one is told and not the disk's."""
-
-        def settle(kind: object, error: BaseException | None, traceback: object) -> None:
-            del kind, traceback
-            with contextlib.nullcontext() if error is None else contextlib.suppress(OSError):
-                logbook.settle()
-
-        return settle
 
     def take_up(self, engine: Engine, state: dict[str, Any]) -> dict[str, float]:
         """Sets the engine to where a checkpoint was saved. Returns the metrics of then. Raises CheckpointError."""

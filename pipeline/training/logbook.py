@@ -17,6 +17,7 @@ import traceback
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from types import TracebackType
 from typing import Any
 
 import torch
@@ -283,3 +284,13 @@ class Logbook:
             with self.optional("figures", is_waited_for=False):
                 self.drawings.write()
         self.board.flush()
+
+    def settle_at_end(
+        self,
+        kind: type[BaseException] | None,  # noqa: ARG002
+        error: BaseException | None,
+        traceback: TracebackType | None,  # noqa: ARG002
+    ) -> None:
+        """As an exit callback: where an error is under way, that one is told, and not what the disk refuses."""
+        with contextlib.nullcontext() if error is None else contextlib.suppress(OSError):
+            self.settle()
