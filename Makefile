@@ -110,7 +110,7 @@ else
 	@$(PIPELINE) worker $(if $(ON),--on $(ON)) $(if $(ADDRESS),--address $(ADDRESS)) $(if $(SLOTS),--slots $(SLOTS))
 endif
 
-up: $(PREPARED) ## Worker and TensorBoard together: make up [PORT=6006] [WORKERS=2, in containers]
+up: $(PREPARED) ## Worker and TensorBoard together: make up [PORT=6006] [WORKERS=2, in containers] [ON=slurm or ray]
 ifeq ($(MODE),docker)
 	@mkdir -p "$(or $(call setting,PIPELINE_DATA),var/datasets)"
 	@docker image inspect $(IMAGES) >/dev/null 2>&1 || $(MAKE) --no-print-directory build
@@ -121,7 +121,7 @@ ifeq ($(MODE),docker)
 	  $(COMPOSE) up --detach --wait $(if $(WORKERS),--scale worker=$(WORKERS))
 	@echo "TensorBoard: http://$$($(COMPOSE) port tensorboard 6006) (its page reloads by itself once you switch that on)"
 else
-	@$(PIPELINE) up --port $(or $(TENSORBOARD_PORT),6006)
+	@$(PIPELINE) up --port $(or $(TENSORBOARD_PORT),6006) $(if $(ON),--on $(ON)) $(if $(ADDRESS),--address $(ADDRESS)) $(if $(SLOTS),--slots $(SLOTS))
 endif
 
 down: $(PREPARED) ## Stop worker and TensorBoard; running jobs are saved and go on with the next `make up`

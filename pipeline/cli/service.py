@@ -20,13 +20,13 @@ if TYPE_CHECKING:
 Port = Annotated[int, typer.Option(min=1, max=65535, help="TensorBoard's port.")]
 Drain = Annotated[bool, typer.Option("--drain", help="Leave when nothing waits; 1 if a job did not succeed.")]
 MOST_SLOTS = 64  # of this machine; in a cluster they are jobs that wait, too
-Slots = Annotated[int, typer.Option(min=1, max=MOST_SLOTS, help="Jobs that run at the same time.")]
+Slots = Annotated[int, typer.Option(min=1, max=1000, help="Jobs that run, or wait in a cluster, at the same time.")]
 
 
 def worker(
     context: typer.Context,
     drain: Drain = False,
-    slots: Annotated[int, typer.Option(min=1, max=1000, help="Jobs that run, or wait in a cluster, at once.")] = 1,
+    slots: Slots = 1,
     on: On = None,
     address: Address = "auto",
 ) -> None:
@@ -34,11 +34,16 @@ def worker(
 
     Jobs that were handed to a cluster go on without it, and the next worker takes them up.
     """
+    work(queue_of(context).home, drain=drain, slots=slots, engine=engine_of(on, address, slots=slots))
+
+
+def engine_of(on: str | None, address: str, *, slots: int) -> Engine | None:
+    """The engine that jobs are handed to. Raises UsageError, and BadParameter for too many slots of this machine."""
     from pipeline.worker.executors import engines
 
     if on is None and slots > MOST_SLOTS:
         raise typer.BadParameter(f"at most {MOST_SLOTS} on this machine", param_hint="--slots")
-    work(queue_of(context).home, drain=drain, slots=slots, engine=engines.make(on, address))
+    return engines.make(on, address)
 
 
 def up(
@@ -49,10 +54,13 @@ def up(
     ] = "127.0.0.1",
     drain: Drain = False,
     slots: Slots = 1,
+    on: On = None,
+    address: Address = "auto",
 ) -> None:
     """Run the worker and TensorBoard together; Ctrl-C stops both."""
     from pipeline.board.tensorboard_process import TensorBoard
 
+    engine = engine_of(on, address, slots=slots)
     queue = queue_of(context)
     queue.create()
     home = queue.home
@@ -60,7 +68,7 @@ def up(
     try:
         board.wait_until_it_answers()
         message(f"TensorBoard: {board.url} (its page reloads by itself once you switch that on in its settings)")
-        work(home, drain=drain, slots=slots, on_tick=board.keep_alive, at_end=board.stop)
+        work(home, drain=drain, slots=slots, engine=engine, on_tick=board.keep_alive, at_end=board.stop)
     finally:
         board.stop()
 

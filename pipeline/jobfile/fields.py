@@ -156,14 +156,15 @@ MIN_BYTES, MAX_BYTES = 256 * 10**6, 2**50  # a process that has loaded PyTorch t
 
 
 class InBytes:
-    """Annotates an amount of memory: `512MB`, `8GB`, `8GiB`, `1.5TB`, or a number of bytes."""
+    """Annotates an amount of memory: `512MB`, `8GB`, `8GiB`, `1.5TB`, `16g` (GiB, as Docker has it), or bytes."""
 
     def convert(self, value: object) -> int:
-        pattern = r"([0-9]{1,9}(?:\.[0-9]{1,3})?)([MGT])(i?)B"
+        pattern = r"([0-9]{1,9}(?:\.[0-9]{1,3})?)(?:([MGT])(i?)B|([mgt]))"
         match = re.fullmatch(pattern, value) if isinstance(value, str) else None
         if match:
-            number, prefix, binary = match.groups()
-            value = int(float(number) * (1024 if binary else 1000) ** ("MGT".index(prefix) + 2))
+            number, prefix, binary, short = match.groups()
+            unit = 1024 if binary or short else 1000
+            value = int(float(number) * unit ** ("MGT".index(prefix or short.upper()) + 2))
         if type(value) is not int:
             raise PydanticCustomError("size", "is not a size; write 512MB, 8GB, 8GiB or a number of bytes")
         if not MIN_BYTES <= value <= MAX_BYTES:
@@ -179,7 +180,7 @@ class InBytes:
         return {
             "anyOf": [
                 {**of_type, "minimum": MIN_BYTES, "maximum": MAX_BYTES},
-                {"type": "string", "pattern": r"^\d+(\.\d+)?[MGT]i?B$"},
+                {"type": "string", "pattern": r"^\d+(\.\d+)?([MGT]i?B|[mgt])$"},
             ]
         }
 

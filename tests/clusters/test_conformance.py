@@ -16,7 +16,7 @@ import pytest
 import sites
 import torch
 from quick import quick_spec, wait_until
-from sites import ClusterSite, Site, SlurmSite, Workers
+from sites import ClusterSite, RaySite, Site, SlurmSite, Workers
 from worker_processes import end_of, is_training, outcomes, wait_for_end, wait_for_training
 
 from pipeline.home.paths import Home
@@ -78,9 +78,13 @@ def why(queue: Queue, job_id: str) -> str:
 def test_jobs_succeed_and_fail_and_their_logs_are_whole(queue: Queue, workers: Workers, site: Site) -> None:
     absent = {"name": "image_folder", "path": "absent", "image_size": 32}
     good, bad = queue.submit_all([quick_spec("good"), quick_spec("bad", data=absent)])
+    ticket = Ticket.new(quick_spec("invalid"))
+    ticket.spec["train"]["epochs"] = "many"  # as of another version of the program
+    invalid = queue.submit(ticket)
     assert workers.start("--drain").wait() == 1
     assert (end_of(queue, good).outcome, end_of(queue, bad).outcome) == ("succeeded", "failed")
     assert "absent" in end_of(queue, bad).why
+    assert (end_of(queue, invalid).outcome, outcomes(queue, invalid)) == ("invalid", [])
     assert executors(queue, good) == [site.name]
     entry = json.loads(queue.home.run(good).manifest.read_text())["attempts"][0]
     where = views.find(queue, good).where
@@ -120,6 +124,15 @@ def test_a_job_that_waits_in_a_cluster_says_what_for_and_is_cancelled(
     repair.cancel(queue, job_id)
     end = wait_for_end(queue, job_id)
     assert (end.outcome, end.why, end.step) == ("cancelled", "cancelled", 0)
+
+
+def test_a_trial_that_is_behind_is_pruned(queue: Queue, workers: Workers) -> None:
+    job_id = queue.submit(quick_spec(epochs=LONG))
+    workers.start()
+    wait_for_training(queue.home, job_id)
+    repair.prune(queue, job_id, "behind the others")
+    end = wait_for_end(queue, job_id)
+    assert (end.outcome, queue.tickets.state(job_id)) == ("pruned", "done")
 
 
 def test_an_interrupted_job_goes_on_at_the_same_step_with_the_same_bits(
@@ -251,6 +264,32 @@ def test_an_engine_that_does_not_answer_is_waited_for(queue: Queue, workers: Wor
         site.cluster.wait_until_ready()
     assert wait_for_end(queue, job_id).outcome == "succeeded"
     assert outcomes(queue, job_id) == ["succeeded"]
+
+
+def test_a_ray_without_its_head_loses_attempts_and_no_job(queue: Queue, workers: Workers, site: Site) -> None:
+    """A new head knows of no job and of no node; the old processes are ended by Ray's own watchers, or leave."""
+    if not isinstance(site, RaySite):
+        pytest.skip("of Ray")
+    job_id = queue.submit(quick_spec(epochs=SOME, train={"checkpoint_every": 1}))
+    workers.start("--drain")
+    old = wait_for_training(queue.home, job_id, step=40)
+    os.kill(old, signal.SIGSTOP)
+    site.cluster.kill_head()
+    try:
+        said = "ray does not answer, and what it runs goes on: "
+        wait_until(lambda: said in workers.output().read_text(), "the worker to say so")
+    finally:
+        for name in site.cluster.nodes:
+            site.cluster.kill_node(name)
+        site.cluster.start_head()
+        for name in site.cluster.nodes:
+            site.cluster.restore_node(name)
+        site.cluster.wait_until_ready()
+    assert wait_for_end(queue, job_id).outcome == "succeeded"
+    assert outcomes(queue, job_id) == ["lost", "succeeded"]
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(old, signal.SIGCONT)
+    wait_until(lambda: not lives(old), "the old process to be gone")
 
 
 def test_a_node_is_lost_and_the_old_process_lives_on(queue: Queue, workers: Workers, site: Site) -> None:

@@ -18,7 +18,7 @@ from pipeline.queue import adoption, repair, views
 from pipeline.queue.claims import Claim
 from pipeline.queue.job_queue import Queue
 from pipeline.worker import running_job
-from pipeline.worker.executors import cluster, desk
+from pipeline.worker.executors import cluster, desk, probe
 from pipeline.worker.executors.cluster import ClusterAttempt, ClusterExecutor
 from pipeline.worker.executors.engine import BusyError, RefusedError, Seen, Task, UnreachableError
 from pipeline.worker.running_job import RunningJob, prepare_run
@@ -353,3 +353,19 @@ def test_a_result_counts_more_than_what_the_engine_says_but_for_a_stop_in_the_en
         wait_until(lambda name=f"{job.id}.1": name in bench.engine.tasks, "it to be handed over")
         bench.engine.tasks[f"{job.id}.1"] = ended
         assert wait_for_end(job).outcome == outcome
+
+
+def test_the_doctor_says_of_a_node_that_sees_no_runs_what_to_do(bench: Bench) -> None:
+    def ends(task: Task) -> str:
+        bench.engine.tasks[task.name] = Seen("7", "ended", "could not be started", "n1", status=1, outcome="lost")
+        return "7"
+
+    bench.engine.submit = ends  # type: ignore[method-assign]
+    ran, runs = probe.check_cluster(bench.queue.home, bench.engine)
+    assert (ran.verdict, ran.text) == ("ok", "job 7 ran on n1")
+    assert runs.verdict == "error"
+    assert "PIPELINE_RUNS must name a folder that the nodes share" in runs.text
+    bench.engine.is_silent = True
+    (check,) = probe.check_cluster(bench.queue.home, bench.engine)
+    assert (check.name, check.verdict, check.text) == ("slurm", "error", "no answer")
+    assert [path.name for path in bench.queue.home.runs.iterdir()] == []

@@ -310,6 +310,11 @@ def test_a_homes_settings_fill_in_what_a_job_leaves_open(home: Home) -> None:
     assert Resources.model_validate({"device": "cpu"}).over(defaults).num_gpus == 0
 
 
+def test_memory_may_be_said_as_docker_and_slurm_do() -> None:
+    for text, amount in (("16g", 16 * 2**30), ("512m", 512 * 2**20), ("1.5t", 3 * 2**39), ("16GB", 16 * 10**9)):
+        assert Resources.model_validate({"memory": text}).memory == amount
+
+
 def test_without_settings_all_is_left_to_the_cluster(home: Home) -> None:
     filled = Resources.model_validate({}).over(settings.read(home).resources)
     assert filled.model_dump() == Resources.model_validate({}).model_dump()
