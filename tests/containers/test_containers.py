@@ -208,7 +208,7 @@ def assert_same_manifests(here: Path, there: Path) -> None:
     assert their_attempt["code"]["commit"] is not None
     if my_attempt["python"].rpartition(".")[0] != their_attempt["python"].rpartition(".")[0]:
         del my_attempt["packages"]["numpy"], their_attempt["packages"]["numpy"]  # of which the lock has two
-    for key in ("started_at", "python", "platform", "image_digest"):
+    for key in ("started_at", "python", "platform", "node", "image_digest"):
         del my_attempt[key], their_attempt[key]
     assert my_attempt == their_attempt
 
