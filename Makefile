@@ -200,7 +200,9 @@ cluster: $(READY) ## A one-machine cluster to try, until Ctrl-C: make cluster EN
 	@test "$(ENGINE)" = slurm -o "$(ENGINE)" = ray || { echo "ENGINE is slurm or ray, not '$(ENGINE)'" >&2; exit 2; }
 	@test "$(ENGINE)" = slurm -o -n "$(PIPELINE_TEST_RAY)" -o -x $(VENV)-ray/bin/ray || { echo "Ray is installed into $(VENV)-ray ..." >&2; \
 	  $(PYTHON) -m venv $(VENV)-ray && $(VENV)-ray/bin/pip install --quiet "ray[default]$(RAY_VERSION)"; }
-	@PIPELINE_TEST_RAY="$${PIPELINE_TEST_RAY:-$(CURDIR)/$(VENV)-ray/bin/ray}" $(VENV)/bin/python tests/clusters/$(ENGINE)_cluster.py var/$(ENGINE)
+	@mkdir -p var; export PIPELINE_TEST_RAY="$${PIPELINE_TEST_RAY:-$(CURDIR)/$(VENV)-ray/bin/ray}"; \
+	  flock --nonblock --close --conflict-exit-code 75 var/$(ENGINE).lock $(VENV)/bin/python tests/clusters/$(ENGINE)_cluster.py var/$(ENGINE); \
+	  code=$$?; test $$code -ne 75 || echo "a $(ENGINE) of this checkout is running already" >&2; exit $$code
 
 PLAIN := PIPELINE_MODULES=/none# a folder that is not there: modules of one's own are not the project's
 schema: $(READY) ## Write jobs/schema.json and docs/job-files.md anew, after a change of the catalog

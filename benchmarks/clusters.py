@@ -30,8 +30,8 @@ from pipeline.queue.job_queue import Queue
 TESTS = Path(__file__).resolve().parent.parent / "tests"
 ALONE = 7  # jobs, one after the other
 STAND_IN = """
-from pipeline.worker.executors import cluster, local
-cluster.ATTEMPT = local.ATTEMPT = "stand_in_attempt"
+from pipeline.worker.executors import local
+local.ATTEMPT = "stand_in_attempt"
 from pipeline.cli import main
 main.main()
 """

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pipeline.jobfile.entries import FieldConflict
 from pipeline.jobfile.fields import Duration, Size, TextFormat, field
@@ -31,8 +31,9 @@ class Slurm(Section):
     container_runtime: Literal["apptainer", "pyxis"] = field("apptainer", description="What starts the image.")
 
 
-class Resources(Section):
-    device: Device = field("auto", description="auto, cpu, cuda or cuda:N; auto: a GPU where there is one.")
+class OpenResources(Section):
+    """What a job may leave open, for the settings of a home to say, and what those leave open, for the cluster."""
+
     timeout: Duration | None = field(None, description="Longest wall time of one attempt, as 90s, 5m, 1h30m, 2d.")
     memory: Size | None = field(
         None, description="Most memory that the job may take, as 512MB, 8GB, 8GiB; one that takes more is ended."
@@ -43,6 +44,11 @@ class Resources(Section):
     cpus: int | None = field(
         None, ge=1, le=1024, description="Processors that a cluster is asked for; default: the cluster's."
     )
+    slurm: Slurm = field({}, description="For a worker that hands jobs to Slurm; others take no notice.")
+
+
+class Resources(OpenResources):
+    device: Device = field("auto", description="auto, cpu, cuda or cuda:N; auto: a GPU where there is one.")
     retries: int = field(
         2, ge=0, le=100, description="How often the job is started again after an attempt that `retry_on` names."
     )
@@ -52,7 +58,6 @@ class Resources(Section):
         description="Ends of an attempt after which it is tried again; lost: its worker or process was killed.",
     )
     priority: int = field(0, ge=-1000, le=1000, description="Higher runs first; equals run in order of submission.")
-    slurm: Slurm = field({}, description="For a worker that hands jobs to Slurm; others take no notice.")
 
     @property
     def num_gpus(self) -> int:
@@ -64,14 +69,10 @@ class Resources(Section):
             message = f"{self.gpus} does not go with device: {self.device}; leave gpus out, or set device: auto"
             yield FieldConflict(f"{at}.gpus", message, (f"{at}.device", f"{at}.gpus"))
 
-    def over(self, defaults: Any) -> Resources:
-        """These, and where they leave something open, the defaults of a home (`settings.Defaults`)."""
-        found: dict[str, Any] = {name: getattr(defaults, name) for name in OPEN if getattr(self, name) is None}
+    def over(self, defaults: OpenResources) -> Resources:
+        """These, and the defaults where they leave something open."""
+        found = {name: value for name, value in vars(defaults).items() if getattr(self, name) is None}
         if self.device != "auto":
             found.pop("gpus", None)
-        own = {name: value for name, value in vars(self.slurm).items() if value != SLURM[name].default}
-        return self.model_copy(update={**found, "slurm": defaults.slurm.model_copy(update=own)})
-
-
-OPEN = ("timeout", "memory", "gpus", "cpus")  # None where a job does not say
-SLURM = Slurm.model_fields
+        said = {name: value for name, value in vars(self.slurm).items() if value != Slurm.model_fields[name].default}
+        return self.model_copy(update={**found, "slurm": defaults.slurm.model_copy(update=said)})

@@ -13,24 +13,14 @@ from pipeline.errors import Problem, SpecError
 from pipeline.home import durable
 from pipeline.home.paths import Home
 from pipeline.jobfile import yamltree
-from pipeline.jobfile.fields import Duration, Size, field
+from pipeline.jobfile.fields import field
 from pipeline.jobfile.origins import Origins
-from pipeline.jobfile.resources import Slurm
+from pipeline.jobfile.resources import OpenResources
 from pipeline.jobfile.sections import Section
 
 
-class Defaults(Section):
-    """Those of a job's resources that may be left open; what a cluster has no word on is a job file's alone."""
-
-    timeout: Duration | None = field(None, description="As in a job file.")
-    memory: Size | None = field(None, description="As in a job file.")
-    gpus: int | None = field(None, ge=0, le=1, description="As in a job file.")
-    cpus: int | None = field(None, ge=1, le=1024, description="As in a job file.")
-    slurm: Slurm = field({}, description="As in a job file.")
-
-
 class Settings(Section):
-    resources: Defaults = field({}, description="Of jobs whose files leave them open.")
+    resources: OpenResources = field({}, description="Of jobs whose files leave them open.")
 
 
 def read(home: Home) -> Settings:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
 import sys
 import urllib.request
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -36,7 +38,13 @@ class Site:
 
 @dataclass
 class ClusterSite(Site):
-    """What both clusters can be done to."""
+    """What can be done to both clusters."""
+
+    jobs_outlive_daemon: bool = True
+
+    def without_daemon(self) -> AbstractContextManager[None]:
+        """Kills the engine's daemon; at the end there is another one that takes jobs."""
+        raise NotImplementedError
 
     def interrupt(self, home: Home, job_id: str) -> None:
         os.kill(training_process(home, job_id), signal.SIGTERM)
@@ -54,6 +62,16 @@ class ClusterSite(Site):
 class SlurmSite(ClusterSite):
     cluster: SlurmCluster = field(kw_only=True)
 
+    @contextlib.contextmanager
+    def without_daemon(self) -> Iterator[None]:
+        self.cluster.wait_until_saved()
+        self.cluster.kill_controller()
+        try:
+            yield
+        finally:
+            self.cluster.start_controller()
+            self.cluster.wait_until_ready()
+
     def lose_node(self, where: str) -> Callable[[], None]:
         self.cluster.lose_node(where, declare=True)
 
@@ -70,6 +88,21 @@ class SlurmSite(ClusterSite):
 @dataclass
 class RaySite(ClusterSite):
     cluster: RayCluster = field(kw_only=True)
+    jobs_outlive_daemon: bool = False
+
+    @contextlib.contextmanager
+    def without_daemon(self) -> Iterator[None]:
+        """A new head takes none of the nodes of the old one."""
+        self.cluster.kill_head()
+        try:
+            yield
+        finally:
+            for name in self.cluster.nodes:
+                self.cluster.kill_node(name)
+            self.cluster.start_head()
+            for name in self.cluster.nodes:
+                self.cluster.restore_node(name)
+            self.cluster.wait_until_ready()
 
     def lose_node(self, where: str) -> Callable[[], None]:
         name = [*self.cluster.nodes][int(where.rpartition(".")[2]) - 3]

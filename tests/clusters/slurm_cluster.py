@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import Literal
 
 NODES = ("n1", "n2")
-SAVE_WAIT_S = 6  # Slurm writes a change within 5 s
+SAVE_WAIT_S = 12  # Slurm writes a change within 5 s, and later on a busy machine
 PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "squeue", "scontrol", "scancel")
 
 USAGE = """\
@@ -177,7 +177,7 @@ class SlurmCluster:
     def wait_until_saved(self) -> None:
         """Until the controller's file of jobs holds all that has happened."""
         file, called = self.folder / "state/job_state", time.time()
-        late = called + 2  # what is written before may have been put together before the call, on a busy machine
+        late = called + 6  # what is written before may have been put together before the call, on a busy machine
         while time.time() < called + SAVE_WAIT_S and not (file.exists() and file.stat().st_mtime > late):
             time.sleep(0.05)
 

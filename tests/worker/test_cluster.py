@@ -9,10 +9,10 @@ from dataclasses import dataclass, field
 
 import pytest
 from quick import quick_spec, wait_until
+from worker_processes import queue  # noqa: F401 - a fixture
 
 from pipeline.errors import QueueError
 from pipeline.home import durable
-from pipeline.home.paths import Home
 from pipeline.home.records import Order, Progress, Result
 from pipeline.queue import adoption, repair, views
 from pipeline.queue.claims import Claim
@@ -69,13 +69,6 @@ def engine(monkeypatch: pytest.MonkeyPatch) -> StandIn:
     monkeypatch.setattr(desk, "FORGOTTEN_S", 0.2)
     monkeypatch.setattr(cluster, "KILL_AGAIN_S", 0.05)
     return StandIn()
-
-
-@pytest.fixture
-def queue(home: Home) -> Queue:
-    queue = Queue(home)
-    queue.create()
-    return queue
 
 
 @dataclass
@@ -320,6 +313,17 @@ def test_a_disk_that_takes_no_order_keeps_nobody_from_being_asked(
     monkeypatch.setattr(durable, "replace_json", real)
     assert job.attempt.poll() is None
     assert Order.read(bench.queue.home.run(job.id).order) == Order(1, stop=True)
+
+
+def test_an_attempt_that_an_engine_cancels_without_a_word_is_tried_again(bench: Bench) -> None:
+    """A Slurm whose controller was killed forgets what it had not saved, and cancels what it finds running."""
+    ran, waited = bench.start(), bench.start()
+    run(bench, ran)
+    wait_until(lambda: f"{waited.id}.1" in bench.engine.tasks, "it to be handed over")
+    bench.engine.tasks[f"{ran.id}.1"] = Seen("7", "ended", "was cancelled there", "n1", status=-9, outcome="cancelled")
+    bench.engine.tasks[f"{waited.id}.1"] = Seen("8", "ended", "was cancelled there", outcome="cancelled")
+    assert wait_for_end(ran).outcome == "lost"
+    assert wait_for_end(waited).outcome == "cancelled"
 
 
 def test_what_this_worker_has_killed_itself_was_not_cancelled_there(bench: Bench) -> None:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import os
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -19,17 +18,21 @@ from typing import Any
 from pipeline.errors import QueueError, SpecError
 from pipeline.home import durable, paths
 from pipeline.home.paths import Home
-from pipeline.home.records import Order, Progress
+from pipeline.home.records import Order, Progress, Result
 from pipeline.jobfile import settings
 from pipeline.jobfile.resources import Resources
 from pipeline.queue.claims import Claim
 from pipeline.worker.executors.desk import Desk, Watched
 from pipeline.worker.executors.engine import Engine, Task
 from pipeline.worker.executors.interface import EngineEnd
-from pipeline.worker.executors.local import LocalAttempt, LocalExecutor, attempt_environment
+from pipeline.worker.executors.local import (
+    LocalAttempt,
+    LocalExecutor,
+    attempt_command,
+    attempt_environment,
+)
 from pipeline.worker.executors.log_reader import LogReader
 
-ATTEMPT = "pipeline.training.attempt"
 KILL_AGAIN_S = 5.0
 
 
@@ -65,10 +68,9 @@ class ClusterExecutor:
         if claim.is_sweep:
             return self.local.start(claim)
         run, number, resources = self.home.run(claim.id), claim.attempts.number, self._fill_in(claim)
-        command = [sys.executable, "-P", "-m", ATTEMPT]
-        arguments = [str(self.home.root), claim.id, str(number)]
         environment = attempt_environment(resources.cpus) | self._places()
-        task = Task(name_of(claim, number), [*command, *arguments], environment, run.log(number), resources)
+        command = attempt_command(self.home, claim)
+        task = Task(name_of(claim, number), command, environment, run.log(number), resources)
         run.log(number).touch()  # the engine's own words may come first, or be all there is
         return ClusterAttempt(self, claim, self.desk.hand_over(task))
 
@@ -171,12 +173,21 @@ class ClusterAttempt:
             outcome = watched.seen.outcome
             if outcome == "cancelled" and self._killed_at is not None:
                 return None  # by this worker, which knows why
+            if outcome == "cancelled" and self.has_run and not self._has_recorded():
+                why = "was ended there without a word, as by a controller that has forgotten it"
+                return EngineEnd("lost", f"{self._place}: {why}")  # whoever cancels one has it save itself
             return None if outcome is None else EngineEnd(outcome, f"{self._place}: {watched.seen.words}")
         if not watched.is_forgotten:
             return None
         if watched.seen is None:
             return EngineEnd("interrupted", f"{name} does not know it; it was never handed over, or long ago")
         return EngineEnd("lost", f"{self._place} does not know it any more")
+
+    def _has_recorded(self) -> bool:
+        with contextlib.suppress(OSError):
+            left = Result.read(self.run.result)
+            return left is not None and left.attempt == self.number
+        return False
 
     def poll(self) -> int | None:
         watched, seen = self.watched, self.watched.seen

@@ -54,7 +54,7 @@ class RunningAttempt(Protocol):
     def read_log(self, *, to_the_end: bool = False) -> list[str]:
         """The latest lines that it has written since the last call; `to_the_end` once nothing more will come.
 
-        Of very many, some are left out: they are for people who watch. It is what keeps the log small, too.
+        Of very many, some are left out: they are for people who watch. On this machine it keeps the log small, too.
         """
 
     def used_bytes(self, limit: int) -> int:

@@ -33,7 +33,7 @@ KEEP_FREED_MEMORY = ":".join(  # as glibc reads GLIBC_TUNABLES when a process st
 )
 
 
-ATTEMPT = "pipeline.training.attempt"
+ATTEMPT, SWEEP_ATTEMPT = "pipeline.training.attempt", "pipeline.search.attempt"
 
 
 @dataclass
@@ -109,9 +109,7 @@ class LocalExecutor:
 
     def command(self, claim: Claim, alive_fd: int) -> list[str]:
         """The command line that worker and attempt share."""
-        arguments = [str(self.home.root), claim.id, str(claim.attempts.number), "--alive", str(alive_fd)]
-        module = "pipeline.search.attempt" if claim.is_sweep else ATTEMPT
-        return [sys.executable, "-P", "-m", module, *arguments]  # -P: not from here
+        return [*attempt_command(self.home, claim), "--alive", str(alive_fd)]
 
 
 @dataclass
@@ -215,6 +213,13 @@ def _kill(process: int, session: int) -> None:
                 signal.pidfd_send_signal(fd, signal.SIGKILL)
         finally:
             os.close(fd)
+
+
+def attempt_command(home: Home, claim: Claim) -> list[str]:
+    """What is run for an attempt, wherever it is."""
+    module = SWEEP_ATTEMPT if claim.is_sweep else ATTEMPT
+    arguments = [str(home.root), claim.id, str(claim.attempts.number)]
+    return [sys.executable, "-P", "-m", module, *arguments]  # -P: not from here
 
 
 def child_environment(side_by_side: int = 1) -> dict[str, str]:

@@ -30,7 +30,7 @@ class LogReader:
         self._file = open_log(self.path)
 
     def read(self, *, to_the_end: bool = False) -> list[str]:
-        """Whole lines, and the last one as it is if nothing more will come. None where there is no file yet."""
+        """Whole lines, and the last one as it is if nothing more will come; none where there is no file yet."""
         if self._file is None:
             try:
                 self.open()
