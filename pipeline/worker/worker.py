@@ -143,6 +143,7 @@ class Worker:
         for job in list(self.jobs):
             with self.trying_again(job.id):
                 self.watch(job)
+        self.executor.tick()
         self.fill_slots()
         with self.trying_again("reports"):
             self.reports.tick()

@@ -85,6 +85,10 @@ class Bench:
         prepare_run(self.queue.home.run(claim.id), claim)
         return claim
 
+    def has_complained(self) -> bool:
+        self.executor.tick()
+        return bool(self.said)
+
     def start(self, **sections: dict[str, object]) -> RunningJob:
         claim = self.claim(**sections)
         attempt = self.executor.start(claim)
@@ -168,11 +172,21 @@ def test_an_engine_that_does_not_answer_is_waited_for_and_that_is_said(bench: Be
     job = bench.start()
     run(bench, job)
     bench.engine.is_silent = True
-    wait_until(lambda: job.attempt.poll() is None and bench.said, "a complaint")
+    wait_until(lambda: job.attempt.poll() is None and bench.has_complained(), "a complaint")
     assert bench.said[0] == "slurm does not answer, and what it runs goes on: no answer"
     bench.engine.is_silent = False
     bench.engine.tasks[f"{job.id}.1"] = Seen("7", "ended", "its node failed", status=0, outcome="lost")
     assert wait_for_end(job).why == "slurm (job 7): its node failed"
+
+
+def test_an_engine_that_is_not_there_is_told_before_there_is_a_job(queue: Queue, engine: StandIn) -> None:
+    engine.is_silent = True
+    said: list[str] = []
+    executor = ClusterExecutor(queue.home, engine, said.append)
+    wait_until(lambda: executor.tick() or said, "a complaint")  # type: ignore[func-returns-value]
+    assert said[0] == "slurm does not answer, and what it runs goes on: no answer"
+    engine.is_silent = False
+    executor.close()
 
 
 def test_what_the_engine_has_forgotten_is_lost_and_told_to_leave(bench: Bench) -> None:
@@ -258,7 +272,7 @@ def test_an_answer_that_nobody_foresaw_does_not_end_the_watching(error: Exceptio
     job = bench.start()
     run(bench, job)
     bench.engine.answer = lambda: raise_(error)  # type: ignore[method-assign]
-    wait_until(lambda: job.attempt.poll() is None and bench.said, "a complaint")
+    wait_until(lambda: job.attempt.poll() is None and bench.has_complained(), "a complaint")
     del bench.engine.answer  # type: ignore[method-assign]
     bench.engine.tasks[f"{job.id}.1"] = Seen("7", "ended", status=3)
     assert "exit code 3" in wait_for_end(job).why
@@ -284,7 +298,7 @@ def test_silence_is_not_counted_as_an_answer(bench: Bench, monkeypatch: pytest.M
     watched = job.attempt.watched  # type: ignore[attr-defined] # of a cluster
     wait_until(lambda: watched.missing_since is not None, "a look that finds nothing")
     bench.engine.is_silent = True
-    wait_until(lambda: job.attempt.poll() is None and bench.said, "a complaint")
+    wait_until(lambda: job.attempt.poll() is None and bench.has_complained(), "a complaint")
     time.sleep(1.2)
     bench.engine.tasks[f"{job.id}.1"] = known
     bench.engine.is_silent = False

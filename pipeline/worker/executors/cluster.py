@@ -92,6 +92,10 @@ class ClusterExecutor:
             found[paths.DATA] = os.path.abspath(data)  # noqa: PTH100 - links are the nodes' to follow
         return found
 
+    def tick(self) -> None:
+        if problem := self.desk.problem:
+            self.complain(f"{self.name} does not answer, and what it runs goes on: {problem}")
+
     def take_up(self, claim: Claim) -> ClusterAttempt:
         if claim.spec is not None:
             with contextlib.suppress(QueueError, OSError):
@@ -191,8 +195,6 @@ class ClusterAttempt:
 
     def poll(self) -> int | None:
         watched, seen = self.watched, self.watched.seen
-        if problem := self.executor.desk.problem:
-            self.executor.complain(f"{self.executor.name} does not answer, and what it runs goes on: {problem}")
         if self._must_order_stop:
             self._order_stop()
         if watched.is_over or watched.is_forgotten:

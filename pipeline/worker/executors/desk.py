@@ -118,7 +118,7 @@ class Desk:
         asked = {name: each for name, each in list(self.watched.items()) if not each.is_over and each.task is None}
         if began < self._looked_at + self._look_every_s:
             return
-        if asked:
+        if asked or self._looked_at == -math.inf:  # an engine that is not there is told at once, not with the first job
             self._take(asked, self.engine.look([*asked]))
         self._looked_at = time.monotonic()
         self._look_every_s = max(LOOK_EVERY_S, (self._looked_at - began) / MOST_SHARE)

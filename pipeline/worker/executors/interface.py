@@ -82,6 +82,9 @@ class Executor(Protocol):
     def start(self, claim: Claim) -> RunningAttempt:
         """Start the attempt that the claim's record was opened for. Nothing of it is left where OSError is raised."""
 
+    def tick(self) -> None:
+        """Called with each turn of the worker's loop, to say what holds all of its attempts up."""
+
     def take_up(self, claim: Claim) -> RunningAttempt:
         """Go on watching the attempt that another worker of this kind has started, whatever has become of it."""
 

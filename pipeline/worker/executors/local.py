@@ -55,6 +55,9 @@ class LocalExecutor:
     def handle(self, job_id: str) -> dict[str, Any]:
         return {"lease": self.home.queue.lease(job_id).name}
 
+    def tick(self) -> None:
+        """There is nothing to say."""
+
     def take_up(self, claim: Claim) -> NoReturn:
         """One that lives holds its job's lease, so that nobody is handed a claim to it."""
         raise AssertionError(claim.id)

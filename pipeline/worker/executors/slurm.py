@@ -25,6 +25,7 @@ LIMIT_S = 60.0  # for one command
 SAVE_S = int(2 * GRACE_S)  # before its time limit, a job is told to save itself
 FIELDS = ("jobid", "name", "state", "reason", "batchhost", "timeused", "exit_code")  # of `squeue -O`
 AT_ONCE = 500  # names in a command line
+NOBODY = "-"  # a name that no task has
 NICE = 1_000  # of priority 0: nobody but an operator may set a nice value below 0, so a higher priority is less of it
 
 WAITS = ("PENDING", "CONFIGURING", "REQUEUED", "REQUEUE_HOLD", "REQUEUE_FED", "RESV_DEL_HOLD", "SPECIAL_EXIT")
@@ -80,11 +81,11 @@ class Slurm:
         return _run([*sbatch(task)], text=script(task)).partition(";")[0].strip()
 
     def look(self, names: Sequence[str]) -> dict[str, Seen]:
-        """One call for all of them. Of several of a name, the first that has not ended, else the latest."""
+        """One call for all of them, also for none. Of several of a name, the first that lives, else the latest."""
         form = ",".join(f"{field}:|" for field in FIELDS)
         found: dict[str, Seen] = {}
-        for start in range(0, len(names), AT_ONCE):
-            wanted = ",".join(names[start : start + AT_ONCE])
+        for start in range(0, len(names) or 1, AT_ONCE):
+            wanted = ",".join(names[start : start + AT_ONCE]) or NOBODY
             text = _run(["squeue", "--noheader", "--states=all", f"--name={wanted}", f"--Format={form}"])
             for line in text.splitlines():
                 job_id, name, *rest = [*line.split("|"), ""][: len(FIELDS) + 1]
