@@ -32,8 +32,11 @@ _EXPECTED = {
 _BOOLS = dict.fromkeys(("true", "yes", "on", "y"), "true") | dict.fromkeys(("false", "no", "off", "n"), "false")
 
 
-def explain(details: Sequence[ErrorDetails], path: Keys, plain: Any) -> str:
-    """Pydantic's errors at `path` of the file's plain data: one, or one a member of a union of plain types."""
+def explain(details: Sequence[ErrorDetails], path: Keys, plain: Any, root: type[Section] = Spec) -> str:
+    """Pydantic's errors at `path` of the file's plain data: one, or one a member of a union of plain types.
+
+    root: the section that the file is; what else than a job has, stands where a job has it.
+    """
     detail, value = details[0], given(plain, path)
     kind, context = detail["type"], detail.get("ctx", {})
     if kind == "conflict":
@@ -41,7 +44,7 @@ def explain(details: Sequence[ErrorDetails], path: Keys, plain: Any) -> str:
     if kind == "unknown_name" and (choice := _choice_of(path)):
         return f"{short(value)} is not {choice.noun}{_why_not(str(value), choice)}"
     if kind == "extra_forbidden":
-        return _no_such_field(path, plain)
+        return _no_such_field(path, plain, root)
     if kind == "missing" and isinstance(value, list):
         return f"{short(value)} should have {int(details[-1]['loc'][-1]) + 1} items"
     if kind == "missing":
@@ -67,8 +70,8 @@ def _why_not(name: str, choice: ChosenByName) -> str:
     return nearest(name, [*choice.entries, *own], f"write {meant}" if meant else None)
 
 
-def _no_such_field(path: Keys, plain: Any) -> str:
-    name, section, choice = str(path[-1]), _section_at(path[:-1], plain), _choice_of(path[:-1])
+def _no_such_field(path: Keys, plain: Any, root: type[Section]) -> str:
+    name, section, choice = str(path[-1]), _section_at(path[:-1], plain, root), _choice_of(path[:-1])
     known = list(section.model_fields)
     top, _, rest = name.partition(".")
     hint = None
@@ -76,7 +79,7 @@ def _no_such_field(path: Keys, plain: Any) -> str:
         hint = f"it belongs to {', '.join(others)}"
     elif rest and top in known:
         hint = f"write {top}: {{{rest}: ...}}"
-    elif elsewhere := _elsewhere(name):
+    elif elsewhere := _elsewhere(name, root):
         hint = f"did you mean '{elsewhere}'?"
     chosen = given(plain, (*path[:-1], "name")) or (choice.default if choice else None)
     is_chosen = choice is not None and choice.entry(chosen) is not None
@@ -170,9 +173,9 @@ def _choice_of(path: Keys) -> ChosenByName | None:
     return NAMED_SECTIONS.get(keys[:-1] if keys[-1:] == ("name",) else keys)
 
 
-def _section_at(path: Keys, plain: Any) -> type[Section]:
+def _section_at(path: Keys, plain: Any, root: type[Section] = Spec) -> type[Section]:
     """The model of the section at `path`, by its name where it has one."""
-    section: type[Section] = Spec
+    section = root
     for depth, key in enumerate(path, start=1):
         if choice := _choice_of(path[:depth]):
             section = choice.section_class(given(plain, (*path[:depth], "name")) or choice.default)
@@ -181,9 +184,9 @@ def _section_at(path: Keys, plain: Any) -> type[Section]:
     return section
 
 
-def _elsewhere(name: str) -> str | None:
+def _elsewhere(name: str, root: type[Section]) -> str | None:
     """Where a field of this name is, from the top of the file."""
-    sections: list[tuple[tuple[str, ...], type[Section]]] = [((), Spec)]
+    sections: list[tuple[tuple[str, ...], type[Section]]] = [((), root)]
     for path, section in sections:
         if name in section.model_fields and name != "name":
             return ".".join((*path, name))

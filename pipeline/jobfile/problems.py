@@ -16,12 +16,13 @@ from pipeline.jobfile.entries import Facts
 from pipeline.jobfile.fields import UNION_MEMBER
 from pipeline.jobfile.messages import given
 from pipeline.jobfile.origins import Origins
-from pipeline.jobfile.sections import NamedSection
+from pipeline.jobfile.sections import NamedSection, Section
 from pipeline.jobfile.spec import (
     DATA,
     NAMED_SECTIONS,
     Data,
     Keys,
+    Spec,
     conflict_error,
     find_conflicts,
     size_of_images,
@@ -30,15 +31,18 @@ from pipeline.jobfile.spec import (
 from pipeline.jobfile.train import Train
 
 
-def explain_all(error: ValidationError, plain: Any, origins: Origins, *, known: set[int], most: int) -> list[Problem]:
+def explain_all(
+    error: ValidationError, plain: Any, origins: Origins, *, known: set[int], most: int, root: type[Section] = Spec
+) -> list[Problem]:
     """The problems in the order of the file, and of very many only the first, for to explain one takes a while.
 
     plain: the file as plain data, which the error is about. known: lines that the person is told of already.
+    root: the section that the file is.
     """
     located = [(*origins.of_error(path, of_it[0]), path, of_it) for path, of_it in _errors(error, plain).items()]
     located.sort(key=lambda item: (item[0] != origins.source, item[1]))
     return [
-        Problem(source, line, ".".join(map(str, path)), messages.explain(details, path, plain))
+        Problem(source, line, ".".join(map(str, path)), messages.explain(details, path, plain, root))
         for source, line, path, details in [item for item in located if item[1] not in known][:most]
     ]
 

@@ -43,6 +43,8 @@ def read(home: Home) -> Settings:
         from pipeline.jobfile.problems import explain_all
         from pipeline.jobfile.spec import Spec
 
-        Spec.fill_in_types()  # what is wrong is explained as in a job file, where it stands at the same place
+        Spec.fill_in_types()  # values that are wrong are explained as in a job file, where they stand at the same place
         origins = Origins(str(home.settings), root)
-        raise SpecError(explain_all(error, plain, origins, known=set(), most=yamltree.MAX_PROBLEMS)) from None
+        raise SpecError(
+            explain_all(error, plain, origins, known=set(), most=yamltree.MAX_PROBLEMS, root=Settings)
+        ) from None

@@ -68,8 +68,8 @@ def test_all_problems_of_a_file_are_reported_at_once_in_order() -> None:
         ["job.yaml:8", "train.optimizer.name"],
         ["job.yaml:8", "train.optimizer.lr"],
         ["job.yaml:10", "log.every"],
-        ["job.yaml:11", "resources.device"],
         ["job.yaml:11", "resources.timeout"],
+        ["job.yaml:11", "resources.device"],
         ["job.yaml:12", "foo"],
         ["job.yaml:13", "key 'foo' is given a second time; the first is on line 12"],
     ]

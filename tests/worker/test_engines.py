@@ -328,7 +328,13 @@ def test_without_settings_all_is_left_to_the_cluster(home: Home) -> None:
             "settings.yaml:1: resources.slurm.partiton: .*did you mean 'partition'",
         ),
         ("resources: {gpus: 2}", "settings.yaml:1: resources.gpus: "),
-        ("epochs: 3", "settings.yaml:1: epochs: "),
+        ("epochs: 3", r"settings.yaml:1: epochs: there is no such field \(known: resources\)"),
+        ("cpus: 3", "settings.yaml:1: cpus: there is no such field; did you mean 'resources.cpus'"),
+        (
+            "resources: {retries: 3}",
+            r"resources.retries: there is no such field \(known: cpus, gpus, memory, slurm, timeout\)",
+        ),
+        ("resources: {timeout: soon}", "settings.yaml:1: resources.timeout: 'soon' is not a duration"),
         ("- a", "begins with 'resources: ...'"),
     ],
 )
