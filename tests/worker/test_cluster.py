@@ -6,13 +6,14 @@ import errno
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import pytest
 from quick import quick_spec, wait_until
 from worker_processes import queue  # noqa: F401 - a fixture
 
 from pipeline.errors import QueueError
-from pipeline.home import durable
+from pipeline.home import durable, paths
 from pipeline.home.records import Order, Progress, Result
 from pipeline.queue import adoption, repair, views
 from pipeline.queue.claims import Claim
@@ -387,3 +388,26 @@ def test_the_doctor_says_of_a_node_that_sees_no_runs_what_to_do(bench: Bench) ->
     (check,) = probe.check_cluster(bench.queue.home, bench.engine)
     assert (check.name, check.verdict, check.text) == ("slurm", "error", "no answer")
     assert [path.name for path in bench.queue.home.runs.iterdir()] == []
+
+
+def test_the_doctor_names_versions_and_datasets_that_differ_on_a_node(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The node is this process, in which another PyTorch is installed, and the datasets are others."""
+
+    def runs(task: Task) -> str:
+        folder = Path(task.command[-1])
+        with monkeypatch.context() as node:
+            node.setenv(paths.DATASETS, str(bench.queue.home.root / "elsewhere"))
+            found = probe.look_around(folder)
+        durable.replace_json(folder / "found.json", found | {"versions": found["versions"] | {"torch": "2.0"}})
+        bench.engine.tasks[task.name] = Seen("7", "ended", node="n1")
+        return "7"
+
+    bench.engine.submit = runs  # type: ignore[method-assign]
+    checks = {check.name: check for check in probe.check_cluster(bench.queue.home, bench.engine)}
+    assert checks["shared runs"].verdict == "ok"
+    assert checks["shared datasets"].verdict == "error"
+    assert "a node sees another" in checks["shared datasets"].text
+    assert checks["versions"].verdict == "warning"
+    assert checks["versions"].text.startswith("on the node: torch 2.0, here ")
