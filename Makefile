@@ -212,11 +212,11 @@ schema: $(READY) ## Write jobs/schema.json and docs/job-files.md anew, after a c
 UV_COMPILE = uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate --no-header
 lock: ## Pin the newest dependencies (needs uv); make lock CUDA=cu126 pins the image's for that CUDA alone
 ifeq ($(CUDA),)
-	$(UV_COMPILE) pyproject.toml --extra dev --extra export --constraint constraints.txt --output-file requirements.lock
-	$(UV_COMPILE) pyproject.toml --extra export --constraint requirements.lock --output-file docker/worker.lock
+	$(UV_COMPILE) pyproject.toml --extra dev --extra export --extra notify --constraint constraints.txt --output-file requirements.lock
+	$(UV_COMPILE) pyproject.toml --extra export --extra notify --constraint requirements.lock --output-file docker/worker.lock
 	$(UV_COMPILE) docker/tensorboard.in --constraint requirements.lock --output-file docker/tensorboard.lock
 else
-	$(UV_COMPILE) pyproject.toml --extra export --constraint constraints.txt --torch-backend $(CUDA) --output-file docker/worker-$(CUDA).lock
+	$(UV_COMPILE) pyproject.toml --extra export --extra notify --constraint constraints.txt --torch-backend $(CUDA) --output-file docker/worker-$(CUDA).lock
 endif
 
 clean: ## Remove the environment and caches, not the home
