@@ -26,6 +26,14 @@ def in_bits(count: float) -> str:
     return f"{count:.0f} bits"
 
 
+def in_bytes(count: int) -> str:
+    """`0 B`, `8.2 kB`, `1.3 GB`: of a kilobyte 1000."""
+    for factor, unit in ((1e9, "GB"), (1e6, "MB"), (1e3, "kB")):
+        if count >= factor:
+            return f"{count / factor:.1f} {unit}"
+    return f"{count} B"
+
+
 def against_fp32(bits: float, bits_in_fp32: float) -> str:
     """`of 6.54 Mbit in fp32, 6.0 times smaller`."""
     times = f", {bits_in_fp32 / bits:.1f} times smaller" if bits > 0 else ""

@@ -6,8 +6,7 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from pipeline.home import epoch_record
-from pipeline.home.ids import new_id
+from pipeline.home import epoch_record, sequence
 from pipeline.home.paths import Home
 from pipeline.home.records import Result
 from pipeline.home.sweep_record import SweepRecord, Trial
@@ -53,12 +52,12 @@ def make_sweep(
     queue.submit(ticket)
     claim = queue.claim("worker")
     assert isinstance(claim, Claim)
+    ticket = claim.ticket
     frozen.save_sweep(home.run(ticket.id), ticket.spec, {})
     record = SweepRecord(spec.search.num_trials, list(maximize), [], list(spec.search.space))
     for number, trial in enumerate(told):
-        record = dataclasses.replace(
-            record, trials=[*record.trials, Trial(number, new_id(f"hunt-{number}"), dict(trial.values))]
-        )
+        (job_id,) = sequence.new_ids(home, [f"hunt-{number}"])
+        record = dataclasses.replace(record, trials=[*record.trials, Trial(number, job_id, dict(trial.values))])
         record.write(home.run(ticket.id).trials)
         _submit(queue, ticket, record.trials[-1], trial)
     record.write(home.run(ticket.id).trials)

@@ -1,4 +1,4 @@
-"""The commands that change what becomes of a job: cancel, retry."""
+"""The commands that change what becomes of jobs: cancel, retry; of all that wait: pause, resume."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pipeline.cli.streams import drop_unwritten_output
 from pipeline.errors import QueueError, UsageError
 from pipeline.home import durable
 from pipeline.home.sweep_record import CANCELLED
-from pipeline.queue import repair, sweeps
+from pipeline.queue import pausing, repair, sweeps
 from pipeline.wording import plural
 
 if TYPE_CHECKING:
@@ -56,19 +56,40 @@ def retry(context: typer.Context, ids: Ids) -> None:
     do_each(queue, ids, retry_one)
 
 
-def do_each(queue: Queue, ids: Sequence[str], do: Callable[[str], str]) -> None:
+def pause(context: typer.Context) -> None:
+    """Start no further job of the queue; those that run go on."""
+    queue = queue_of(context)
+    pausing.pause(queue)
+    message(f"paused: no job of {queue.home.root} is started until `pipeline resume`; those that run go on")
+
+
+def resume(context: typer.Context) -> None:
+    """Have the queue's jobs started again."""
+    queue = queue_of(context)
+    message(f"{queue.home.root}: {'goes on' if pausing.resume(queue) else 'was not paused'}")
+
+
+def do_each(
+    queue: Queue,
+    ids: Sequence[str],
+    do: Callable[[str], str],
+    find: Callable[[str], str] | None = None,
+) -> None:
     """Do it to each job and say what was done, on stderr where stdout does not take it.
 
-    Raises UsageError, before anything is done, where an id is none. Raises QueueError with all that was refused, after
+    find: gives the job that an argument means; else it is the queue's. Raises UsageError, before anything is done, where an id is none. Raises QueueError with all that was refused, after
     the others.
     """
-    jobs, refused = find_each(queue, ids)
+    jobs, refused = find_each(find or queue.tickets.find, ids)
     say: Callable[[str], None] = typer.echo
     for job_id in jobs:
         try:
             line = f"{job_id}: {do(job_id)}"
         except QueueError as error:
             refused.append(str(error))
+            continue
+        except OSError as error:
+            refused.append(f"{job_id}: that cannot be done now: {durable.in_words(error)}")
             continue
         try:
             say(line)
@@ -80,12 +101,12 @@ def do_each(queue: Queue, ids: Sequence[str], do: Callable[[str], str]) -> None:
         raise QueueError("\n".join(refused))
 
 
-def find_each(queue: Queue, ids: Sequence[str]) -> tuple[list[str], list[str]]:
+def find_each(find: Callable[[str], str], ids: Sequence[str]) -> tuple[list[str], list[str]]:
     """The jobs that are meant, each once, and what the disk refused. Raises UsageError with all ids that are none."""
     jobs, refused, wrong = [], [], []
     for prefix in ids:
         try:
-            jobs.append(queue.tickets.find(prefix))
+            jobs.append(find(prefix))
         except UsageError as error:
             wrong.append(str(error))
         except OSError as error:

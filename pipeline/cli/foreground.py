@@ -1,40 +1,119 @@
-"""The command `run`: a job in this process, without the queue."""
+"""The command `run`: a job in this process, without a worker."""
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
+import threading
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from pipeline.cli import own_code
-from pipeline.cli.arguments import File, Overrides, message, queue_of
+from pipeline.cli.arguments import Overrides, message, queue_of
 from pipeline.errors import PipelineError, UsageError
-from pipeline.home.paths import RunPaths
+from pipeline.home import durable
 from pipeline.jobfile import reading
+from pipeline.stop import ASKED, Stop
 from pipeline.worker.executors.local import child_environment
 
+if TYPE_CHECKING:
+    from pipeline.home.records import End
+    from pipeline.queue.claims import Claim
+    from pipeline.queue.job_queue import Queue
+
 BEGUN = "PIPELINE_BEGUN"  # environment variable: the process that has begun anew, so that it does so once
+LOOK_S = 1.0  # whether somebody has cancelled the job
 
 
-def run(context: typer.Context, file: File, overrides: Overrides = None) -> None:
-    """Train a job in the foreground, without the queue."""
+def run(
+    context: typer.Context,
+    file: Annotated[Path | None, typer.Argument(metavar="FILE", help="A job file.", show_default=False)] = None,
+    overrides: Overrides = None,
+    resume: Annotated[
+        str | None,
+        typer.Option(metavar="ID", help="Go on with a job that was stopped, failed or waits.", show_default=False),
+    ] = None,
+) -> None:
+    """Train a job in the foreground, at once and without a worker. Ctrl-C saves it."""
+    if (file is None) == (resume is None):
+        raise UsageError("give a job file, or --resume and the id of a job")
+    if resume is not None and overrides:
+        raise UsageError("--set changes nothing in a job that goes on; give a job file for a new one")
     _begin_anew_in(child_environment())  # before anything is read: the file may be a pipe
-    spec = reading.load(file, overrides or [], modules=own_code.modules_for(file, context.obj))
+    queue = queue_of(context)
+    try:
+        claim = _take_up(queue, resume) if resume is not None else _begin(queue, file, overrides or [])
+    except OSError as error:
+        raise UsageError(f"{queue.home.root}: cannot be a home: {durable.in_words(error)}") from None
+    try:
+        end = _train(queue, claim)
+    finally:
+        claim.lease.release()
+    _tell(queue, end)
+    if end.outcome != "succeeded":
+        raise typer.Exit(1)
+
+
+def _begin(queue: Queue, file: Path | None, overrides: list[str]) -> Claim:
+    from pipeline.queue import foreground
+
+    assert file is not None
+    spec = reading.load(file, overrides, modules=own_code.modules_for(file, queue.home))
     if spec.search is not None:
         raise UsageError(f"{file}: is a sweep, of {spec.search.num_trials} jobs; submit it")
-    queue = queue_of(context)
-    from pipeline.results.report import write
-    from pipeline.training.attempt import train_in_foreground
+    return foreground.begin(queue, spec)
 
-    result, folder = train_in_foreground(queue.home, spec, echo=typer.echo)
-    message(f"the run is in {folder}")
+
+def _take_up(queue: Queue, prefix: str) -> Claim:
+    from pipeline.queue import foreground
+
+    return foreground.take_up(queue, queue.tickets.find(prefix))
+
+
+def _train(queue: Queue, claim: Claim) -> End:
+    """Train it to its end, and record that. Raises QueueError where it cannot be recorded."""
+    from pipeline.training.attempt import train_in_foreground
+    from pipeline.worker.running_job import prepare_run
+
+    queue.records.make_way_for_run(claim.id)
+    prepare_run(queue.home.run(claim.id), claim)
+    stop = Stop()
+    threading.Thread(target=_heed_cancel, args=(queue, claim.id, stop), daemon=True).start()
+    result = train_in_foreground(queue.home, claim.id, claim.attempts.number, stop, echo=_echo)
+    end = queue.settle(claim, result)
+    assert end is not None, "nobody else would take it up"
+    return end
+
+
+def _heed_cancel(queue: Queue, job_id: str, stop: Stop) -> None:
+    while not stop.why:
+        with contextlib.suppress(OSError):
+            if queue.stop_request(job_id):
+                stop.request(ASKED)
+        time.sleep(LOOK_S)
+
+
+def _echo(line: str) -> None:
+    """The log has the line: where the terminal is gone, the training goes on, or is saved."""
+    with contextlib.suppress(OSError):
+        typer.echo(line)
+
+
+def _tell(queue: Queue, end: End) -> None:
+    from pipeline.results.report import write
+
+    run = queue.home.run(end.id)
+    message(f"the run is in {run.root}")
     try:
-        message(f"its report is {write(context.obj, RunPaths(folder))}")
+        message(f"its report is {write(queue.home, run)}")
     except PipelineError as error:
         message(f"its report was not written: {error}")
-    if result.outcome != "succeeded":
-        raise typer.Exit(1)
+    if end.outcome != "succeeded":
+        message(f"to go on: pipeline run --resume {end.id}, or in the queue, pipeline retry {end.id}")
 
 
 def _begin_anew_in(environment: dict[str, str]) -> None:

@@ -10,6 +10,7 @@ from pipeline.cli import sweeps as sweep_output
 from pipeline.cli.arguments import Id, Json, hint_at_worker, message, print_json, print_json_lines, queue_of
 from pipeline.cli.terminal import RECENT, command_to_look, print_facts, print_job, print_jobs
 from pipeline.queue import sweeps, views
+from pipeline.queue.job_log import JobLog
 
 State = Literal["pending", "running", "done", "failed", "cancelled"]
 
@@ -69,7 +70,7 @@ def logs(
     job = views.find(queue, job_id)
     if follow and job.state == "pending":
         hint_at_worker(queue)
-    log = views.Log(queue.home.run(job.id))
+    log = JobLog(queue.home.run(job.id))
     for latest in views.changes(queue, job.id):
         typer.echo(log.read_more(), nl=False)
         job = latest

@@ -58,6 +58,11 @@ class QueuePaths:
         return self.root / "quarantine"
 
     @property
+    def sequence(self) -> Path:
+        """The number of the latest job."""
+        return self.root / "sequence"
+
+    @property
     def leases(self) -> Path:
         return self.root / "leases"
 
@@ -103,6 +108,11 @@ class QueuePaths:
 
     def cancel_request(self, job_id: str) -> Path:
         return self.control / f"{job_id}.cancel"
+
+    @property
+    def pause(self) -> Path:
+        """There while no job is to be started. The dot keeps it apart from every job id."""
+        return self.control / ".pause"
 
     def wait(self, job_id: str) -> Path:
         """Until when a job that is tried again stays in `pending/`."""

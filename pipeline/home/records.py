@@ -46,6 +46,9 @@ WELL = ("succeeded", "pruned")
 LOCAL = "local"
 """The executor of an attempt that is a process of its worker's: it lives while it holds its job's lease."""
 
+FOREGROUND = "foreground"
+"""The executor of `pipeline run`: the attempt is that process, and holds its job's lease."""
+
 MAX_WHY = 10_000  # characters
 
 
@@ -229,7 +232,7 @@ class Attempts(Record):
     @property
     def is_elsewhere(self) -> bool:
         """Whether the latest attempt was handed to an engine, and may live though no process here holds its lease."""
-        return self.is_open and self.entries[-1].get("executor", LOCAL) != LOCAL
+        return self.is_open and self.entries[-1].get("executor", LOCAL) not in (LOCAL, FOREGROUND)
 
     @property
     def started_at(self) -> str | None:

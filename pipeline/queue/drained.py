@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Container, Set
 
+from pipeline.home.records import FOREGROUND
 from pipeline.queue.job_queue import Queue, is_held
 from pipeline.queue.tickets import Ticket
 
@@ -21,13 +22,14 @@ def is_drained(queue: Queue, but_for: Set[str] = frozenset()) -> bool:
 
 
 def _leaves_nothing(queue: Queue, job_id: str, alive: Container[str]) -> bool:
-    """Whether a worker that lives has it, and nothing but it; whose it is, an unreadable record does not say."""
+    """Whether a worker that lives has it, or a terminal, and nothing but it; an unreadable record does not say."""
     if not is_held(queue.paths.lease(job_id)):
         return False
     try:
         ticket = queue.tickets.read("running", job_id)
         if isinstance(ticket, Ticket) and ticket.is_sweep:
             return False
-        return queue.attempts(job_id).latest.get("worker", "") in alive
+        latest = queue.attempts(job_id).latest
+        return latest.get("executor") == FOREGROUND or latest.get("worker", "") in alive
     except OSError:
         return True

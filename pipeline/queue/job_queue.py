@@ -28,8 +28,9 @@ from pipeline.home.paths import Home
 from pipeline.home.records import FOLDER_OF, Attempts, End, Progress, Result, StopRequest, now
 from pipeline.home.sweep_record import CANCELLED, GIVEN_UP
 from pipeline.home.temporaries import remove_temporaries
-from pipeline.queue import back_off
+from pipeline.queue import back_off, submitting
 from pipeline.queue.claims import Claim, Ended, RecordExecutor, by_nobody
+from pipeline.queue.dependencies import Dependencies
 from pipeline.queue.job_records import JobRecords
 from pipeline.queue.refusals import Refusals
 from pipeline.queue.tickets import ForeignFile, Ticket, Tickets
@@ -71,28 +72,13 @@ class Queue:
         return self.submit_all([job])[0]
 
     def submit_all(self, jobs: Iterable[Spec | Ticket]) -> list[str]:
-        """As `submit`, waiting once for the folder's storage. All are in, or none and QueueError says why."""
-        self.create()
-        ids: list[str] = []
-        try:
-            for job in jobs:
-                ticket = job if isinstance(job, Ticket) else Ticket.new(job)
-                content = ticket.to_json()
-                ids.append(ticket.id)  # first: an error below may come when the ticket is there already
-                durable.create(self.paths.ticket("pending", ticket.id), content, by_way_of=self.paths.tmp)
-            durable.fsync_folder(self.paths.state("pending"))
-        except BaseException as error:
-            self._withdraw(ids)
-            if isinstance(error, OSError):
-                raise QueueError(f"{self.paths.root}: nothing was submitted: {error.strerror}") from error
-            raise
-        return ids
+        """As `submit`, waiting once for the folder's storage. All are in, or none and QueueError says why.
 
-    def _withdraw(self, ids: list[str]) -> None:
-        """Take back what nobody was told of yet; a worker that was quicker keeps its job."""
-        for job_id in ids:
-            with contextlib.suppress(OSError):
-                self.paths.ticket("pending", job_id).unlink()
+        Raises UsageError where one is to run after a job that is not there.
+        """
+        self.create()
+        tickets = [job if isinstance(job, Ticket) else Ticket.new(job) for job in jobs]
+        return submitting.put(self.paths, submitting.numbered(self.home, tickets))
 
     # Claiming
 
@@ -109,8 +95,10 @@ class Queue:
         with_sweeps, with_others: whether it may be a sweep, or anything else. executor: gives what the record of a
         job's attempt says of who runs it. A job that needs no attempt any more, as it was cancelled or this version
         does not take its spec, is ended instead. Raises OSError where the disk does not let it take the next one, which
-        it passes over for a while from then on.
+        it passes over for a while from then on. While the queue is paused, nothing is claimed.
         """
+        if self.is_paused():
+            return None
         for ticket in self._candidates(only_sweeps=not with_others):
             if ticket.is_sweep and not with_sweeps:
                 continue
@@ -131,7 +119,7 @@ class Queue:
             return None
         taken = None
         try:
-            taken = self._take(ticket, lease, worker, executor)
+            taken = self.take(ticket, lease, worker, executor)
         except OSError:
             with contextlib.suppress(OSError):
                 self.tickets.move(ticket.id, "running", "pending")
@@ -141,7 +129,8 @@ class Queue:
                 lease.release()
         return taken
 
-    def _take(self, ticket: Ticket, lease: Lease, worker: str, executor: RecordExecutor) -> Claim | Ended | None:
+    def take(self, ticket: Ticket, lease: Lease, worker: str, executor: RecordExecutor) -> Claim | Ended | None:
+        """As `claim`, a job that waits and whose lease this process holds; None where its ticket has moved on."""
         try:
             self.paths.ticket("pending", ticket.id).rename(self.paths.ticket("running", ticket.id))
         except FileNotFoundError:
@@ -151,7 +140,7 @@ class Queue:
         if self.follow_end(ticket.id, "running"):
             return None
         claim = Claim(ticket, lease, self.records.sound_attempts(ticket.id))
-        if request := self.stop_request(ticket.id):
+        if request := self.stop_request(ticket.id) or self._never_starts(ticket):
             return self.end_waiting(claim, request)
         try:
             claim.spec = ticket.validated()
@@ -162,21 +151,27 @@ class Queue:
         self.records.write_attempts(ticket.id, claim.attempts)
         return claim
 
+    def _never_starts(self, ticket: Ticket) -> StopRequest | None:
+        why = Dependencies(self.records).why_never(ticket.after)
+        return StopRequest(why=why) if why else None
+
     def _candidates(self, *, only_sweeps: bool) -> Iterator[Ticket]:
         """Those that wait and may be claimed now, each read when it is asked for."""
         self.waiting.look()
+        dependencies = Dependencies(self.records)
         held = set(durable.names_in(self.paths.control))
         for job_id in self.waiting.sweeps() if only_sweeps else self.waiting:
             if self.refusals.is_passed_over(job_id):
                 continue
             try:
-                ticket = None if self._must_wait(job_id, held) else self.tickets.read("pending", job_id)
+                must_wait = self._must_wait(job_id, held) or dependencies.hold(self.waiting.after(job_id))
+                ticket = None if must_wait else self.tickets.read("pending", job_id)
             except OSError as error:  # `status` says it; the others are not held up
                 self.refusals.add(job_id, error)
                 continue
             if isinstance(ticket, ForeignFile):
                 self.waiting.forget(job_id)
-            elif ticket is not None:
+            elif ticket is not None and not dependencies.hold(ticket.after):
                 yield ticket
 
     def _must_wait(self, job_id: str, held: Container[str]) -> bool:
@@ -199,6 +194,8 @@ class Queue:
         claim.attempts = copy.deepcopy(claim.attempts)  # so that it can be called again where the disk was full
         if claim.attempts.is_open:
             claim.attempts.end(result, lacked_room=lacked_room)
+        if claim.is_in_foreground and result.outcome == "interrupted":
+            result = dataclasses.replace(result, outcome="cancelled")
         retry_on, retries = claim.retry_on
         used = claim.attempts.retries_used
         is_retried = result.outcome in retry_on and used < retries
@@ -271,6 +268,10 @@ class Queue:
         return end
 
     # Looking
+
+    def is_paused(self) -> bool:
+        """Whether no job is to be started, until somebody resumes the queue. Raises OSError."""
+        return durable.is_there(self.paths.pause)
 
     def attempts(self, job_id: str) -> Attempts:
         return Attempts.read(self.paths.attempts(job_id)) or Attempts()

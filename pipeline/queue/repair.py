@@ -123,7 +123,7 @@ def _settle_if_abandoned(queue: Queue, job_id: str) -> list[Repaired]:
     if lease is None:
         return []
     try:
-        settled = _settle_abandoned(queue, job_id, lease)
+        settled = settle_abandoned(queue, job_id, lease)
     finally:
         lease.release()
     if settled is None:
@@ -133,7 +133,7 @@ def _settle_if_abandoned(queue: Queue, job_id: str) -> list[Repaired]:
     return [Repaired(f"{job_id}: its worker died; {what}", job_id, end)]
 
 
-def _settle_abandoned(queue: Queue, job_id: str, lease: Lease) -> tuple[str | None, End | None] | None:
+def settle_abandoned(queue: Queue, job_id: str, lease: Lease) -> tuple[str | None, End | None] | None:
     """Go by what the last attempt left. The job's state, and its end.
 
     None where its ticket has moved on meanwhile, or its attempt may live elsewhere: then a worker of its engine asks.
@@ -207,7 +207,7 @@ def cancel(queue: Queue, job_id: str, why: str = "") -> str:
             return "stopping"
         try:
             queue.tickets.move(job_id, "pending", "running")
-            if _settle_abandoned(queue, job_id, lease) is None and queue.attempts(job_id).is_elsewhere:
+            if settle_abandoned(queue, job_id, lease) is None and queue.attempts(job_id).is_elsewhere:
                 return "stopping"
             state = queue.tickets.state(job_id)
         finally:
@@ -237,12 +237,14 @@ def retry(queue: Queue, job_id: str) -> None:
         if lease is None:
             raise QueueError(f"{job_id}: is running, or somebody is changing it right now")
         try:
-            _retry(queue, job_id, queue.tickets.state(job_id))
+            retry_held(queue, job_id)
         finally:
             lease.release()
 
 
-def _retry(queue: Queue, job_id: str, state: str | None) -> None:
+def retry_held(queue: Queue, job_id: str) -> None:
+    """As `retry`, for whoever holds the job's lease. Raises OSError."""
+    state = queue.tickets.state(job_id)
     if state not in ("failed", "cancelled"):
         hint = "; submit its job file again for a new run" if state == "done" else ""
         raise QueueError(f"{job_id}: is {state}; only a failed or cancelled job can be retried{hint}")

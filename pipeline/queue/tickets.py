@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from pipeline.errors import OwnCodeError, Problem, QueueError, SpecError, UsageError
 from pipeline.home import durable
-from pipeline.home.ids import ID, by_age, name_of, new_id
+from pipeline.home.ids import ID, by_age, name_of
 from pipeline.home.paths import MODULE, STATES, QueuePaths
 from pipeline.home.records import now
 
@@ -38,7 +38,7 @@ LOOKS = 10  # at folders that tickets move between
 class Ticket:
     """One submitted, validated, frozen copy of a job file."""
 
-    id: str
+    id: str  # empty until it is submitted
     name: str
     priority: int
     submitted_at: str
@@ -46,11 +46,15 @@ class Ticket:
     modules: dict[str, str] = field(default_factory=dict)  # the user's own Python files that it needs, by their paths
     sweep: str | None = None  # the id of the sweep that it is a trial of
     trial: int | None = None  # its number there, from 0
+    after: list[str] = field(
+        default_factory=list
+    )  # the ids of the jobs that are to succeed first; names until it is submitted
 
     @classmethod
     def new(cls, spec: Spec) -> Ticket:
+        """Makes the ticket of a job; `Queue.submit` gives it its id."""
         frozen = spec.model_dump(mode="json")
-        return cls(new_id(spec.name), spec.name, spec.resources.priority, now(), frozen, spec.own_files())
+        return cls("", spec.name, spec.resources.priority, now(), frozen, spec.own_files(), after=list(spec.after))
 
     @classmethod
     def of_sweep(cls, spec: Spec, written: Mapping[str, Any], modules: Mapping[str, str]) -> Ticket:
@@ -71,7 +75,7 @@ class Ticket:
 
     def to_json(self) -> bytes:
         """Raises QueueError where it would be too large to be read again."""
-        may_lack: dict[str, Any] = {"modules": {}, "sweep": None, "trial": None}
+        may_lack: dict[str, Any] = {"modules": {}, "sweep": None, "trial": None, "after": []}
         fields = {name: v for name, v in vars(self).items() if name not in may_lack or v != may_lack[name]}
         content = durable.to_json(fields)
         if len(content) > MAX_TICKET_BYTES:
@@ -84,22 +88,25 @@ class Ticket:
         value = durable.parse_json(data)
         try:
             required = {name: value[name] for name in ("id", "name", "priority", "submitted_at", "spec")}
-            further = {name: value[name] for name in ("modules", "sweep", "trial") if name in value}
+            further = {name: value[name] for name in ("modules", "sweep", "trial", "after") if name in value}
             ticket = cls(**required, **further)
         except (TypeError, KeyError, IndexError):
             raise ValueError("not a ticket") from None
         if ticket.id != job_id:
             raise ValueError(f"it says that it is {ticket.id!r}")
         given = tuple(type(value) for value in list(vars(ticket).values())[1:])
-        of_trial = given[5:] in ((str, int), (type(None), type(None)))
+        of_trial = given[5:7] in ((str, int), (type(None), type(None)))
         if (
             given[:5] != (str, int, str, dict, dict)
             or not of_trial
-            or not all(type(text) is str for text in ticket.modules.values())
+            or given[7:] != (list,)
+            or not all(type(text) is str for text in (*ticket.modules.values(), *ticket.after))
         ):
             raise ValueError("a field of it is of the wrong kind")
         if ticket.sweep is not None and not ID.fullmatch(ticket.sweep):
             raise ValueError("it is of a sweep whose name none can have")
+        if not all(ID.fullmatch(job_id) for job_id in ticket.after):
+            raise ValueError("it is to run after a job whose name none can have")
         if not all(MODULE.fullmatch(name) and len(name) <= MAX_MODULE_NAME for name in ticket.modules):
             raise ValueError("a module has a name that none can have")
         return ticket
@@ -248,6 +255,7 @@ class Tickets:
         """The id that begins so; `latest` is the newest. Raises UsageError where there is none, or more than one.
 
         A name that one job alone has is meant as that: of a sweep's trials, `digits_sweep-2` is the third, and not 22.
+        Where no id begins so, the number at the end of one will do: `3f2a`.
         """
         require_prefix(prefix)
         if ID.fullmatch(prefix) and self.state(prefix):
@@ -258,6 +266,7 @@ class Tickets:
         if prefix == "latest":
             return ids[-1]
         found = [prefix] if prefix in ids else [job_id for job_id in ids if job_id.startswith(prefix)]
+        found = found or [job_id for job_id in ids if job_id.endswith(f"-{prefix}")]
         if not found:
             raise UsageError(f"{prefix}: no job's id begins so; the latest is {ids[-1]}")
         found = [job_id for job_id in found if name_of(job_id) == prefix] or found

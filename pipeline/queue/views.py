@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-import codecs
 import contextlib
 import dataclasses
 import functools
-import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, TypeVar
 
 from pipeline.errors import UsageError
-from pipeline.home import attempt_log, durable
+from pipeline.home import durable
 from pipeline.home.ids import by_age, name_of
 from pipeline.home.lease import Lease
-from pipeline.home.paths import RunPaths
-from pipeline.home.records import FOLDER_OF, LOCAL, Attempts, Entry, Progress
+from pipeline.home.records import FOLDER_OF, FOREGROUND, LOCAL, Attempts, Entry, Progress
 from pipeline.queue import back_off
+from pipeline.queue.dependencies import Dependencies
 from pipeline.queue.job_queue import Queue
 from pipeline.queue.tickets import ForeignFile, Ticket
 
@@ -29,7 +26,6 @@ EXIT_CODES = {"succeeded": 0, "failed": 3, "invalid": 3, "cancelled": 4, "timed_
 T = TypeVar("T")
 
 POLL_S = 0.3
-ALL = 2 * attempt_log.LIMIT_BYTES
 LOOKS = 10
 ENDED = frozenset(FOLDER_OF.values())  # states
 NO_ATTEMPTS = Attempts()  # of every job that was never tried; nobody changes it
@@ -58,6 +54,7 @@ class JobView:
     time_left_s: float | None = None
     sweep: str | None = None  # the id of the sweep that it is a trial of, or its own where it is one
     trial: int | None = None  # its number there
+    after: Sequence[str] = ()  # the ids of the jobs that are to succeed before it starts; of one that has not ended
     where: str = ""  # the cluster's name for its latest attempt, and the node; empty on this machine
 
     @property
@@ -153,7 +150,10 @@ def _without_end(queue: Queue, ticket: Ticket, state: str, *, is_recorded: bool)
         _readable(lambda: back_off.must_wait(queue.paths.wait(ticket.id)), problems)  # else it is claimed by nobody
     progress = progress or _before_it_began(_epochs(ticket))
     where = where_of(attempts.latest)
-    why = _why(state, attempts, progress, is_alive=is_alive)
+    waits_for = (
+        (_readable(lambda: Dependencies(queue.records).open(ticket.after), problems) or []) if ticket.after else []
+    )
+    why = _why(state, attempts, progress, is_alive=is_alive, waits_for=waits_for)
     return JobView(
         id=ticket.id,
         name=ticket.name,
@@ -175,13 +175,14 @@ def _without_end(queue: Queue, ticket: Ticket, state: str, *, is_recorded: bool)
         sweep=ticket.sweep_id,
         trial=ticket.trial,
         where=where,
+        after=ticket.after,
     )
 
 
 def where_of(entry: Entry) -> str:
     """Where an attempt was handed to, as `slurm job 12 on n1`, `ray on 10.0.0.3`; nothing of one on this machine."""
     executor, handle = entry.get("executor", LOCAL), entry.get("handle", {})
-    if executor == LOCAL:
+    if executor in (LOCAL, FOREGROUND):
         return ""
     node = f" on {handle['node']}" if handle.get("node") else ""
     job = (
@@ -232,8 +233,10 @@ def unreadable(queue: Queue, job_id: str, state: str, why: str) -> JobView:
     )
 
 
-def _why(state: str, attempts: Attempts, progress: Progress, *, is_alive: bool) -> str:
+def _why(state: str, attempts: Attempts, progress: Progress, *, is_alive: bool, waits_for: Sequence[str] = ()) -> str:
     latest = attempts.latest
+    if state == "pending" and waits_for:
+        return f"waits for {', '.join(waits_for)}"
     if state == "pending":
         return f"queued again: {latest['why']}" if latest.get("why") else "waits for a worker"
     if state != "running":
@@ -241,6 +244,9 @@ def _why(state: str, attempts: Attempts, progress: Progress, *, is_alive: bool) 
     if attempts.is_elsewhere:
         said = progress.note or f"training, {where_of(latest)}"
         return said if is_alive else f"{said}; no worker watches it: `pipeline worker --on {latest.get('executor')}`"
+    if latest.get("executor") == FOREGROUND:
+        said = f"{progress.note or 'training'}, in the foreground"
+        return said if is_alive else "its process died; `pipeline run --resume` goes on with it"
     if not is_alive:
         return "its worker died; the next worker goes on with it"
     return progress.note or "training"
@@ -271,23 +277,3 @@ def changes(queue: Queue, job_id: str) -> Iterator[JobView]:
         if view.outcome is not None:
             return
         time.sleep(POLL_S)
-
-
-class Log:
-    """A job's log, all attempts of it, as it grows."""
-
-    def __init__(self, run: RunPaths) -> None:
-        self.run = run
-        self.positions: dict[Path, int] = {}  # how much of each file was read
-        self.decoder = codecs.getincrementaldecoder("utf-8")("replace")  # a character may be cut by the end of a read
-
-    def read_more(self) -> str:
-        """What was written since the last call."""
-        texts = []
-        for path in self.run.logs():
-            with contextlib.suppress(FileNotFoundError, durable.NotAPlainFileError):
-                fd = durable.open_plain(path)
-                with contextlib.closing(os.fdopen(fd)):
-                    text, self.positions[path], _ = attempt_log.read_on(fd, self.positions.get(path, 0), ALL)
-                texts.append(text)
-        return self.decoder.decode(b"".join(texts))

@@ -1,19 +1,17 @@
 """The jobs that wait, in the order in which they are claimed, as one process remembers them.
 
-Each ticket is read once when it is first seen, and nothing of it is kept but its priority, and whether it is a
-sweep: 100,000 jobs may wait.
+Each ticket is read once when it is first seen, and nothing of it is kept but its priority, whether it is a sweep, and
+what it waits for: 100,000 jobs may wait.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from operator import itemgetter
 
 from pipeline.home import durable
+from pipeline.home.ids import by_age
 from pipeline.queue.tickets import ForeignFile, Ticket, Tickets, is_ticket_name
-
-AGE = itemgetter(slice(-34, -5))  # of a ticket's file name: the end of its id
 
 
 @dataclass
@@ -24,6 +22,7 @@ class Waiting:
     _order: list[str] = field(default_factory=list)  # those names
     _unread: set[str] = field(default_factory=set)  # of them: could not be read yet
     _sweeps: set[str] = field(default_factory=set)  # of them
+    _after: dict[str, list[str]] = field(default_factory=dict)  # of those that wait for other jobs
 
     def __iter__(self) -> Iterator[str]:
         """The ids, first the one that is to be claimed first."""
@@ -32,6 +31,10 @@ class Waiting:
     def sweeps(self) -> list[str]:
         """The ids of sweeps alone, in the same order."""
         return [name[:-5] for name in self._order if name in self._sweeps] if self._sweeps else []
+
+    def after(self, job_id: str) -> list[str]:
+        """The ids of the jobs that a job waits for."""
+        return self._after.get(f"{job_id}.json", []) if self._after else []
 
     def __contains__(self, job_id: object) -> bool:
         """Whether a ticket of that id was read, and need not be again; it may have been found to be none."""
@@ -52,6 +55,7 @@ class Waiting:
             self._order = [name for name in self._order if name in there]
             self._priorities = {name: self._priorities[name] for name in self._order}
             self._sweeps &= there
+            self._after = {name: after for name, after in self._after.items() if name in there}
         self._foreign = {}
         durable.expect(len(new))
         self._unread = self._unread.intersection(names) if self._unread else set()
@@ -59,7 +63,7 @@ class Waiting:
             if is_ticket_name(name):
                 self._read(name)
         if len(self._order) < len(self._priorities):
-            self._order = sorted(self._priorities, key=AGE)
+            self._order = [f"{job_id}.json" for job_id in by_age(name[:-5] for name in self._priorities)]
             self._order.sort(key=self._priorities.__getitem__)
 
     def _read(self, name: str) -> None:
@@ -76,6 +80,8 @@ class Waiting:
             self._priorities[name] = -ticket.priority
             if ticket.is_sweep:
                 self._sweeps.add(name)
+            if ticket.after:
+                self._after[name] = ticket.after
         elif ticket is not None:
             self._foreign[name] = ticket
 

@@ -17,8 +17,7 @@ from collections.abc import Callable
 from typing import Any
 
 from pipeline.errors import PipelineError, QueueError, SpecError
-from pipeline.home import durable, epoch_record
-from pipeline.home.ids import new_id
+from pipeline.home import durable, epoch_record, sequence
 from pipeline.home.paths import Home
 from pipeline.home.records import End, Outcome, Progress, now
 from pipeline.home.sweep_record import FOR_ITS_SWEEP, SweepRecord, Trial
@@ -141,7 +140,8 @@ class Sweep:
         """Asks for the next trial, and submits its job."""
         number = len(self.record.trials)
         values = self.study.ask(number)
-        trial = Trial(number, new_id(self.name_of(number)), values)
+        (job_id,) = sequence.new_ids(self.home, [self.name_of(number)])
+        trial = Trial(number, job_id, values)
         self.record = dataclasses.replace(self.record, trials=[*self.record.trials, trial])
         self.record.write(self.run.trials)
         self.submit(trial)
@@ -163,6 +163,7 @@ class Sweep:
             spec=tree,
             sweep=self.ticket.id,
             trial=trial.number,
+            after=[],
         )
         try:
             spec: Spec = ticket.validated()

@@ -22,15 +22,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipeline.errors import CheckpointError, Interrupted, JobError, OwnCodeError, UsageError
+from pipeline.errors import CheckpointError, Interrupted, JobError, OwnCodeError
 from pipeline.home import durable
-from pipeline.home.ids import new_id
 from pipeline.home.paths import Home
 from pipeline.home.records import Outcome, Result, now
 from pipeline.home.temporaries import remove_temporaries
 from pipeline.jobfile import frozen
 from pipeline.jobfile.own_code import frame_in
-from pipeline.jobfile.spec import Spec
 from pipeline.process import append_line, drop_unwritten_output, leave_at_once, write_line
 from pipeline.stop import NO_ROOM, WORKER_DIED, Stop, listen
 from pipeline.training.orders import Orders
@@ -75,25 +73,22 @@ def offer_to_be_killed_first() -> None:
         score.write_text(str(max(OOM_SCORE, int(score.read_text()))))
 
 
-def train_in_foreground(home: Home, spec: Spec, *, echo: Callable[[str], None]) -> tuple[Result, Path]:
-    """Train a job here and now, without the queue; Ctrl-C saves it. Returns its result, and the run's folder.
+def train_in_foreground(home: Home, job_id: str, number: int, stop: Stop, *, echo: Callable[[str], None]) -> Result:
+    """Train a job in this process; Ctrl-C saves it. Its lease is held, and its spec is in its run's folder.
 
-    Raises UsageError where the home cannot be written to.
+    Raises OSError where its log cannot be written.
     """
-    job_id, stop = new_id(spec.name), Stop()
-    run = home.run(job_id)
-    try:
-        frozen.save(run, spec)
-        log = run.log(1).open("ab", buffering=0)
-    except OSError as error:
-        raise UsageError(f"{home.root}: cannot be a home: {error.strerror}") from None
+    log = home.run(job_id).log(number).open("ab", buffering=0)
 
     def write(line: str) -> None:
         append_line(log.fileno(), line)
         echo(line)
 
-    with log, listen(stop, signal.SIGINT, signal.SIGTERM):
-        return Attempt(home, job_id, 1, stop, write).execute(), run.root
+    signals = [signal.SIGINT, signal.SIGTERM]
+    if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # as nohup has it
+        signals.append(signal.SIGHUP)
+    with log, listen(stop, *signals):
+        return Attempt(home, job_id, number, stop, write).execute()
 
 
 class Attempt:

@@ -11,7 +11,6 @@ from quick import quick_spec
 
 from pipeline.board.writer import Board
 from pipeline.home import durable
-from pipeline.home.ids import new_id
 from pipeline.home.paths import Home, RunPaths
 from pipeline.home.records import End, Progress, Result
 from pipeline.jobfile import frozen
@@ -28,7 +27,7 @@ KILLED: dict[str, Any] = {"started_at": SECOND[0], "finished_at": SECOND[1], "ou
 @pytest.fixture
 def run(home: Home) -> RunPaths:
     """A run whose first attempt was stopped, and whose second was killed: the first alone says how that went."""
-    job_id = new_id("killed")
+    job_id = "killed-0001"
     run = home.run(job_id)
     frozen.save(run, quick_spec("killed", epochs=3))
     with Board(run.root, first_step=0) as board:
