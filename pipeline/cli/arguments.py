@@ -78,5 +78,8 @@ def queue_of(context: typer.Context) -> Queue:
 
 
 def hint_at_worker(queue: Queue) -> None:
+    """Says why jobs that wait may not be started soon."""
+    if queue.is_paused():
+        message("the queue is paused: `pipeline resume` has its jobs started")
     if not queue.live_workers():
         message("no worker is running: start one with `make up` or `make worker`")

@@ -77,8 +77,8 @@ def do_each(
 ) -> None:
     """Do it to each job and say what was done, on stderr where stdout does not take it.
 
-    find: gives the job that an argument means; else it is the queue's. Raises UsageError, before anything is done, where an id is none. Raises QueueError with all that was refused, after
-    the others.
+    find: gives the job that an argument means; else it is the queue's. Raises UsageError, before anything is done,
+    where an id is none. Raises QueueError with all that was refused, after the others.
     """
     jobs, refused = find_each(find or queue.tickets.find, ids)
     say: Callable[[str], None] = typer.echo

@@ -49,8 +49,13 @@ def submit(
     changes = list(overrides or []) + ([] if priority is None else [f"resources.priority={priority}"])
     queue = queue_of(context)
     found = read_all(files, changes, context.obj)
+    from pipeline.queue.submitting import numbered  # once it is known that the files are right
+
     warn_of_missing_folders([spec for spec, _ in found], queue.home)
-    ids = queue.submit_all(ticket_of(spec, origins) for spec, origins in found)
+    queue.create()
+    tickets = numbered(queue.home, [ticket_of(spec, origins) for spec, origins in found])
+    require_others(queue, tickets, [origins for _, origins in found])
+    ids = queue.submit_all(tickets)
     # whatever fails from here on is no failure: a script would submit again for it
     with told_in_any_case(ids):
         if as_json and not wait:
@@ -124,6 +129,23 @@ def read_all(
     if problems:
         raise SpecError(list(dict.fromkeys(problems)))  # an override may be wrong in each file
     return found
+
+
+def require_others(queue: Queue, tickets: Sequence[Ticket], origins: Sequence[Origins]) -> None:
+    """Raises SpecError, with the lines, where a job is to run after one that is not there."""
+    from pipeline.queue import dependencies
+
+    if not any(ticket.after for ticket in tickets):
+        return
+    problems = list[Problem]()
+    known = [*queue.tickets.states(), *(ticket.id for ticket in tickets)]
+    for ticket, found in zip(tickets, origins, strict=True):
+        try:
+            dependencies.ids_of(ticket, queue.tickets, known)
+        except UsageError as error:
+            problems.append(Problem(*found.find(("after",)), "after", str(error)))
+    if problems:
+        raise SpecError(list(dict.fromkeys(problems)))
 
 
 def warn_of_missing_folders(specs: Sequence[Spec], home: Home) -> None:

@@ -14,19 +14,26 @@ from pipeline.wording import nearest
 
 
 def resolved(tickets: Tickets, submitted: Sequence[Ticket]) -> list[Ticket]:
-    """Tickets that are submitted together, with ids in place of what their job files have in `after`.
+    """Tickets that are submitted together, with ids in place of the names that their job files have in `after`.
 
     Raises UsageError where a job is not known, or some wait for each other.
     """
     if not any(ticket.after for ticket in submitted):
         return list(submitted)
     known = [*tickets.states(), *(ticket.id for ticket in submitted)]
-    found = [dataclasses.replace(t, after=_ids_of(t, tickets, known)) for t in submitted]
+    try:
+        found = [dataclasses.replace(ticket, after=ids_of(ticket, tickets, known)) for ticket in submitted]
+    except UsageError as error:
+        raise UsageError(f"after: {error}") from None
     _require_an_order({ticket.id: ticket.after for ticket in found})
     return found
 
 
-def _ids_of(ticket: Ticket, tickets: Tickets, known: Iterable[str]) -> list[str]:
+def ids_of(ticket: Ticket, tickets: Tickets, known: Iterable[str]) -> list[str]:
+    """The ids of the jobs that a ticket is to run after: each is the latest of its name. Raises UsageError.
+
+    known: the ids of all jobs, of those that are submitted with it too.
+    """
     others = [job_id for job_id in known if job_id != ticket.id]
     return list(dict.fromkeys(_id_of(name, tickets, others) for name in ticket.after))
 
@@ -40,11 +47,8 @@ def _id_of(name: str, tickets: Tickets, known: Sequence[str]) -> str:
     if not any(job_id.startswith(name) or job_id.endswith(f"-{name}") for job_id in known):
         names = {name_of(job_id) for job_id in known}
         said = nearest(name, names) if names else "; there are no jobs here yet"
-        raise UsageError(f"after: no job is called {name!r}{said}")
-    try:
-        return tickets.find(name)
-    except UsageError as error:
-        raise UsageError(f"after: {error}") from None
+        raise UsageError(f"no job is called {name!r}{said}")
+    return tickets.find(name)
 
 
 def _require_an_order(after: Mapping[str, Sequence[str]]) -> None:

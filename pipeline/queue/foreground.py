@@ -7,6 +7,7 @@ killed ends, and a person has it go on, here (`pipeline run --resume`) or in the
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 from collections.abc import Iterator
 from typing import Any
 
@@ -21,9 +22,12 @@ from pipeline.queue.tickets import Ticket
 
 
 def begin(queue: Queue, spec: Spec) -> Claim:
-    """A new job, in the hands of this process, with its first attempt begun. Raises QueueError, and OSError."""
+    """A new job, in the hands of this process, with its first attempt begun: it waits for no other.
+
+    Raises QueueError, and OSError.
+    """
     queue.create()
-    (ticket,) = submitting.numbered(queue.home, [Ticket.new(spec)])
+    (ticket,) = submitting.numbered(queue.home, [dataclasses.replace(Ticket.new(spec), after=[])])
     lease = Lease.acquire(queue.paths.lease(ticket.id))
     assert lease is not None, "nobody knows its id yet"
     claim = Claim(ticket, lease, Attempts(), spec)

@@ -28,7 +28,7 @@ from pipeline.home.paths import Home
 from pipeline.home.records import FOLDER_OF, Attempts, End, Progress, Result, StopRequest, now
 from pipeline.home.sweep_record import CANCELLED, GIVEN_UP
 from pipeline.home.temporaries import remove_temporaries
-from pipeline.queue import back_off, submitting
+from pipeline.queue import back_off, dependencies, submitting
 from pipeline.queue.claims import Claim, Ended, RecordExecutor, by_nobody
 from pipeline.queue.dependencies import Dependencies
 from pipeline.queue.job_records import JobRecords
@@ -78,7 +78,8 @@ class Queue:
         """
         self.create()
         tickets = [job if isinstance(job, Ticket) else Ticket.new(job) for job in jobs]
-        return submitting.put(self.paths, submitting.numbered(self.home, tickets))
+        numbered = submitting.numbered(self.home, tickets)
+        return submitting.put(self.paths, dependencies.resolved(self.tickets, numbered))
 
     # Claiming
 
@@ -158,20 +159,20 @@ class Queue:
     def _candidates(self, *, only_sweeps: bool) -> Iterator[Ticket]:
         """Those that wait and may be claimed now, each read when it is asked for."""
         self.waiting.look()
-        dependencies = Dependencies(self.records)
+        others = Dependencies(self.records)
         held = set(durable.names_in(self.paths.control))
         for job_id in self.waiting.sweeps() if only_sweeps else self.waiting:
             if self.refusals.is_passed_over(job_id):
                 continue
             try:
-                must_wait = self._must_wait(job_id, held) or dependencies.hold(self.waiting.after(job_id))
+                must_wait = self._must_wait(job_id, held) or others.hold(self.waiting.after(job_id))
                 ticket = None if must_wait else self.tickets.read("pending", job_id)
             except OSError as error:  # `status` says it; the others are not held up
                 self.refusals.add(job_id, error)
                 continue
             if isinstance(ticket, ForeignFile):
                 self.waiting.forget(job_id)
-            elif ticket is not None and not dependencies.hold(ticket.after):
+            elif ticket is not None and not others.hold(ticket.after):
                 yield ticket
 
     def _must_wait(self, job_id: str, held: Container[str]) -> bool:

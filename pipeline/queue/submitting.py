@@ -9,18 +9,16 @@ from collections.abc import Sequence
 from pipeline.errors import QueueError
 from pipeline.home import durable, sequence
 from pipeline.home.paths import Home, QueuePaths
-from pipeline.queue import dependencies
-from pipeline.queue.tickets import Ticket, Tickets
+from pipeline.queue.tickets import Ticket
 
 
 def numbered(home: Home, tickets: Sequence[Ticket]) -> list[Ticket]:
-    """The tickets with their ids, and those of the jobs that they wait for. Raises QueueError, and UsageError."""
+    """The tickets with ids; one that has its id keeps it. Raises QueueError."""
     try:
         ids = iter(sequence.new_ids(home, [ticket.name for ticket in tickets if not ticket.id]))
     except OSError as error:
         raise QueueError(f"{home.queue.sequence}: no id can be given: {durable.in_words(error)}") from error
-    with_ids = [ticket if ticket.id else dataclasses.replace(ticket, id=next(ids)) for ticket in tickets]
-    return dependencies.resolved(Tickets(home.queue), with_ids)
+    return [ticket if ticket.id else dataclasses.replace(ticket, id=next(ids)) for ticket in tickets]
 
 
 def put(paths: QueuePaths, tickets: Sequence[Ticket], state: str = "pending") -> list[str]:

@@ -107,10 +107,10 @@ def test_the_folders_are_synced_once_a_process_and_again_where_one_was_missing(
     monkeypatch.setattr(os, "fsync", record)
     queue.submit(quick_spec())
     assert set(synced[:2]) == {home.root, home.queue.root}
-    assert [len(synced), synced[-1]] == [4, home.queue.state("pending")]
+    assert [len(synced), synced[-1]] == [5, home.queue.state("pending")]
     synced.clear()
     queue.submit(quick_spec())
-    assert len(synced) == 2, "the ticket and its name"
+    assert len(synced) == 3, "the number, the ticket and its name"
     home.queue.control.rmdir()
     synced.clear()
     queue.create()

@@ -158,7 +158,7 @@ def test_a_trials_ticket_that_is_none_is_foreign(home: Home, change: dict[str, o
 
 
 def test_tickets_of_before_are_read() -> None:
-    ticket = Ticket.new(quick_spec())
+    ticket = dataclasses.replace(Ticket.new(quick_spec()), id="quick-0001")
     plain = json.loads(ticket.to_json())
     assert plain.keys() == {"id", "name", "priority", "submitted_at", "spec"}
     assert Ticket.parse(ticket.to_json(), ticket.id) == ticket

@@ -19,7 +19,6 @@ from quick import quick_spec
 from rights import without_root_s
 
 from pipeline.errors import UsageError
-from pipeline.home.ids import age_key, new_id
 from pipeline.home.paths import STATES, Home
 from pipeline.queue import repair, views
 from pipeline.queue.claims import Claim
@@ -82,25 +81,6 @@ def queue(home: Home, monkeypatch: pytest.MonkeyPatch) -> Queue:
     queue = Queue(home)
     queue.create()
     return queue
-
-
-def test_ids_of_one_process_are_unique_and_sort_by_time() -> None:
-    ids = [new_id("job") for _ in range(20_000)]
-    assert len(set(ids)) == len(ids)
-    assert [age_key(i) for i in ids] == sorted(age_key(i) for i in ids)
-    assert ids == sorted(ids)
-
-
-def test_an_id_says_when_it_was_made() -> None:
-    made = datetime.strptime(new_id("job").split("-")[1], "%Y%m%dT%H%M%S%fZ").replace(tzinfo=UTC)
-    assert abs(datetime.now(UTC) - made) < timedelta(minutes=1)
-
-
-@pytest.mark.parametrize("name", ["a", "n" * 64, "with-dash_and-20261120T101112000001Z-00ff00"])
-def test_ids_sort_by_age_whatever_the_name_is(name: str) -> None:
-    ids = [new_id(n) for n in ("z", name, "a")]
-    assert sorted(ids, key=age_key) == ids
-    assert len(f".{ids[1]}.json.4194304.01234567.tmp") <= 255
 
 
 def test_a_ticket_reads_back_as_it_was_written(queue: Queue) -> None:
