@@ -11,7 +11,7 @@ from pipeline.cli.arguments import Ids, message, print_lines, queue_of
 from pipeline.cli.control import do_each
 from pipeline.errors import PipelineError, UsageError
 from pipeline.home import durable
-from pipeline.queue import removal
+from pipeline.queue import removal, repair
 from pipeline.wording import in_bytes, plural, table
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ def rm(context: typer.Context, ids: Ids) -> None:
         return f"removed, and {plural(num_trials, 'trial')} of it" if num_trials else "removed"
 
     do_each(queue, ids, remove_one, find=lambda prefix: _find(queue, prefix))
-    removal.sweep_up(queue)
+    repair.finish_removals(queue)
 
 
 def _find(queue: Queue, prefix: str) -> str:
@@ -104,6 +104,6 @@ def _remove_all(queue: Queue, job_ids: list[str]) -> None:
             refused.append(str(error))
         except OSError as error:
             refused.append(f"{job_id}: cannot be removed now: {durable.in_words(error)}")
-    removal.sweep_up(queue)
+    repair.finish_removals(queue)
     if refused:
         raise PipelineError("\n".join(refused))

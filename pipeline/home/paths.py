@@ -19,6 +19,7 @@ RUNS = "PIPELINE_RUNS"  # environment variable: where the runs are, in place of 
 DATASETS = "PIPELINE_DATASETS"  # environment variable: where the datasets are, in place of HOME/datasets/
 DATA = "PIPELINE_DATA"  # environment variable: a folder of datasets that may be read-only
 MODULES = "PIPELINE_MODULES"  # environment variable: a folder of modules of the user's own
+REMOVED = ".removed-"  # begins the names of runs that are being removed
 STATES = ("pending", "running", "done", "failed", "cancelled")
 """The folders that a ticket can lie in; the folder is the job's state."""
 MODULE = re.compile(r"(?:[A-Za-z_][A-Za-z0-9_]*/){0,8}[A-Za-z_][A-Za-z0-9_]*\.py")
@@ -274,6 +275,10 @@ class Home:
 
     def run(self, job_id: str) -> RunPaths:
         return RunPaths(self.runs / job_id)
+
+    def removed_run(self, job_id: str) -> Path:
+        """A run that is being removed."""
+        return self.runs / f"{REMOVED}{job_id}"
 
     def run_text(self, job_id: str) -> str:
         """The run's folder as text."""

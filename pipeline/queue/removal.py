@@ -25,8 +25,6 @@ from pipeline.queue.repair import settle_abandoned
 from pipeline.queue.tickets import Ticket
 from pipeline.queue.views import JobView, survey
 
-REMOVED = ".removed-"
-
 
 @dataclass(frozen=True)
 class Wanted:
@@ -139,7 +137,7 @@ def _hold(queue: Queue, job_id: str) -> Lease:
 
 def _remove(queue: Queue, job_id: str) -> None:
     run = queue.home.run(job_id).root
-    hidden = run.with_name(f"{REMOVED}{job_id}")
+    hidden = queue.home.removed_run(job_id)
     with contextlib.suppress(FileNotFoundError):
         run.rename(hidden)
         durable.fsync_folder(run.parent)
@@ -149,21 +147,3 @@ def _remove(queue: Queue, job_id: str) -> None:
     queue.records.clear(queue.paths.cancel_request(job_id))
     shutil.rmtree(queue.paths.job(job_id), ignore_errors=True)
     shutil.rmtree(hidden, ignore_errors=True)
-
-
-def sweep_up(queue: Queue) -> None:
-    """Removes what removals that were killed have left. Raises OSError where the runs cannot be listed."""
-    for name in durable.names_in(queue.home.runs):
-        if name.startswith(REMOVED):
-            shutil.rmtree(queue.home.runs / name, ignore_errors=True)
-
-
-def remove_run(queue: Queue, job_id: str) -> None:
-    """Removes a run that has no ticket, as one of an earlier version. Raises QueueError where it is in use."""
-    lease = Lease.acquire(queue.paths.lease(job_id))
-    if lease is None:
-        raise QueueError(f"{job_id}: is running")
-    try:
-        _remove(queue, job_id)
-    finally:
-        lease.release()

@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from pipeline.errors import QueueError, SpecError
 from pipeline.home import durable
 from pipeline.home.lease import Lease
+from pipeline.home.paths import REMOVED
 from pipeline.home.records import FOLDER_OF, End, Progress, Result, StopRequest
 from pipeline.home.sweep_record import FOR_ITS_SWEEP
 from pipeline.queue.claims import Claim
@@ -57,6 +59,7 @@ def repair(queue: Queue) -> list[Repaired]:
     _remove_old_temporaries(queue)
     _remove_free_leases(queue)
     _remove_old_stop_requests(queue)
+    finish_removals(queue)
     done = quarantine_foreign_files(queue)
     for state in ("pending", "done", "failed", "cancelled"):
         ids = queue.tickets.ids(state)
@@ -190,6 +193,13 @@ def _remove_old_stop_requests(queue: Queue) -> None:
         with contextlib.suppress(OSError):
             if not Lease.is_held(queue.paths.leases / path.stem):
                 path.unlink()
+
+
+def finish_removals(queue: Queue) -> None:
+    """Removes what removals of jobs that were killed have left. Raises OSError where the runs cannot be listed."""
+    for name in durable.names_in(queue.home.runs):
+        if name.startswith(REMOVED):
+            shutil.rmtree(queue.home.runs / name, ignore_errors=True)
 
 
 def cancel(queue: Queue, job_id: str, why: str = "") -> str:

@@ -425,24 +425,6 @@ def test_a_file_name_that_is_not_text_can_be_a_why(home: Home) -> None:
     assert Result.read(home.run("job").result) == result
 
 
-def test_a_run_in_the_foreground_saves_itself_at_ctrl_c(home: Home, tmp_path: Path) -> None:
-    file = tmp_path / "long.yaml"
-    file.write_text("name: long\nmodel: {name: cnn_bn}\ndata: {name: digits}\ntrain: {epochs: 100000}\n")
-    command = [sys.executable, "-m", "pipeline.cli", "--home", str(home.root), "run", str(file)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None
-        for line in process.stdout:
-            if "epoch" in line and "test accuracy" in line:
-                break
-        process.send_signal(signal.SIGINT)
-        rest = process.stdout.read()
-    assert process.returncode == 1
-    assert "interrupted: asked to stop; step" in rest
-    (folder,) = home.runs.iterdir()
-    assert (folder / "checkpoints" / "last.pt").exists()
-    assert "interrupted" in (folder / "attempt-1.log").read_text()
-
-
 @pytest.mark.parametrize(
     ("error", "expected"),
     [
