@@ -60,7 +60,7 @@ NAMES = [
     "with blank 'quote\".json",
     "añ\u2028.json",
     f"{ID}.json.bak",
-    f"{ID[:-1]}.json",
+    "foreign-0f0.json",
     "n" * 255,
     os.fsdecode(b"not-\xff\xfe-unicode.json"),
     "-rf",
