@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import subprocess
 import sys
 from pathlib import Path
@@ -12,12 +11,12 @@ from pathlib import Path
 import pytest
 from cli_runs import JobFile, Pipeline, end, submitted
 
+from pipeline.home import sequence
+from pipeline.home.ids import ID
 from pipeline.home.paths import Home
 from pipeline.jobfile.json_schema import json_schema
 from pipeline.queue.job_queue import Queue
 from pipeline.queue.tickets import Ticket
-
-ID = re.compile(r"tiny-\d{8}T\d{12}Z-[0-9a-f]{6}")
 
 
 def test_a_bad_job_file_exits_with_2_and_every_problem(pipeline: Pipeline, job_file: JobFile, home: Home) -> None:
@@ -145,6 +144,7 @@ def test_a_job_that_is_in_the_queue_is_told_whatever_fails_after_that(
 ) -> None:
     """A script that submits again where it failed would have it twice."""
     Queue(home).create()
+    sequence.new_ids(home, ["earlier"])  # so that the number of the next job is known
     code = FAILS_AFTER.format(what=what, events=("open",) if what == ".json" else ("os.listdir", "os.scandir"))
     command = [sys.executable, "-c", code, "--home", home.root, "submit", job_file()]
     done = subprocess.run([*command, *arguments], capture_output=True, text=True, timeout=60)
