@@ -13,6 +13,7 @@ over its target; the targets are for 100,000 jobs.
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 import os
 import re
@@ -26,6 +27,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from pipeline.home import durable
+from pipeline.home.ids import make_id
 from pipeline.home.paths import Home
 from pipeline.home.records import FOLDER_OF, Attempts, End, Outcome, now
 from pipeline.jobfile.reading import load
@@ -121,8 +123,8 @@ def pipeline(home: Home, *words: str) -> tuple[str, ...]:
 def wait(home: Home, number: int) -> None:
     """Write tickets that wait."""
     spec = load(JOB)
-    for _ in range(number):
-        ticket = Ticket.new(spec)
+    for nth in range(1, number + 1):
+        ticket = dataclasses.replace(Ticket.new(spec), id=make_id(spec.name, nth))
         home.queue.ticket("pending", ticket.id).write_bytes(ticket.to_json())
 
 
@@ -130,8 +132,9 @@ def end(home: Home, number: int) -> None:
     """Write jobs that have ended, each with its records and a run's folder."""
     spec = load(JOB)
     metrics = {f"{part}/{what}": 0.9876543 for part in ("train", "test") for what in ("loss", "accuracy", "top5")}
-    for i in range(number):
-        ticket, outcome = Ticket.new(spec), OUTCOMES[i % len(OUTCOMES)]
+    for nth in range(1, number + 1):
+        outcome = OUTCOMES[nth % len(OUTCOMES)]
+        ticket = dataclasses.replace(Ticket.new(spec), id=make_id(spec.name, nth))
         home.queue.ticket(FOLDER_OF[outcome], ticket.id).write_bytes(ticket.to_json())
         home.queue.job(ticket.id).mkdir()
         home.run(ticket.id).root.mkdir()

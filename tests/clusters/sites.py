@@ -53,7 +53,7 @@ class ClusterSite(Site):
         """Have the cluster give up the node of an attempt, whose process lives on. Returns what brings it back."""
         raise NotImplementedError
 
-    def stop_outside(self, job_id: str) -> None:
+    def stop_outside(self, task: str) -> None:
         """Stop a job's first attempt as a person does who knows the cluster alone."""
         raise NotImplementedError
 
@@ -81,8 +81,8 @@ class SlurmSite(ClusterSite):
 
         return restore
 
-    def stop_outside(self, job_id: str) -> None:
-        self.cluster.call("scancel", f"--name={job_id}.1")
+    def stop_outside(self, task: str) -> None:
+        self.cluster.call("scancel", f"--name={task}")
 
 
 @dataclass
@@ -116,8 +116,8 @@ class RaySite(ClusterSite):
 
         return restore
 
-    def stop_outside(self, job_id: str) -> None:
-        url = f"{self.cluster.address}/api/jobs/{job_id}.1/stop"
+    def stop_outside(self, task: str) -> None:
+        url = f"{self.cluster.address}/api/jobs/{task}/stop"
         urllib.request.urlopen(urllib.request.Request(url, method="POST"), timeout=30).close()
 
 

@@ -347,7 +347,7 @@ def test_a_job_cancelled_in_the_cluster_itself_is_cancelled(queue: Queue, worker
     job_id = queue.submit(quick_spec(epochs=LONG))
     workers.start()
     wait_for_training(queue.home, job_id)
-    site.stop_outside(job_id)
+    site.stop_outside(str(queue.attempts(job_id).latest["handle"]["name"]))
     end = wait_for_end(queue, job_id)
     assert end.outcome == "cancelled"
     assert re.search("was (cancelled|stopped) there", end.why)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import re
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -14,13 +15,14 @@ from worker_processes import queue  # noqa: F401 - a fixture
 
 from pipeline.errors import QueueError
 from pipeline.home import durable, paths
+from pipeline.home.paths import Home
 from pipeline.home.records import Order, Progress, Result
 from pipeline.queue import adoption, repair, views
 from pipeline.queue.claims import Claim
 from pipeline.queue.job_queue import Queue
 from pipeline.worker import running_job
 from pipeline.worker.executors import cluster, desk, probe
-from pipeline.worker.executors.cluster import ClusterAttempt, ClusterExecutor
+from pipeline.worker.executors.cluster import ClusterAttempt, ClusterExecutor, name_of
 from pipeline.worker.executors.engine import BusyError, RefusedError, Seen, Task, UnreachableError
 from pipeline.worker.running_job import RunningJob, prepare_run
 
@@ -106,10 +108,15 @@ def bench(queue: Queue, engine: StandIn) -> Iterator[Bench]:
     executor.close()
 
 
+def task_of(job: RunningJob | Claim) -> str:
+    """The name of its task in the engine."""
+    return name_of(job.claim if isinstance(job, RunningJob) else job)
+
+
 def run(bench: Bench, job: RunningJob) -> None:
     """Have the engine run it, and the worker hear of that."""
-    wait_until(lambda: f"{job.id}.1" in bench.engine.tasks, "it to be handed over")
-    bench.engine.tasks[f"{job.id}.1"] = Seen("7", "runs", node="n1")
+    wait_until(lambda: task_of(job) in bench.engine.tasks, "it to be handed over")
+    bench.engine.tasks[task_of(job)] = Seen("7", "runs", node="n1")
     wait_until(lambda: job.attempt.poll() is None and job.attempt.started_at is not None, "it to run")
 
 
@@ -122,7 +129,7 @@ def wait_for_end(job: RunningJob) -> Result:
 
 def test_a_job_waits_runs_and_ends_as_the_engine_says(bench: Bench) -> None:
     job = bench.start()
-    name = f"{job.id}.1"
+    name = task_of(job)
     assert bench.queue.attempts(job.id).latest["handle"] == {"name": name, "cluster": "lab"}, "before it is handed over"
     wait_until(
         lambda: job.attempt.poll() is None and job.attempt.waits_for == "waits in slurm (job 7): Resources", "it"
@@ -166,7 +173,7 @@ def test_an_engine_that_may_have_taken_it_is_asked_before_it_is_handed_over_agai
     wait_until(lambda: bench.engine.submitted, "the first try")
     bench.engine.error = None
     wait_until(lambda: job.attempt.poll() is None and "Resources" in job.attempt.waits_for, "it to be there")
-    assert bench.engine.submitted == [f"{job.id}.1"] * (1 if is_taken else 2)
+    assert bench.engine.submitted == [task_of(job)] * (1 if is_taken else 2)
 
 
 def test_an_engine_that_does_not_answer_is_waited_for_and_that_is_said(bench: Bench) -> None:
@@ -176,7 +183,7 @@ def test_an_engine_that_does_not_answer_is_waited_for_and_that_is_said(bench: Be
     wait_until(lambda: job.attempt.poll() is None and bench.has_complained(), "a complaint")
     assert bench.said[0] == "slurm does not answer, and what it runs goes on: no answer"
     bench.engine.is_silent = False
-    bench.engine.tasks[f"{job.id}.1"] = Seen("7", "ended", "its node failed", status=0, outcome="lost")
+    bench.engine.tasks[task_of(job)] = Seen("7", "ended", "its node failed", status=0, outcome="lost")
     assert wait_for_end(job).why == "slurm (job 7): its node failed"
 
 
@@ -229,7 +236,7 @@ def test_what_waits_is_taken_back_and_what_runs_is_asked_first(bench: Bench) -> 
     for job in (waiting, running):
         job.ask_to_stop("cancelled")
     wait_until(lambda: len(bench.engine.told) == 2, "the engine to be told")
-    assert bench.engine.told == [f"kill {waiting.id}.1", f"stop {running.id}.1"]
+    assert bench.engine.told == [f"kill {task_of(waiting)}", f"stop {task_of(running)}"]
     assert Order.read(bench.queue.home.run(running.id).order) == Order(1, stop=True)
 
 
@@ -259,7 +266,7 @@ def test_a_job_that_the_engine_stops_again_and_again_before_it_gains_a_step_fail
     stopped = {"outcome": "interrupted", "why": "asked to stop", "step": 7}
     entries = job.claim.attempts.entries
     entries[:0] = [{**stopped} for _ in range(running_job.IN_VAIN - 1)]  # type: ignore[typeddict-item]
-    name, number = f"{job.id}.1", len(entries)
+    name, number = task_of(job), len(entries)
     for step, outcome in ((8, "interrupted"), (7, "failed")):
         Result(number, "interrupted", "asked to stop", step=step).write(bench.queue.home.run(job.id).result)
         assert job.judge(bench.queue.home.run(job.id), 1).result.outcome == outcome
@@ -275,7 +282,7 @@ def test_an_answer_that_nobody_foresaw_does_not_end_the_watching(error: Exceptio
     bench.engine.answer = lambda: raise_(error)  # type: ignore[method-assign]
     wait_until(lambda: job.attempt.poll() is None and bench.has_complained(), "a complaint")
     del bench.engine.answer  # type: ignore[method-assign]
-    bench.engine.tasks[f"{job.id}.1"] = Seen("7", "ended", status=3)
+    bench.engine.tasks[task_of(job)] = Seen("7", "ended", status=3)
     assert "exit code 3" in wait_for_end(job).why
 
 
@@ -295,13 +302,13 @@ def test_silence_is_not_counted_as_an_answer(bench: Bench, monkeypatch: pytest.M
     monkeypatch.setattr(desk, "FORGOTTEN_S", 1.0)
     job = bench.start()
     run(bench, job)
-    known = bench.engine.tasks.pop(f"{job.id}.1")
+    known = bench.engine.tasks.pop(task_of(job))
     watched = job.attempt.watched  # type: ignore[attr-defined] # of a cluster
     wait_until(lambda: watched.missing_since is not None, "a look that finds nothing")
     bench.engine.is_silent = True
     wait_until(lambda: job.attempt.poll() is None and bench.has_complained(), "a complaint")
     time.sleep(1.2)
-    bench.engine.tasks[f"{job.id}.1"] = known
+    bench.engine.tasks[task_of(job)] = known
     bench.engine.is_silent = False
     wait_until(lambda: not bench.executor.desk.problem, "an answer")
     assert job.attempt.poll() is None
@@ -309,11 +316,11 @@ def test_silence_is_not_counted_as_an_answer(bench: Bench, monkeypatch: pytest.M
 
 def test_a_job_that_was_cancelled_while_nobody_watched_saves_itself(bench: Bench) -> None:
     claim = bench.claim()
-    bench.engine.tasks[f"{claim.id}.1"] = Seen("7", "runs", node="n1")
+    bench.engine.tasks[task_of(claim)] = Seen("7", "runs", node="n1")
     job = RunningJob(claim, bench.executor.take_up(claim))
     job.ask_to_stop("cancelled")
     wait_until(lambda: bench.engine.told, "the engine to be told")
-    assert bench.engine.told == [f"stop {claim.id}.1"]
+    assert bench.engine.told == [f"stop {task_of(claim)}"]
 
 
 def test_a_disk_that_takes_no_order_keeps_nobody_from_being_asked(
@@ -334,9 +341,9 @@ def test_an_attempt_that_an_engine_cancels_without_a_word_is_tried_again(bench: 
     """A Slurm whose controller was killed forgets what it had not saved, and cancels what it finds running."""
     ran, waited = bench.start(), bench.start()
     run(bench, ran)
-    wait_until(lambda: f"{waited.id}.1" in bench.engine.tasks, "it to be handed over")
-    bench.engine.tasks[f"{ran.id}.1"] = Seen("7", "ended", "was cancelled there", "n1", status=-9, outcome="cancelled")
-    bench.engine.tasks[f"{waited.id}.1"] = Seen("8", "ended", "was cancelled there", outcome="cancelled")
+    wait_until(lambda: task_of(waited) in bench.engine.tasks, "it to be handed over")
+    bench.engine.tasks[task_of(ran)] = Seen("7", "ended", "was cancelled there", "n1", status=-9, outcome="cancelled")
+    bench.engine.tasks[task_of(waited)] = Seen("8", "ended", "was cancelled there", outcome="cancelled")
     assert wait_for_end(ran).outcome == "lost"
     assert wait_for_end(waited).outcome == "cancelled"
 
@@ -347,7 +354,7 @@ def test_what_this_worker_has_killed_itself_was_not_cancelled_there(bench: Bench
     run(bench, job)
     Result(1, "interrupted", "asked to stop", step=5).write(bench.queue.home.run(job.id).result)
     job.attempt.kill()
-    bench.engine.tasks[f"{job.id}.1"] = Seen("7", "ended", "was cancelled there", status=-9, outcome="cancelled")
+    bench.engine.tasks[task_of(job)] = Seen("7", "ended", "was cancelled there", status=-9, outcome="cancelled")
     assert wait_for_end(job).outcome == "interrupted"
 
 
@@ -369,8 +376,9 @@ def test_a_result_counts_more_than_what_the_engine_says_but_for_a_stop_in_the_en
     ):
         job = bench.start()
         left.write(bench.queue.home.run(job.id).result)
-        wait_until(lambda name=f"{job.id}.1": name in bench.engine.tasks, "it to be handed over")
-        bench.engine.tasks[f"{job.id}.1"] = ended
+        task = task_of(job)
+        wait_until(lambda task=task: task in bench.engine.tasks, "it to be handed over")
+        bench.engine.tasks[task] = ended
         assert wait_for_end(job).outcome == outcome
 
 
@@ -411,3 +419,19 @@ def test_the_doctor_names_versions_and_datasets_that_differ_on_a_node(
     assert "a node sees another" in checks["shared datasets"].text
     assert checks["versions"].verdict == "warning"
     assert checks["versions"].text.startswith("on the node: torch 2.0, here ")
+
+
+def test_two_homes_never_share_a_task(bench: Bench, tmp_path: Path, engine: StandIn) -> None:
+    """Both count their jobs from one, and one engine has the tasks of both."""
+    other = Queue(Home(tmp_path / "other"))
+    executor = ClusterExecutor(other.home, engine, bench.said.append)
+    names = []
+    for each in (bench.queue, other):
+        each.submit(quick_spec())
+        claim = each.claim("worker", executor.record)
+        assert isinstance(claim, Claim)
+        assert claim.id == "quick-0001"
+        names.append(name_of(claim))
+    executor.close()
+    assert len(set(names)) == 2
+    assert all(re.fullmatch(r"quick-0001-[0-9a-f]{6}\.1", name) for name in names)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import hashlib
 import os
 import time
 from collections.abc import Callable
@@ -61,7 +62,7 @@ class ClusterExecutor:
     def record(self, claim: Claim) -> dict[str, Any]:
         if claim.is_sweep:
             return self.local.record(claim)
-        name = name_of(claim, claim.attempts.number + 1)
+        name = new_name(claim, claim.attempts.number + 1)
         return {"executor": self.name, "handle": {"name": name, "cluster": self.engine.cluster}}
 
     def start(self, claim: Claim) -> LocalAttempt | ClusterAttempt:
@@ -70,7 +71,7 @@ class ClusterExecutor:
         run, number, resources = self.home.run(claim.id), claim.attempts.number, self._fill_in(claim)
         environment = attempt_environment(resources.cpus) | self._places()
         command = attempt_command(self.home, claim)
-        task = Task(name_of(claim, number), command, environment, run.log(number), resources)
+        task = Task(name_of(claim), command, environment, run.log(number), resources)
         run.log(number).touch()  # the engine's own words may come first, or be all there is
         return ClusterAttempt(self, claim, self.desk.hand_over(task))
 
@@ -100,7 +101,7 @@ class ClusterExecutor:
         if claim.spec is not None:
             with contextlib.suppress(QueueError, OSError):
                 self._fill_in(claim)
-        return ClusterAttempt(self, claim, self.desk.watch(name_of(claim, claim.attempts.number)), is_taken_up=True)
+        return ClusterAttempt(self, claim, self.desk.watch(name_of(claim)), is_taken_up=True)
 
     def close(self) -> None:
         self.desk.close()
@@ -113,9 +114,16 @@ def make_executor(
     return LocalExecutor(home, slots) if engine is None else ClusterExecutor(home, engine, complain)
 
 
-def name_of(claim: Claim, number: int) -> str:
-    """The name of an attempt's task."""
-    return f"{claim.id}.{number}"
+def new_name(claim: Claim, number: int) -> str:
+    """A name for an attempt's task that no other home has: in its engine, ids of several homes may be the same."""
+    ticket = claim.ticket
+    home = hashlib.sha256(f"{ticket.submitted_at} {ticket.spec}".encode()).hexdigest()[:6]
+    return f"{claim.id}-{home}.{number}"
+
+
+def name_of(claim: Claim) -> str:
+    """The name of its latest attempt's task, as it was recorded before the task was handed over."""
+    return str(claim.attempts.latest["handle"]["name"])
 
 
 class ClusterAttempt:
