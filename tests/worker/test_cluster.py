@@ -131,12 +131,14 @@ def test_a_job_waits_runs_and_ends_as_the_engine_says(bench: Bench) -> None:
     job = bench.start()
     name = task_of(job)
     assert bench.queue.attempts(job.id).latest["handle"] == {"name": name, "cluster": "lab"}, "before it is handed over"
-    wait_until(
-        lambda: job.attempt.poll() is None and job.attempt.waits_for == "waits in slurm (job 7): Resources", "it"
-    )
-    progress = Progress.read(bench.queue.home.run(job.id).progress)
-    assert progress is not None
-    assert progress.note == "waits in slurm (job 7): Resources"
+    note = "waits in slurm (job 7): Resources"
+
+    def is_told() -> bool:
+        assert job.attempt.poll() is None
+        progress = Progress.read(bench.queue.home.run(job.id).progress)
+        return job.attempt.waits_for == note and progress is not None and progress.note == note
+
+    wait_until(is_told, "what it waits for")
     assert job.attempt.started_at is None, "a time limit does not count yet"
     bench.engine.tasks[name] = Seen("7", "runs", node="n1", ran_s=5)
     wait_until(lambda: job.attempt.poll() is None and job.attempt.started_at is not None, "it to run")
