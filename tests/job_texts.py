@@ -28,6 +28,6 @@ def known(*names: str) -> str:
     return f" (known: {', '.join(names)})"
 
 
-TOP = known("data", "description", "log", "model", "name", "resources", "search", "train")
+TOP = known("after", "data", "description", "log", "model", "name", "resources", "search", "train")
 DATASETS = known(*sorted(catalog.DATASETS))
 MODELS = known(*sorted(catalog.MODELS))

@@ -38,7 +38,7 @@ MAX_CHOICES = 1_000
 MAX_FIELDS = 50
 MOST = 1e300  # either way
 KEY = re.compile(r"[A-Za-z_][A-Za-z0-9_]*(\.[A-Za-z0-9_]+)*")
-NOT_SEARCHED = ("name", "description", "search", "resources")
+NOT_SEARCHED = ("name", "description", "after", "search", "resources")
 _RANGE = ("from", "to", "step", "log")
 
 

@@ -14,7 +14,7 @@ from pydantic_core import InitErrorDetails, PydanticCustomError, ValidationError
 
 from pipeline.jobfile import catalog, torchvision_models
 from pipeline.jobfile.entries import Dataset, Entry, Facts, FieldConflict
-from pipeline.jobfile.fields import Bounds, TextFormat, field
+from pipeline.jobfile.fields import Bounds, OneOrMore, TextFormat, field
 from pipeline.jobfile.quantize import Quantize
 from pipeline.jobfile.resources import Resources
 from pipeline.jobfile.search import Search
@@ -23,6 +23,12 @@ from pipeline.jobfile.train import LOSS, OPTIMIZER, SCHEDULE, Train
 
 Name = Annotated[
     str, TextFormat(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}", "is not a name; use up to 64 letters, digits, - and _")
+]
+JobReference = Annotated[
+    str,
+    TextFormat(
+        r"[A-Za-z0-9][A-Za-z0-9_-]{0,127}", "is neither a job's name nor its id; they have letters, digits, - and _"
+    ),
 ]
 AUGMENTATION = ChosenByName("augmentation", catalog.AUGMENTATIONS, is_short=True)
 
@@ -141,6 +147,11 @@ class Spec(Section):
 
     name: Name = field(description="Letters, digits, - and _; the start of the job's id.")
     description: str = field("", max_length=10_000, description="For people.")
+    after: Annotated[tuple[str, ...], OneOrMore(JobReference, most=16)] = field(
+        (),
+        description="Jobs that must have succeeded before this one starts: a name or an id, or a list of them; "
+        "default: none.",
+    )
     model: Annotated[ModelSection, MODEL] = field(description="The network.")
     data: Annotated[Data, DATA] = field(description="The images.")
     train: Train = field({}, description="How it is trained.")

@@ -100,9 +100,10 @@ def add_grid(origins: Origins, key: str, values: Sequence[Node], source: str) ->
 def with_values(plain: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:
     """Returns a trial's job file as plain data: that of the sweep, without its search and with these values.
 
-    Raises ValueError where a field can be none.
+    What the sweep waits for (`after`) is left out too, for its trials start after it. Raises ValueError where a field
+    can be none.
     """
-    tree = {key: value for key, value in plain.items() if key != "search"}
+    tree = {key: value for key, value in plain.items() if key not in ("search", "after")}
     for key, value in values.items():
         *parts, last = key.split(".")
         inner = tree

@@ -15,7 +15,7 @@ from pipeline.home.paths import Home, RunPaths
 from pipeline.results.compared_run import ComparedRun, Say, lower_is_better, read_run
 from pipeline.wording import in_bits, in_words, nearest, table
 
-LABELS = ("name", "description")  # fields that change nothing in the training
+LABELS = ("name", "description", "after")  # fields that change nothing in the training
 MAY_BE_COMMON = ("EPOCHS", "STATE")  # columns that say little where they are the same for all
 CELL_WIDTHS = (40, 24, 16, 12, 10)
 MISSING = "-"

@@ -29,8 +29,12 @@ REVISION = "PIPELINE_REVISION"  # the commit that the image was built from; with
 
 
 def spec_hash(spec: Spec) -> str:
-    """Returns the hash of the spec with every default filled in: order and spelling of a job file do not count."""
-    return hashlib.sha256(json.dumps(spec.model_dump(mode="json"), sort_keys=True).encode()).hexdigest()
+    """Returns the hash of the spec with every default filled in: order and spelling of a job file do not count.
+
+    Nor does what the job waited for.
+    """
+    fields = {name: value for name, value in spec.model_dump(mode="json").items() if name != "after"}
+    return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()
 
 
 def write(
