@@ -18,6 +18,7 @@ from pipeline.jobfile.entry_rules import (
     has_momentum,
     is_ascending,
     is_no_larger_than_images,
+    is_not_beside_widths,
     is_split_by_its_own_field,
     leaves_some_to_train_on,
     vgg_min_size,
@@ -34,7 +35,10 @@ MODELS: dict[str, Model] = {
         "VGG with the small-image head",
         options={
             "depth": option(
-                Literal[11, 13, 16, 19], 11, "Weight layers, as the columns A, B, D, E of the paper's Table 1."
+                Literal[11, 13, 16, 19],
+                11,
+                "Weight layers, as the columns A, B, D, E of the paper's Table 1.",
+                unless="widths",
             ),
             "widths": option(
                 tuple[Annotated[int, Bounds(ge=1, le=4096)] | Literal["M"], ...] | None,
@@ -46,7 +50,10 @@ MODELS: dict[str, Model] = {
             "batch_norm": option(bool, False, "Batch norm after each convolution."),
             "dropout": option(float, 0.0, "Dropout before the classifier, as a probability.", ge=0, lt=1),
         },
-        rules=(Rule("widths", begins_with_a_convolution),),
+        rules=(
+            Rule("depth", is_not_beside_widths, also=("widths",)),
+            Rule("widths", begins_with_a_convolution),
+        ),
         min_size=vgg_min_size,
         min_size_options=("widths",),
     ),

@@ -18,9 +18,11 @@ from pipeline.jobfile.own_code import OwnCode
 Options = Mapping[str, tuple[Any, Field]]
 
 
-def option(type_: Any, default: Any, description: str, **bounds: Any) -> tuple[Any, Field]:
-    """A field of a job file's section. `...` as default: it must be given. bounds: as of `fields.field`."""
-    return (type_, Field(default, description, bounds))
+def option(
+    type_: Any, default: Any, description: str, *, unless: str | None = None, **bounds: Any
+) -> tuple[Any, Field]:
+    """A field of a job file's section. `...` as default: it must be given. unless, bounds: as of `fields.Field`."""
+    return (type_, Field(default, description, bounds, unless))
 
 
 class Facts(NamedTuple):

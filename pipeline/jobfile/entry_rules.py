@@ -21,6 +21,15 @@ def begins_with_a_convolution(section: Any, _: Facts) -> str | None:
     return "must begin with a number of channels, as [64, M, 128, M]"
 
 
+def is_not_beside_widths(section: Any, _: Facts) -> str | None:
+    if section.depth is None or section.widths is None:
+        return None
+    return (
+        f"{section.depth} does not go with widths, which stand in its place; leave one of them out, or set "
+        "model.depth: null"
+    )
+
+
 def is_no_larger_than_images(option: str) -> Callable[[Any, Facts], str | None]:
     def complaint(section: Any, facts: Facts) -> str | None:
         value = getattr(section, option)

@@ -19,10 +19,13 @@ UNION_MEMBER = "\0"
 
 
 class Field:
-    """A field as it is declared. A default of `...` says that it must be given."""
+    """A field as it is declared. A default of `...` says that it must be given.
 
-    def __init__(self, default: Any, description: str, bounds: dict[str, Any]) -> None:
-        self.default, self.description, self.bounds = default, description, bounds
+    unless: another field of its section, in whose place it stands. Where that is given, this one is None.
+    """
+
+    def __init__(self, default: Any, description: str, bounds: dict[str, Any], unless: str | None = None) -> None:
+        self.default, self.description, self.bounds, self.unless = default, description, bounds, unless
         self.annotation: Any = None  # its type, which the section that it belongs to fills in
 
     def is_required(self) -> bool:
@@ -31,6 +34,8 @@ class Field:
     def schema(self) -> CoreSchema:
         """The default is validated too where it is the `{}` of a section, which makes it a section of defaults."""
         schema = schema_of(self.annotation, **self.bounds)
+        if self.unless:
+            schema = core_schema.nullable_schema(schema)
         if self.is_required():
             return schema
         return core_schema.with_default_schema(schema, default=self.default, validate_default=self.default == {})
