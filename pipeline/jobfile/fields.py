@@ -12,7 +12,8 @@ from typing import Annotated, Any, Literal, Protocol, Union, get_args, get_origi
 
 from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
-JsonSchema = dict[str, Any]
+from pipeline.jobfile.number_patterns import END, decimal_within, whole_up_to
+from pipeline.jobfile.schema_parts import JsonSchema
 
 UNION_MEMBER = "\0"
 """Begins what stands, in the location of an error, for one of the kinds that a value may be; no key of a file does."""
@@ -120,7 +121,7 @@ class TextFormat:
         return core_schema.no_info_before_validator_function(self.check, of_type)
 
     def json_schema(self, of_type: JsonSchema) -> JsonSchema:
-        return {**of_type, "pattern": f"^({self.pattern})$"}
+        return {**of_type, "pattern": f"^({self.pattern}){END}", "patternErrorMessage": f"It {self.complaint}"}
 
 
 class OneOrMore:
@@ -177,12 +178,16 @@ class InSeconds:
         return core_schema.no_info_plain_validator_function(self.convert)
 
     def json_schema(self, of_type: JsonSchema) -> JsonSchema:
-        return {
-            "anyOf": [
-                {**of_type, "minimum": 1, "maximum": MAX_DAYS * 86400},
-                {"type": "string", "pattern": r"^(?=.)(\d+d)?(\d+h)?(\d+m)?(\d+s)?$"},
-            ]
+        parts = "".join(
+            f"(?:{whole_up_to(MAX_DAYS * 86400 // seconds, unit)})?"
+            for unit, seconds in (("d", 86400), ("h", 3600), ("m", 60), ("s", 1))
+        )
+        text = {
+            "type": "string",
+            "pattern": f"^(?=.*[1-9]){parts}{END}",
+            "patternErrorMessage": f"It is not a duration from 1s to {MAX_DAYS}d; write 90s, 5m, 1h30m, 2d",
         }
+        return {"anyOf": [{**of_type, "minimum": 1, "maximum": MAX_DAYS * 86400}, text]}
 
 
 Duration = Annotated[int, InSeconds()]
@@ -212,12 +217,17 @@ class InBytes:
         return core_schema.no_info_plain_validator_function(self.convert)
 
     def json_schema(self, of_type: JsonSchema) -> JsonSchema:
-        return {
-            "anyOf": [
-                {**of_type, "minimum": MIN_BYTES, "maximum": MAX_BYTES},
-                {"type": "string", "pattern": r"^\d+(\.\d+)?([MGT]i?B|[mgt])$"},
-            ]
+        units = {f"{letter}B": 1000**power for power, letter in enumerate("MGT", start=2)}
+        units |= {f"(?:{letter}iB|{letter.lower()})": 1024**power for power, letter in enumerate("MGT", start=2)}
+        sizes = (
+            decimal_within(-(-MIN_BYTES * 1000 // size), MAX_BYTES * 1000 // size, unit) for unit, size in units.items()
+        )
+        text = {
+            "type": "string",
+            "pattern": f"^(?:{'|'.join(sizes)}){END}",
+            "patternErrorMessage": "It is not a size from 256MB to 1024TiB; write 512MB, 8GB, 8GiB",
         }
+        return {"anyOf": [{**of_type, "minimum": MIN_BYTES, "maximum": MAX_BYTES}, text]}
 
 
 Size = Annotated[int, InBytes()]

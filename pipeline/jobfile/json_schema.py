@@ -5,9 +5,10 @@ from __future__ import annotations
 import types
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
-from pipeline.jobfile import own_modules
-from pipeline.jobfile.fields import Bounds, Field, JsonSchema
-from pipeline.jobfile.sections import ChosenByName, Section
+from pipeline.jobfile import own_modules, schema_rules
+from pipeline.jobfile.fields import Bounds, Field
+from pipeline.jobfile.schema_parts import JsonSchema
+from pipeline.jobfile.sections import ChosenByName, NamedSection, Section
 from pipeline.jobfile.spec import NAMED_SECTIONS, Spec
 
 _TYPES: dict[Any, str] = {bool: "boolean", int: "integer", float: "number", str: "string"}
@@ -25,6 +26,7 @@ def json_schema() -> JsonSchema:
         for name in (*choice.entries, *choice.further_names[:1], *choice.own_names()):
             _define(choice.section_class(name), definitions)
     root = _define(Spec, definitions)
+    root["allOf"] = list(schema_rules.of_file())
     del definitions[Spec.__name__]
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", "$defs": definitions, **root}
 
@@ -40,6 +42,11 @@ def _define(section: type[Section], definitions: dict[str, JsonSchema]) -> JsonS
         "title": section.__name__,
         "type": "object",
     }
+    rules = [*section.schema_rules]
+    if issubclass(section, NamedSection):
+        rules += schema_rules.of_entry(section.entry)
+    if rules:
+        schema["allOf"] = rules
     definitions[section.__name__] = schema
     return schema
 

@@ -25,7 +25,8 @@ from pydantic_core import (
 from pipeline.errors import OwnCodeError
 from pipeline.jobfile import own_modules
 from pipeline.jobfile.entries import Entry
-from pipeline.jobfile.fields import Field, JsonSchema, field
+from pipeline.jobfile.fields import Field, field
+from pipeline.jobfile.schema_parts import JsonSchema
 
 CONFIG = CoreConfig(strict=True, allow_inf_nan=False, extra_fields_behavior="forbid")
 
@@ -35,6 +36,7 @@ class Section:
 
     model_fields: ClassVar[Mapping[str, Field]] = {}
     takes_any: ClassVar[bool] = False  # fields that are not declared, too, and drops them
+    schema_rules: ClassVar[Sequence[JsonSchema]] = ()  # what a JSON Schema can say of fields that do not go together
 
     def __init_subclass__(cls) -> None:
         """Takes the declared fields out of the class; an instance has their values."""
