@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import job_schema
 import pytest
 
 from pipeline.errors import SpecError
@@ -15,13 +16,19 @@ JOBS = Path(__file__).parents[1] / "jobs"
 
 
 def read(more: str = "", *overrides: str, text: str = MINIMAL) -> Spec:
-    return reading.parse((text + more).encode(), "job.yaml", overrides)
+    spec = reading.parse((text + more).encode(), "job.yaml", overrides)
+    if not overrides:
+        job_schema.require_acceptance(text + more)
+    return spec
 
 
 def errors(more: str = "", *overrides: str, text: str = MINIMAL) -> list[str]:
     with pytest.raises(SpecError) as caught:
         read(more, *overrides, text=text)
-    return str(caught.value).splitlines()
+    found = str(caught.value).splitlines()
+    if not overrides:
+        job_schema.require_refusal(text + more, found)
+    return found
 
 
 def known(*names: str) -> str:

@@ -12,14 +12,15 @@ from typing import Annotated, Literal
 
 from pipeline.jobfile.entries import Dataset, Entry, Loss, Model, Rule, option
 from pipeline.jobfile.entry_rules import (
+    CONVOLUTION_FIRST,
+    DEPTH_OR_WIDTHS,
+    NESTEROV_HAS_MOMENTUM,
+    SOME_TO_TRAIN_ON,
+    SPLIT_BY_ITS_OWN_FIELD,
     Shares,
-    begins_with_a_convolution,
     ends_before_training_does,
-    has_momentum,
     is_ascending,
-    is_no_larger_than_images,
-    is_split_by_its_own_field,
-    leaves_some_to_train_on,
+    no_larger_than_images,
     vgg_min_size,
 )
 from pipeline.jobfile.fields import Bounds
@@ -34,7 +35,10 @@ MODELS: dict[str, Model] = {
         "VGG with the small-image head",
         options={
             "depth": option(
-                Literal[11, 13, 16, 19], 11, "Weight layers, as the columns A, B, D, E of the paper's Table 1."
+                Literal[11, 13, 16, 19],
+                11,
+                "Weight layers, as the columns A, B, D, E of the paper's Table 1.",
+                unless="widths",
             ),
             "widths": option(
                 tuple[Annotated[int, Bounds(ge=1, le=4096)] | Literal["M"], ...] | None,
@@ -46,7 +50,7 @@ MODELS: dict[str, Model] = {
             "batch_norm": option(bool, False, "Batch norm after each convolution."),
             "dropout": option(float, 0.0, "Dropout before the classifier, as a probability.", ge=0, lt=1),
         },
-        rules=(Rule("widths", begins_with_a_convolution),),
+        rules=(DEPTH_OR_WIDTHS, CONVOLUTION_FIRST),
         min_size=vgg_min_size,
         min_size_options=("widths",),
     ),
@@ -93,7 +97,7 @@ DATASETS: dict[str, Dataset] = {
                 "All images in memory (much faster), or from disk each epoch; auto: by the machine's memory.",
             ),
         },
-        rules=(Rule("split", leaves_some_to_train_on), Rule("split", is_split_by_its_own_field, blames="data.val")),
+        rules=(SOME_TO_TRAIN_ON, SPLIT_BY_ITS_OWN_FIELD),
     ),
 }
 
@@ -102,14 +106,14 @@ AUGMENTATIONS: dict[str, Entry] = {
         "pipeline.data.augment:crop",
         "pad with black, then crop at random",
         options={"padding": option(int, 4, "Pixels added on each side.", ge=1, le=64)},
-        rules=(Rule("padding", is_no_larger_than_images("padding"), facts=("image_size",)),),
+        rules=(no_larger_than_images("padding"),),
     ),
     "flip": Entry("pipeline.data.augment:flip", "mirror left and right, every second image"),
     "cutout": Entry(
         "pipeline.data.augment:cutout",
         "a square set to the mean colour (DeVries and Taylor, 2017)",
         options={"size": option(int, 8, "Side of the square in pixels.", ge=1, le=512)},
-        rules=(Rule("size", is_no_larger_than_images("size"), facts=("image_size",)),),
+        rules=(no_larger_than_images("size"),),
     ),
     "rotation": Entry(
         "pipeline.data.augment_geometry:rotation",
@@ -191,7 +195,7 @@ OPTIMIZERS: dict[str, Entry] = {
             "weight_decay": option(float, 0.0, _DECAY, ge=0, le=1),
             "nesterov": option(bool, False, "Nesterov's momentum; needs momentum above 0."),
         },
-        rules=(Rule("nesterov", has_momentum, also=("momentum",)),),
+        rules=(NESTEROV_HAS_MOMENTUM,),
     ),
     "adam": Entry(
         "pipeline.training.optimizers:adam",
@@ -227,7 +231,7 @@ SCHEDULES: dict[str, Entry] = {
         "pipeline.training.schedules:step_decay",
         "multiplied by gamma every few epochs",
         options={
-            "step_epochs": option(float, 30.0, "Epochs between two decays.", ge=0.01),
+            "step_epochs": option(float, 30.0, "Epochs between two decays.", ge=0.01, le=1_000_000),
             "gamma": option(float, 0.5, "Factor of each decay.", gt=0, le=1),
             "warmup_epochs": _WARMUP,
         },
@@ -244,8 +248,8 @@ SCHEDULES: dict[str, Entry] = {
         "up, then down, in one cycle (Smith and Topin, 2018)",
         options={
             "pct_start": option(float, 0.3, "Share of all steps that the rate rises for.", gt=0, lt=1),
-            "div_factor": option(float, 25.0, "The first rate is the peak divided by this.", ge=1),
-            "final_div_factor": option(float, 1e4, "The last rate is the first divided by this.", ge=1),
+            "div_factor": option(float, 25.0, "The first rate is the peak divided by this.", ge=1, le=10**12),
+            "final_div_factor": option(float, 1e4, "The last rate is the first divided by this.", ge=1, le=10**12),
         },
     ),
 }

@@ -14,13 +14,16 @@ from typing import Any, NamedTuple
 
 from pipeline.jobfile.fields import Field
 from pipeline.jobfile.own_code import OwnCode
+from pipeline.jobfile.schema_parts import JsonSchema
 
 Options = Mapping[str, tuple[Any, Field]]
 
 
-def option(type_: Any, default: Any, description: str, **bounds: Any) -> tuple[Any, Field]:
-    """A field of a job file's section. `...` as default: it must be given. bounds: as of `fields.field`."""
-    return (type_, Field(default, description, bounds))
+def option(
+    type_: Any, default: Any, description: str, *, unless: str | None = None, **bounds: Any
+) -> tuple[Any, Field]:
+    """A field of a job file's section. `...` as default: it must be given. unless, bounds: as of `fields.Field`."""
+    return (type_, Field(default, description, bounds, unless))
 
 
 class Facts(NamedTuple):
@@ -50,6 +53,13 @@ class Rule(NamedTuple):
     also: tuple[str, ...] = ()  # further fields of the section that it looks at
     facts: tuple[str, ...] = ()  # names of `Facts` that it looks at
     blames: str | None = None  # a field elsewhere that the message is about instead, from the top of the file
+    said: JsonSchema | Callable[[Facts], JsonSchema] | None = None  # of the section, as far as a JSON Schema can say it
+
+    def schema(self, facts: Facts) -> JsonSchema | None:
+        """Returns what a JSON Schema says of the section, given these facts; None where it can say nothing."""
+        if any(getattr(facts, name) is None for name in self.facts):
+            return None
+        return self.said(facts) if callable(self.said) else self.said
 
 
 class FieldConflict(NamedTuple):

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from pipeline.jobfile.entries import Facts
+from pipeline.jobfile.entries import Facts, Rule
 from pipeline.jobfile.fields import field
+from pipeline.jobfile.schema_parts import GIVEN, JsonSchema, when
 from pipeline.jobfile.sections import Section
 
 
@@ -21,14 +22,39 @@ def begins_with_a_convolution(section: Any, _: Facts) -> str | None:
     return "must begin with a number of channels, as [64, M, 128, M]"
 
 
-def is_no_larger_than_images(option: str) -> Callable[[Any, Facts], str | None]:
+CONVOLUTION_FIRST = Rule(
+    "widths", begins_with_a_convolution, said={"properties": {"widths": {"prefixItems": [{"type": "integer"}]}}}
+)
+
+
+def is_not_beside_widths(section: Any, _: Facts) -> str | None:
+    if section.depth is None or section.widths is None:
+        return None
+    return (
+        f"{section.depth} does not go with widths, which stand in its place; leave one of them out, or set "
+        "model.depth: null"
+    )
+
+
+DEPTH_OR_WIDTHS = Rule(
+    "depth",
+    is_not_beside_widths,
+    also=("widths",),
+    said=when({"widths": GIVEN}, {"depth": {"type": "null"}}),
+)
+
+
+def no_larger_than_images(option: str) -> Rule:
     def complaint(section: Any, facts: Facts) -> str | None:
         value = getattr(section, option)
         if facts.image_size is None or value <= facts.image_size:
             return None
         return f"{value} is more than the images' {facts.image_size} pixels"
 
-    return complaint
+    def said(facts: Facts) -> JsonSchema:
+        return {"properties": {option: {"maximum": facts.image_size}}}
+
+    return Rule(option, complaint, facts=("image_size",), said=said)
 
 
 def is_ascending(option: str) -> Callable[[Any, Facts], str | None]:
@@ -43,6 +69,14 @@ def has_momentum(section: Any, _: Facts) -> str | None:
     if not section.nesterov or section.momentum:
         return None
     return "needs a momentum above 0; set train.optimizer.momentum: 0.9"
+
+
+NESTEROV_HAS_MOMENTUM = Rule(
+    "nesterov",
+    has_momentum,
+    also=("momentum",),
+    said=when({"nesterov": {"const": True}}, {"momentum": {"exclusiveMinimum": 0}}),
+)
 
 
 def ends_before_training_does(section: Any, facts: Facts) -> str | None:
@@ -65,7 +99,20 @@ def leaves_some_to_train_on(section: Any, _: Facts) -> str | None:
     return "val and test together must be above 0 and below 1, as {val: 0.1, test: 0.1}"
 
 
+_ABOVE_0 = [{"properties": {name: {"exclusiveMinimum": 0}}, "required": [name]} for name in ("val", "test")]
+SOME_TO_TRAIN_ON = Rule(
+    "split",
+    leaves_some_to_train_on,
+    said={"properties": {"split": {"if": {"type": "object"}, "then": {"anyOf": _ABOVE_0}}}},
+)
+
+
 def is_split_by_its_own_field(section: Any, _: Facts) -> str | None:
     if section.val is None:
         return None
     return f"image_folder has a field of its own for that; set data.split: {{val: {section.val:g}}}"
+
+
+SPLIT_BY_ITS_OWN_FIELD = Rule(
+    "split", is_split_by_its_own_field, blames="data.val", said={"properties": {"val": {"type": "null"}}}
+)

@@ -12,17 +12,21 @@ from typing import Annotated, Any, Literal, Protocol, Union, get_args, get_origi
 
 from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
-JsonSchema = dict[str, Any]
+from pipeline.jobfile.number_patterns import END, decimal_within, whole_up_to
+from pipeline.jobfile.schema_parts import JsonSchema
 
 UNION_MEMBER = "\0"
 """Begins what stands, in the location of an error, for one of the kinds that a value may be; no key of a file does."""
 
 
 class Field:
-    """A field as it is declared. A default of `...` says that it must be given."""
+    """A field as it is declared. A default of `...` says that it must be given.
 
-    def __init__(self, default: Any, description: str, bounds: dict[str, Any]) -> None:
-        self.default, self.description, self.bounds = default, description, bounds
+    unless: another field of its section, in whose place it stands. Where that is given, this one is None.
+    """
+
+    def __init__(self, default: Any, description: str, bounds: dict[str, Any], unless: str | None = None) -> None:
+        self.default, self.description, self.bounds, self.unless = default, description, bounds, unless
         self.annotation: Any = None  # its type, which the section that it belongs to fills in
 
     def is_required(self) -> bool:
@@ -31,6 +35,8 @@ class Field:
     def schema(self) -> CoreSchema:
         """The default is validated too where it is the `{}` of a section, which makes it a section of defaults."""
         schema = schema_of(self.annotation, **self.bounds)
+        if self.unless:
+            schema = core_schema.nullable_schema(schema)
         if self.is_required():
             return schema
         return core_schema.with_default_schema(schema, default=self.default, validate_default=self.default == {})
@@ -115,7 +121,37 @@ class TextFormat:
         return core_schema.no_info_before_validator_function(self.check, of_type)
 
     def json_schema(self, of_type: JsonSchema) -> JsonSchema:
-        return {**of_type, "pattern": f"^({self.pattern})$"}
+        return {**of_type, "pattern": f"^({self.pattern}){END}", "patternErrorMessage": f"It {self.complaint}"}
+
+
+class OneOrMore:
+    """Annotates a tuple of texts, each of them once: `[a, b]`; one may stand alone, `a`."""
+
+    def __init__(self, item: Any, *, most: int) -> None:
+        """item: the type of one. most: how many there may be."""
+        self.item, self.most = item, most
+
+    def as_list(self, value: object) -> object:
+        if isinstance(value, str) and "," in value:
+            items = ", ".join(part.strip() for part in value.split(","))
+            raise PydanticCustomError("format", "should be a list; write [{items}]", {"items": items})
+        if isinstance(value, (dict, type(None))):
+            return value  # refused as no list
+        return tuple(value) if isinstance(value, (list, tuple)) else (value,)
+
+    def check(self, items: tuple[str, ...]) -> tuple[str, ...]:
+        if twice := next((item for item in items if items.count(item) > 1), None):
+            raise PydanticCustomError("format", "has '{item}' twice", {"item": twice})
+        return items
+
+    def schema(self, of_type: CoreSchema) -> CoreSchema:  # noqa: ARG002
+        items = core_schema.tuple_schema([schema_of(self.item)], variadic_item_index=0, max_length=self.most)
+        unlike = core_schema.no_info_after_validator_function(self.check, items)
+        return core_schema.no_info_before_validator_function(self.as_list, unlike)
+
+    def json_schema(self, of_type: JsonSchema) -> JsonSchema:  # noqa: ARG002
+        item = get_args(self.item)[1].json_schema({"type": "string"})
+        return {"anyOf": [item, {"items": item, "maxItems": self.most, "type": "array", "uniqueItems": True}]}
 
 
 class OneOrMore:
@@ -172,12 +208,16 @@ class InSeconds:
         return core_schema.no_info_plain_validator_function(self.convert)
 
     def json_schema(self, of_type: JsonSchema) -> JsonSchema:
-        return {
-            "anyOf": [
-                {**of_type, "minimum": 1, "maximum": MAX_DAYS * 86400},
-                {"type": "string", "pattern": r"^(?=.)(\d+d)?(\d+h)?(\d+m)?(\d+s)?$"},
-            ]
+        parts = "".join(
+            f"(?:{whole_up_to(MAX_DAYS * 86400 // seconds, unit)})?"
+            for unit, seconds in (("d", 86400), ("h", 3600), ("m", 60), ("s", 1))
+        )
+        text = {
+            "type": "string",
+            "pattern": f"^(?=.*[1-9]){parts}{END}",
+            "patternErrorMessage": f"It is not a duration from 1s to {MAX_DAYS}d; write 90s, 5m, 1h30m, 2d",
         }
+        return {"anyOf": [{**of_type, "minimum": 1, "maximum": MAX_DAYS * 86400}, text]}
 
 
 Duration = Annotated[int, InSeconds()]
@@ -207,12 +247,17 @@ class InBytes:
         return core_schema.no_info_plain_validator_function(self.convert)
 
     def json_schema(self, of_type: JsonSchema) -> JsonSchema:
-        return {
-            "anyOf": [
-                {**of_type, "minimum": MIN_BYTES, "maximum": MAX_BYTES},
-                {"type": "string", "pattern": r"^\d+(\.\d+)?([MGT]i?B|[mgt])$"},
-            ]
+        units = {f"{letter}B": 1000**power for power, letter in enumerate("MGT", start=2)}
+        units |= {f"(?:{letter}iB|{letter.lower()})": 1024**power for power, letter in enumerate("MGT", start=2)}
+        sizes = (
+            decimal_within(-(-MIN_BYTES * 1000 // size), MAX_BYTES * 1000 // size, unit) for unit, size in units.items()
+        )
+        text = {
+            "type": "string",
+            "pattern": f"^(?:{'|'.join(sizes)}){END}",
+            "patternErrorMessage": "It is not a size from 256MB to 1024TiB; write 512MB, 8GB, 8GiB",
         }
+        return {"anyOf": [{**of_type, "minimum": MIN_BYTES, "maximum": MAX_BYTES}, text]}
 
 
 Size = Annotated[int, InBytes()]

@@ -52,7 +52,15 @@ def load(run: RunPaths) -> Spec:
     if len(text) > MAX_BYTES:
         raise ValueError(f"{run.spec}: it is too long")
     with own_modules.using(modules(run)):
-        return Spec.model_validate_json(durable.to_json(yaml.load(text, Loader=_Loader)))
+        return Spec.model_validate_json(durable.to_json(upgraded(yaml.load(text, Loader=_Loader))))
+
+
+def upgraded(fields: Any) -> Any:
+    """What an older version has frozen, as this one takes it: beside widths there was a depth, not looked at."""
+    model = fields.get("model") if isinstance(fields, dict) else None
+    if not isinstance(model, dict) or model.get("name") != "vgg" or model.get("widths") is None:
+        return fields
+    return {**fields, "model": {**model, "depth": None}}
 
 
 def modules(run: RunPaths) -> Modules:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import types
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
-from pipeline.jobfile.fields import Bounds, Field, JsonSchema
-from pipeline.jobfile.sections import Section
+from pipeline.jobfile import own_modules, schema_rules
+from pipeline.jobfile.fields import Bounds, Field
+from pipeline.jobfile.schema_parts import JsonSchema
+from pipeline.jobfile.sections import ChosenByName, NamedSection, Section
 from pipeline.jobfile.spec import NAMED_SECTIONS, Spec
 
 _TYPES: dict[Any, str] = {bool: "boolean", int: "integer", float: "number", str: "string"}
@@ -24,6 +26,7 @@ def json_schema() -> JsonSchema:
         for name in (*choice.entries, *choice.further_names[:1], *choice.own_names()):
             _define(choice.section_class(name), definitions)
     root = _define(Spec, definitions)
+    root["allOf"] = list(schema_rules.of_file())
     del definitions[Spec.__name__]
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", "$defs": definitions, **root}
 
@@ -39,12 +42,20 @@ def _define(section: type[Section], definitions: dict[str, JsonSchema]) -> JsonS
         "title": section.__name__,
         "type": "object",
     }
+    rules = [*section.schema_rules]
+    if issubclass(section, NamedSection):
+        rules += schema_rules.of_entry(section.entry)
+    if rules:
+        schema["allOf"] = rules
     definitions[section.__name__] = schema
     return schema
 
 
 def _field(name: str, declared: Field, definitions: dict[str, JsonSchema]) -> JsonSchema:
-    schema = {**_of_type(declared.annotation, declared.bounds, definitions), "description": declared.description}
+    schema = _of_type(declared.annotation, declared.bounds, definitions)
+    if declared.unless:
+        schema = {"anyOf": [schema, {"type": "null"}]}
+    schema = {**schema, "description": declared.description}
     if "$ref" in schema:
         return schema
     if not declared.is_required():
@@ -59,6 +70,8 @@ def _of_type(kind: Any, bounds: dict[str, Any], definitions: dict[str, JsonSchem
         return {"type": _TYPES[kind], **_keywords(bounds, _TYPES[kind])}
     if origin is Annotated and isinstance(arguments[1], Bounds):
         return _of_type(arguments[0], arguments[1].bounds, definitions)
+    if origin is Annotated and isinstance(arguments[1], ChosenByName):
+        return _of_choice(arguments[1])
     if origin is Annotated:
         plain = {"type": _TYPES[arguments[0]]} if arguments[0] in _TYPES else {}
         schema: JsonSchema = arguments[1].json_schema(plain)
@@ -75,6 +88,25 @@ def _of_type(kind: Any, bounds: dict[str, Any], definitions: dict[str, JsonSchem
         return _of_union(arguments, bounds, definitions)
     _define(kind, definitions)
     return {"$ref": f"#/$defs/{kind.__name__}"}
+
+
+def _of_choice(choice: ChosenByName) -> JsonSchema:
+    """One of the entries' sections, so that an editor completes each by itself; `reference.py` has them.
+
+    The user's own are among them if they are known now; others may be there when the job is submitted.
+    """
+    own = choice.own_names()
+    all_names = (*choice.entries, *choice.further_names, *own)
+    names = {name: f"#/$defs/{choice.section_class(name).__name__}" for name in all_names}
+    other = {"type": "string", "pattern": own_modules.PATTERN, **({"not": {"enum": own}} if own else {})}
+    schema: JsonSchema = {
+        "discriminator": {"mapping": names, "propertyName": "name"},
+        "oneOf": [
+            *({"$ref": name} for name in dict.fromkeys(names.values())),
+            {"type": "object", "properties": {"name": other}, "required": ["name"]},
+        ],
+    }
+    return {"anyOf": [schema, {"enum": [*names], "type": "string"}, other]} if choice.is_short else schema
 
 
 def _of_tuple(arguments: tuple[Any, ...], bounds: dict[str, Any], definitions: dict[str, JsonSchema]) -> JsonSchema:

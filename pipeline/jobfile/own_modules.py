@@ -18,12 +18,14 @@ from typing import Any
 
 from pipeline.errors import OwnCodeError
 from pipeline.jobfile.entries import Dataset, Entry, Loss, Model
+from pipeline.jobfile.number_patterns import END
 from pipeline.jobfile.own_code import OwnCode
 from pipeline.jobfile.own_files import Definition, OwnFiles
 from pipeline.jobfile.own_signatures import Signature, read_signature
 from pipeline.jobfile.own_values import NotPlainError, last_name, value_of
 
-PATTERN = r"^[A-Za-z_][A-Za-z0-9_.]*:[A-Za-z_][A-Za-z0-9_]*$"  # for editors
+_WORD = "[A-Za-z_][A-Za-z0-9_]*"
+PATTERN = rf"^{_WORD}(\.{_WORD})*:{_WORD}{END}"  # for editors
 UNREADABLE = (ValueError, TypeError, LookupError, ArithmeticError, AttributeError, RecursionError, MemoryError)
 MAX_BASES = 100  # of a class, that are looked at for its signature
 NAME = re.compile(r"(?P<module>[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*):(?P<attribute>[A-Za-z_]\w*)", re.ASCII)

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 
 from pipeline.jobfile.entries import FieldConflict
 from pipeline.jobfile.fields import Bounds, field
+from pipeline.jobfile.schema_parts import when
 from pipeline.jobfile.sections import Section
 
 DEFAULT_BITS = 8
@@ -31,6 +32,12 @@ class QuantizeWeights(Section):
     )
     per: Literal["tensor", "channel"] = field(
         "tensor", description="A scale for the whole weight, or one for each output channel."
+    )
+
+    schema_rules = (
+        *(when({"scheme": {"const": scheme}}, {"bits": {"enum": [bits, None]}}) for scheme, bits in BITS_OF.items()),
+        when({"bits": {"const": 1}}, {"scheme": {"enum": list(OF_ONE_BIT)}}, needs=["scheme"]),
+        when({"per": {"const": "channel"}}, {"scheme": {"not": {"enum": list(PER_TENSOR_ONLY)}}}),
     )
 
     @property
@@ -67,6 +74,8 @@ class QuantizeActivations(Section):
         description="symmetric, affine: equal steps over the measured range; lsq: a learned step; dorefa: of [0, 1].",
     )
     bits: int = field(DEFAULT_BITS, ge=1, le=8, description="Of each value: at most 2**bits values.")
+
+    schema_rules = (when({"bits": {"const": 1}}, {"scheme": {"enum": list(OF_ONE_BIT)}}, needs=["scheme"]),)
 
     def options(self) -> dict[str, Any]:
         """As `pipeline.models.activation_quantizers.activation_quantizer` takes them."""

@@ -7,10 +7,11 @@ from typing import Annotated, Literal
 
 from pipeline.jobfile.entries import FieldConflict
 from pipeline.jobfile.fields import Duration, Size, TextFormat, field
+from pipeline.jobfile.schema_parts import when
 from pipeline.jobfile.sections import Section
 
 Device = Annotated[str, TextFormat(r"auto|cpu|cuda(:[0-9]{1,2})?", "is not a device; write auto, cpu, cuda or cuda:N")]
-OneWord = Annotated[str, TextFormat(r"[^\s\-'\"\\][^\s'\"\\]{0,999}", "is not one word without quotes")]
+OneWord = Annotated[str, TextFormat(r"""[^\s\-'"\\][^\s'"\\]{0,999}""", "is not one word without quotes")]
 
 
 class Slurm(Section):
@@ -58,6 +59,11 @@ class Resources(OpenResources):
         description="Ends of an attempt after which it is tried again; lost: its worker or process was killed.",
     )
     priority: int = field(0, ge=-1000, le=1000, description="Higher runs first; equals run in order of submission.")
+
+    schema_rules = (
+        when({"device": {"const": "cpu"}}, {"gpus": {"maximum": 0}}),
+        when({"device": {"pattern": "^cuda"}}, {"gpus": {"minimum": 1}}),
+    )
 
     @property
     def num_gpus(self) -> int:

@@ -14,8 +14,12 @@ from typing import Annotated, Any, Literal, NamedTuple, get_args
 from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
 from pipeline import wording
+from pipeline.jobfile import yamltree
 from pipeline.jobfile.entries import FieldConflict
-from pipeline.jobfile.fields import Bounds, JsonSchema, field
+from pipeline.jobfile.fields import Bounds, field
+from pipeline.jobfile.number_patterns import END
+from pipeline.jobfile.schema_parts import JsonSchema, when
+from pipeline.jobfile.search_rules import SEARCH_RULES
 from pipeline.jobfile.sections import Section
 
 Metric = Literal[
@@ -140,15 +144,20 @@ class _SpaceKind:
                 "step": {"exclusiveMinimum": 0, "maximum": MOST, "type": "number"},
                 "log": {"type": "boolean"},
             },
+            **when({"log": {"const": True}}, {"from": {"exclusiveMinimum": 0}, "step": False}),
             "required": ["from", "to"],
             "type": "object",
         }
-        choices = {"items": {}, "maxItems": MAX_CHOICES, "minItems": 1, "type": "array"}
+        choices = {"items": {}, "maxItems": MAX_CHOICES, "minItems": 1, "type": "array", "uniqueItems": True}
         return {
             "additionalProperties": {"anyOf": [choices, spread]},
             "maxProperties": MAX_FIELDS,
             "minProperties": 1,
-            "propertyNames": {"pattern": f"^{KEY.pattern}$"},
+            "propertyNames": {
+                "maxLength": yamltree.MAX_KEY,
+                "pattern": rf"^(?!({'|'.join(NOT_SEARCHED)})(\.|$)){KEY.pattern}{END}",
+                "patternErrorMessage": "It is no field that can be searched; write it as train.optimizer.lr",
+            },
             "type": "object",
         }
 
@@ -160,10 +169,10 @@ def _wrong(complaint: str) -> PydanticCustomError:
 def _choices(values: list[Any]) -> Choices:
     if not values or len(values) > MAX_CHOICES:
         raise _wrong(f"should have from 1 to {MAX_CHOICES:,} choices")
-    texts = [json.dumps(value) for value in values]
+    texts = [json.dumps(float(value) if type(value) is int else value) for value in values]  # 1.0 is 1
     if len(set(texts)) < len(texts):
-        twice = next(text for text in texts if texts.count(text) > 1)
-        raise _wrong(f"has {twice} twice")
+        twice = next(value for value, text in zip(values, texts, strict=True) if texts.count(text) > 1)
+        raise _wrong(f"has {json.dumps(twice)} twice")
     return tuple(values)
 
 
@@ -222,6 +231,8 @@ class Search(Section):
         description="The fields that are searched, as `train.optimizer.lr`, each with a list of choices, or with a "
         "range, `{from: 1e-4, to: 1, log: true}` or `{from: 32, to: 512, step: 32}`."
     )
+
+    schema_rules = SEARCH_RULES
 
     @property
     def objectives(self) -> list[tuple[str, bool]]:

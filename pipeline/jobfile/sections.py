@@ -25,7 +25,8 @@ from pydantic_core import (
 from pipeline.errors import OwnCodeError
 from pipeline.jobfile import own_modules
 from pipeline.jobfile.entries import Entry
-from pipeline.jobfile.fields import Field, JsonSchema, field
+from pipeline.jobfile.fields import Field, field
+from pipeline.jobfile.schema_parts import JsonSchema
 
 CONFIG = CoreConfig(strict=True, allow_inf_nan=False, extra_fields_behavior="forbid")
 
@@ -35,6 +36,7 @@ class Section:
 
     model_fields: ClassVar[Mapping[str, Field]] = {}
     takes_any: ClassVar[bool] = False  # fields that are not declared, too, and drops them
+    schema_rules: ClassVar[Sequence[JsonSchema]] = ()  # what a JSON Schema can say of fields that do not go together
 
     def __init_subclass__(cls) -> None:
         """Takes the declared fields out of the class; an instance has their values."""
@@ -81,9 +83,13 @@ class Section:
             declared.annotation = types[name]
 
     @classmethod
-    def _make(cls, validated: tuple[dict[str, Any], object, object]) -> Self:
+    def _make(cls, validated: tuple[dict[str, Any], object, set[str]]) -> Self:
         section = cls.__new__(cls)
-        section.__dict__.update(validated[0])
+        values = section.__dict__
+        values.update(validated[0])
+        for name, declared in cls.model_fields.items():
+            if declared.unless and (name not in validated[2] or values[name] is None):
+                values[name] = declared.default if values[declared.unless] is None else None
         section.check()
         return section
 
@@ -225,7 +231,7 @@ class ChosenByName:
             (kind, first), *others = (entry.options[key] for entry in entries if key in entry.options)
             is_one_kind = all((other, declared.bounds) == (kind, first.bounds) for other, declared in others)
             bounds = first.bounds if is_one_kind else {}
-            options[key] = (kind if is_one_kind else Any, Field(None, first.description, bounds))
+            options[key] = (kind if is_one_kind else Any, Field(None, first.description, bounds, first.unless))
         if takes_any:
             options = {"name": options["name"]}
         made = _make_class("section_of_no_entry", self.base, options, "")
@@ -252,30 +258,13 @@ class ChosenByName:
     def schema(self, of_type: CoreSchema) -> CoreSchema:  # noqa: ARG002
         return core_schema.with_info_plain_validator_function(self.validate)
 
-    def json_schema(self, of_type: JsonSchema) -> JsonSchema:  # noqa: ARG002
-        """One of the entries' sections, so that an editor completes each by itself; `reference.py` has them.
-
-        The user's own are among them if they are known now; others may be there when the job is submitted.
-        """
-        own = self.own_names()
-        all_names = (*self.entries, *self.further_names, *own)
-        names = {name: f"#/$defs/{self.section_class(name).__name__}" for name in all_names}
-        other = {"type": "string", "pattern": own_modules.PATTERN, **({"not": {"enum": own}} if own else {})}
-        choice = {
-            "discriminator": {"mapping": names, "propertyName": "name"},
-            "oneOf": [
-                *({"$ref": name} for name in dict.fromkeys(names.values())),
-                {"type": "object", "properties": {"name": other}, "required": ["name"]},
-            ],
-        }
-        return {"anyOf": [choice, {"enum": [*names], "type": "string"}, other]} if self.is_short else choice
-
 
 def _make_class(
     name: str, base: type[NamedSection], options: Mapping[str, tuple[Any, Field]], summary: str
 ) -> type[NamedSection]:
     fields = {
-        key: Field(declared.default, declared.description, declared.bounds) for key, (_, declared) in options.items()
+        key: Field(declared.default, declared.description, declared.bounds, declared.unless)
+        for key, (_, declared) in options.items()
     }
     annotations = {key: kind for key, (kind, _) in options.items()}
     namespace = {"__annotations__": annotations, "__doc__": summary, "__module__": base.__module__, **fields}

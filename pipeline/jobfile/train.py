@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 from pipeline.jobfile import catalog
 from pipeline.jobfile.entries import FieldConflict
 from pipeline.jobfile.fields import Duration, field
+from pipeline.jobfile.schema_parts import when
 from pipeline.jobfile.sections import ChosenByName, NamedSection, Section
 
 OPTIMIZER = ChosenByName("optimizer", catalog.OPTIMIZERS, default="sgd")
@@ -74,11 +75,15 @@ class Train(Section):
         le=10,
         description="Alpha of CutMix: a part of each image is another's; with mixup, either of them.",
     )
-    clip_grad_norm: float | None = field(None, gt=0, description="Scale gradients down to this norm; default: never.")
+    clip_grad_norm: float | None = field(
+        None, gt=0, le=10**12, description="Scale gradients down to this norm; default: never."
+    )
     accumulate: int = field(1, ge=1, le=4096, description="Batches whose gradients are averaged for one step.")
     checkpoint_every: Duration = field(
         600, description="Longest time between two checkpoints; each epoch ends with one too."
     )
+
+    schema_rules = (when({"capture": {"const": True}}, {"fused": {"not": {"const": False}}}),)
 
     def conflicts(self) -> Iterator[FieldConflict]:
         """Yields what does not go together: a captured step, with an optimizer that cannot be a part of it."""

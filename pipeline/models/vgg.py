@@ -34,7 +34,7 @@ class Vgg(nn.Module):
         parameters          9,225,610   9,410,122  14,719,818  20,029,514
         with batch norm     9,228,362   9,413,066  14,724,042  20,035,018
 
-    `widths`, if given, stands in the place of a row of Table 1 and `depth` is not looked at.
+    `widths`, if given, stands in the place of a row of Table 1: `depth` is None then, or is not looked at.
 
     Layers are named as the authors' released models do: `conv3_2` is the second convolution of the third block. The
     last ReLU of a block comes after its max pooling: that is the same function with the same gradients, of a quarter of
@@ -48,13 +48,13 @@ class Vgg(nn.Module):
         num_classes: int,
         channels: int,
         image_size: int,
-        depth: int = 11,
+        depth: int | None = 11,
         widths: Widths | None = None,
         batch_norm: bool = False,
         dropout: float = 0.0,
     ) -> None:
         super().__init__()
-        widths = widths or TABLE_1[depth]
+        widths = widths or TABLE_1[depth or 11]
         channels_out = [width for width in widths if width != "M"]
         if not channels_out:
             raise ValueError("widths has no convolution: give at least one number of channels")

@@ -115,12 +115,12 @@ class Ticket:
         """The spec. Raises SpecError where this version of the program does not take it any more."""
         from pydantic_core import ValidationError  # here: whoever looks at jobs does without, and answers sooner
 
-        from pipeline.jobfile import own_modules
+        from pipeline.jobfile import frozen, own_modules
         from pipeline.jobfile.spec import Spec
 
         try:
             with own_modules.using(own_modules.Modules.frozen(self.modules)):
-                spec = Spec.model_validate_json(json.dumps(self.spec))
+                spec = Spec.model_validate_json(json.dumps(frozen.upgraded(self.spec)))
             spec.own_files()
         except ValidationError as error:
             said = error.errors(include_input=False)[0]["msg"]

@@ -43,7 +43,7 @@ def job_file(home: Home, sweep_id: str, view: SweepView, trial: TrialView) -> st
         written = frozen.read_tree(run)
     except (OSError, ValueError) as error:
         raise UsageError(f"{run.spec}: cannot be read: {error}") from None
-    tree = with_values(written, trial.values)
+    tree = frozen.upgraded(with_values(written, trial.values))
     suffix = "_best" if trial in view.best else f"_{trial.number}"
     tree["name"] = f"{str(tree.get('name', 'sweep'))[: MAX_NAME - len(suffix)]}{suffix}"
     try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +13,7 @@ from quick import quick_spec
 
 from pipeline.home.paths import Home
 from pipeline.jobfile import frozen, reading
+from pipeline.queue.tickets import Ticket
 
 
 def test_the_spec_that_is_kept_can_be_read_again_as_it_was(home: Home) -> None:
@@ -26,6 +28,18 @@ def test_text_that_looks_like_a_number_is_still_text_in_the_kept_spec(home: Home
     spec = reading.load(file)
     frozen.save(home.run("job"), spec)
     assert reading.load(home.run("job").spec) == spec
+
+
+def test_a_depth_that_an_older_version_froze_beside_widths_is_left_out(home: Home) -> None:
+    spec = quick_spec(model={"name": "vgg", "widths": [8, "M"]}, data={"image_size": 16})
+    fields = spec.model_dump(mode="json")
+    assert fields["model"]["depth"] is None
+    fields["model"]["depth"] = 11
+    home.run("old").root.mkdir(parents=True)
+    home.run("old").spec.write_text(frozen.to_yaml(fields))
+    assert frozen.load(home.run("old")) == spec
+    ticket = dataclasses.replace(Ticket.new(spec), spec=fields)
+    assert ticket.validated() == spec
 
 
 BOMB = "\n".join(["a0: &a0 x", *(f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]" for n in range(1, 30))])

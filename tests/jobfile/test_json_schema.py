@@ -1,78 +1,74 @@
-"""The JSON Schema that editors use agrees with what the program takes."""
+"""The JSON Schema that editors use agrees with what the program takes.
+
+`job_texts.read` and `job_texts.errors` look at it too: every job file that a test here has read, or has seen refused,
+is judged by both.
+"""
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
+import jsonschema
 import pytest
-from job_texts import JOBS, MINIMAL, errors
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+from job_schema import HEAD, UNSAID, Unsaid, complaints
+from job_texts import JOBS, MINIMAL, errors, read
+from pydantic_core import PydanticCustomError
 
-from pipeline.jobfile import yamltree
+from pipeline.jobfile import catalog
+from pipeline.jobfile.fields import InBytes, InSeconds
 from pipeline.jobfile.json_schema import json_schema
+from pipeline.jobfile.spec import Spec
+
+PAGES = JOBS.parent / "docs"
+IN_PAGES = [
+    pytest.param(text, id=f"{page.stem}-{index}")
+    for page in (JOBS.parent / "README.md", *sorted(PAGES.glob("*.md")))
+    for index, text in enumerate(re.findall(r"```yaml\n(.*?)```", page.read_text(), re.DOTALL))
+    if "settings.yaml" not in text
+]
 
 
 def test_the_schema_in_the_repository_is_current() -> None:
     assert json.loads((JOBS / "schema.json").read_text()) == json_schema()
 
 
-KINDS: dict[str, Any] = {"object": dict, "array": list, "string": str, "integer": int, "boolean": bool}
-KINDS |= {"number": (int, float), "null": type(None)}
-BOUNDS: dict[str, Callable[[Any, Any], bool]] = {
-    "minimum": lambda value, bound: value >= bound,
-    "maximum": lambda value, bound: value <= bound,
-    "exclusiveMinimum": lambda value, bound: value > bound,
-    "exclusiveMaximum": lambda value, bound: value < bound,
-    "minLength": lambda value, bound: len(value) >= bound,
-    "maxLength": lambda value, bound: len(value) <= bound,
-    "minProperties": lambda value, bound: len(value) >= bound,
-    "maxProperties": lambda value, bound: len(value) <= bound,
-    "minItems": lambda value, bound: len(value) >= bound,
-    "maxItems": lambda value, bound: len(value) <= bound,
-    "pattern": lambda value, bound: re.search(bound, value) is not None,
-    "enum": lambda value, bound: value in bound,
-    "const": lambda value, bound: value == bound,
-}
-NOTES = {"$schema", "$defs", "default", "description", "title", "discriminator"}
+def test_the_schema_is_one() -> None:
+    jsonschema.Draft202012Validator.check_schema(json_schema())
 
 
-def fits(value: Any, schema: dict[str, Any], root: dict[str, Any]) -> bool:
-    """Whether a value is valid by that part of JSON Schema which ours uses; an unknown keyword is a KeyError."""
-
-    def holds(keyword: str, bound: Any) -> bool:
-        if keyword == "$ref":
-            return fits(value, root["$defs"][bound.removeprefix("#/$defs/")], root)
-        if keyword in ("anyOf", "oneOf"):
-            return sum(fits(value, one, root) for one in bound) in ((1,) if keyword == "oneOf" else range(1, 99))
-        if keyword == "type":
-            return isinstance(value, KINDS[bound]) and (bound == "boolean" or not isinstance(value, bool))
-        if keyword == "required":
-            return all(name in value for name in bound)
-        if keyword == "additionalProperties" and isinstance(bound, dict):
-            return all(fits(one, bound, root) for one in value.values())
-        if keyword == "propertyNames":
-            return all(fits(name, bound, root) for name in value)
-        if keyword == "additionalProperties":
-            return all(name in schema["properties"] for name in value)
-        if keyword == "properties":
-            return all(fits(value[name], bound[name], root) for name in value if name in bound)
-        if keyword == "prefixItems":
-            return all(fits(item, one, root) for item, one in zip(value, bound, strict=False))
-        if keyword == "items":
-            return all(fits(item, bound, root) for item in value)
-        return BOUNDS[keyword](value, bound)
-
-    order = sorted(schema.keys() - NOTES, key=lambda keyword: keyword != "type")  # bounds are of the right kind only
-    return all(holds(keyword, schema[keyword]) for keyword in order)
+def test_another_program_finds_nothing_wrong_with_the_schema_and_the_ready_jobs() -> None:
+    """Its regular expressions are those of ECMAScript, as an editor's are."""
+    command = [sys.executable, "-m", "check_jsonschema"]
+    schema, jobs = str(JOBS / "schema.json"), sorted(map(str, JOBS.glob("*.yaml")))
+    for arguments in (["--check-metaschema", schema], ["--schemafile", schema, *jobs]):
+        done = subprocess.run([*command, *arguments], capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stdout
 
 
 @pytest.mark.parametrize("path", sorted(JOBS.glob("*.yaml")), ids=lambda path: path.stem)
 def test_an_editor_finds_nothing_wrong_with_a_ready_job(path: Path) -> None:
-    schema = json_schema()
-    assert fits(yamltree.parse(path.read_bytes(), path.name).plain(), schema, schema)
+    assert complaints(path.read_text()) == []
+
+
+@pytest.mark.parametrize("text", IN_PAGES)
+def test_an_editor_finds_nothing_wrong_with_what_the_pages_show(text: str) -> None:
+    """Most are parts of a file, so that the others are added."""
+    missing = [line for line in HEAD.splitlines() if not re.search(rf"^{line.split(':')[0]}:", text, re.MULTILINE)]
+    assert complaints("\n".join([*missing, text])) == []
+
+
+@pytest.mark.parametrize("name", [*catalog.MODELS, "torchvision/resnet18"])
+def test_an_editor_takes_the_frozen_spec_of_a_run(name: str) -> None:
+    spec = read(text=f"name: x\nmodel: {{name: {name}}}\ndata: {{name: cifar10, augment: [crop, cutout]}}\n")
+    assert complaints(json.dumps(spec.model_dump(mode="json"))) == []
+    assert isinstance(spec, Spec)
 
 
 @pytest.mark.parametrize(
@@ -84,15 +80,138 @@ def test_an_editor_finds_nothing_wrong_with_a_ready_job(path: Path) -> None:
         "train: {optimizer: {name: sdg}}",
         "train: {optimizer: {name: adam, momentum: 0.9}}",
         "train: {optimizer: {name: adam, betas: [0.9, 1]}}",
+        "train: {optimizer: {nesterov: true, momentum: 0}}",
+        "train: {capture: true, fused: false}",
+        "train: {loss: {name: focal}, label_smoothing: 0.1}",
+        "train: {clip_grad_norm: 1e999}",
         "resources: {device: gpu}",
         "resources: {device: cudax}",
+        "resources: {device: cpu, gpus: 1}",
+        "resources: {device: 'cuda:1', gpus: 0}",
         "resources: {timeout: soon}",
         "resources: {timeout: ''}",
+        "resources: {timeout: 0s}",
+        "resources: {timeout: 367d}",
+        "resources: {memory: 255MB}",
+        "resources: {memory: 1025TiB}",
         "resources: {retry_on: [faild]}",
+        "after: [a, a]",
+        "search: {space: {name: [a, b]}}",
+        "search: {space: {train.epochs: [1, 1.0]}}",
+        "search: {space: {train.epochs: {from: 1, to: 9, log: true, step: 2}}}",
+        "search: {space: {train.epochs: {from: 0, to: 9, log: true}}}",
+        "search: {sampler: grid, space: {train.optimizer.lr: {from: 0.1, to: 1}}}",
+        "search: {sampler: cmaes, space: {train.epochs: {from: 1, to: 9}}}",
+        "search: {pruner: median, maximize: [val/accuracy, val/loss], space: {train.epochs: [1]}}",
+        "search: {pruner: median, maximize: val/accuracy, minimize: val/loss, space: {train.epochs: [1]}}",
+        "search: {maximize: [val/loss, val/loss], space: {train.epochs: [1]}}",
     ],
 )
 def test_an_editor_finds_what_the_program_refuses(more: str) -> None:
-    schema = json_schema()
-    assert fits(yamltree.parse(MINIMAL.encode(), "x").plain(), schema, schema)
-    assert not fits(yamltree.parse((MINIMAL + more).encode(), "x").plain(), schema, schema)
+    assert complaints(MINIMAL) == []
+    assert complaints(MINIMAL + more)
     assert errors(more)
+
+
+QUANTIZED = "{name: cnn_bn, quantize: {%s}}"
+
+
+@pytest.mark.parametrize(
+    ("model", "data"),
+    [
+        ("{name: vgg, depth: 11, widths: [8, M]}", "{name: cifar10}"),
+        ("{name: vgg, widths: [M, 8]}", "{name: cifar10}"),
+        (QUANTIZED % "weights: {scheme: binary, bits: 2}", "{name: mnist}"),
+        (QUANTIZED % "weights: {scheme: ternary, bits: 1}", "{name: mnist}"),
+        (QUANTIZED % "weights: {bits: 1}", "{name: mnist}"),
+        (QUANTIZED % "weights: {scheme: dorefa, per: channel}", "{name: mnist}"),
+        (QUANTIZED % "activations: {bits: 1}", "{name: mnist}"),
+        ("{name: net}", "{name: digits}"),
+        ("{name: net}", "{name: digits, image_size: null}"),
+        ("{name: net}", "{name: image_folder, path: x, image_size: 15}"),
+        ("{name: vgg}", "{name: fashion_mnist}"),
+        ("{name: torchvision/resnet18}", "{name: mnist}"),
+        ("{name: cnn_bn}", "{name: digits, batch_size: 1}"),
+        ("{name: cnn_bn}", "{name: digits, augment: [flip, {name: crop, padding: 9}]}"),
+        ("{name: cnn_bn}", "{name: cifar10, augment: [{name: cutout, size: 33}]}"),
+        ("{name: cnn_bn}", "{name: image_folder, path: x, val: 0.1}"),
+        ("{name: cnn_bn}", "{name: image_folder, path: x, split: {}}"),
+        ("{name: cnn_bn}", "{name: image_folder, path: x, split: {test: 0}}"),
+    ],
+)
+def test_an_editor_finds_what_does_not_go_together(model: str, data: str) -> None:
+    text = f"name: x\nmodel: {model}\ndata: {data}\n"
+    assert complaints(text)
+    assert errors(text=text)
+
+
+@pytest.mark.parametrize("unsaid", UNSAID, ids=lambda unsaid: unsaid.why)
+def test_what_a_schema_cannot_say_is_listed_with_its_reason(unsaid: Unsaid) -> None:
+    """So that what it can say does not stay on the list."""
+    key = unsaid.example.split(":")[0]
+    head = "".join(line for line in HEAD.splitlines(keepends=True) if not line.startswith(f"{key}:"))
+    text = f"{head}{unsaid.example}\n"
+    assert complaints(text) == []
+    assert any(re.search(unsaid.message, message) for message in errors(text=text))
+
+
+NUMBERS = st.one_of(
+    st.integers(0, 10**10).map(str),
+    st.sampled_from([0, 1, 244, 245, 255, 256, 257, 366, 367, 1024, 1125, 1126, 1048576, 1125899]).map(str),
+)
+
+
+def pattern(kind: InSeconds | InBytes) -> str:
+    found: str = kind.json_schema({"type": "integer"})["anyOf"][1]["pattern"]
+    return found
+
+
+def takes(kind: InSeconds | InBytes, text: str) -> bool:
+    try:
+        kind.convert(text)
+    except PydanticCustomError:
+        return False
+    return True
+
+
+@settings(deadline=None, max_examples=500)
+@given(NUMBERS, st.integers(0, 9), st.sampled_from("dhms"))
+def test_an_editor_knows_the_bounds_of_a_duration(number: str, zeros: int, unit: str) -> None:
+    text = f"{'0' * zeros}{number}{unit}"
+    assert bool(re.search(pattern(InSeconds()), text)) == takes(InSeconds(), text)
+
+
+@settings(deadline=None, max_examples=1000)
+@given(
+    NUMBERS,
+    st.one_of(
+        st.just(""), st.integers(0, 9999).map(lambda number: f".{number}"), st.sampled_from([".05", ".001", "."])
+    ),
+    st.sampled_from(["MB", "GB", "TB", "MiB", "GiB", "TiB", "m", "g", "t", "mb", "KB", ""]),
+)
+@example("244", ".141", "MiB")
+@example("244", ".14", "MiB")
+@example("0", ".256", "GB")
+@example("0", ".255", "GB")
+@example("0", ".239", "g")
+@example("1125899", ".906", "GB")
+@example("1125899", ".907", "GB")
+@example("1125", ".9", "TB")
+@example("1024", ".000", "TiB")
+@example("1024", ".001", "TiB")
+def test_an_editor_knows_the_bounds_of_a_size(number: str, decimals: str, unit: str) -> None:
+    text = f"{number}{decimals}{unit}"
+    assert bool(re.search(pattern(InBytes()), text)) == takes(InBytes(), text)
+
+
+def test_every_field_of_the_schema_tells_an_editor_what_it_is() -> None:
+    """Completion shows it; what is said of fields together only narrows them."""
+    schema: dict[str, Any] = json_schema()
+    sections = {**schema["$defs"], "the file": schema}
+    silent = [
+        f"{name}.{field}"
+        for name, section in sections.items()
+        for field, value in section["properties"].items()
+        if not value.get("description")
+    ]
+    assert silent == []

@@ -23,6 +23,11 @@ from job_texts import MINIMAL, errors, known, read
             "2: model.name: 'vgg' needs images of at least 64 pixels, and cifar10 has 32; set data.image_size: 64",
         ),
         (
+            "name: x\nmodel:\n  name: vgg\n  depth: 11\n  widths: [8, M]\ndata: {name: cifar10}\n",
+            "4: model.depth: 11 does not go with widths, which stand in its place; leave one of them out, or set "
+            "model.depth: null",
+        ),
+        (
             f"{MINIMAL}train: {{optimizer: {{nesterov: true, momentum: 0}}}}\n",
             "4: train.optimizer.nesterov: needs a momentum above 0; set train.optimizer.momentum: 0.9",
         ),
@@ -34,6 +39,20 @@ from job_texts import MINIMAL, errors, known, read
 )
 def test_fields_that_do_not_fit_together_are_refused(text: str, message: str) -> None:
     assert errors(text=text) == [f"job.yaml:{message}"]
+
+
+def test_an_override_by_widths_takes_the_depth_out_of_the_way_by_null() -> None:
+    text = "name: x\nmodel: {name: vgg, depth: 11}\ndata: {name: cifar10}\n"
+    (found,) = errors("", "model.widths=[8, M]", text=text)
+    assert found.startswith("--set model.widths=[8, M]: model.depth: 11 does not go with widths")
+    assert "set model.depth: null" in found
+    assert read("", "model.widths=[8, M]", "model.depth=null", text=text).model.options()["depth"] is None
+
+
+def test_a_depth_beside_widths_is_refused_in_a_sweep_too() -> None:
+    text = "name: x\nmodel: {name: vgg, widths: [8, M]}\ndata: {name: cifar10}\n"
+    (found,) = errors("search: {space: {model.depth: [11, 13]}}\n", text=text)
+    assert "model.depth: 11 does not go with widths" in found
 
 
 def test_an_image_folder_of_unknown_size_is_left_to_the_run() -> None:

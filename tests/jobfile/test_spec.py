@@ -127,7 +127,8 @@ def test_every_number_and_list_has_a_bound() -> None:
             needed = bounds.get(schema.get("type", ""), ()) if "enum" not in schema and "const" not in schema else ()
             unbounded.extend(where for one_of in needed if not one_of & schema.keys())
             for key, value in schema.items():
-                look(value, f"{where}.{key}")
+                if key != "allOf":  # what is said of fields together, each of which has its bounds
+                    look(value, f"{where}.{key}")
 
     look(json_schema(), "")
     assert unbounded == []
@@ -159,11 +160,22 @@ def test_a_frozen_spec_is_held_to_the_same_rules_as_a_job_file() -> None:
     assert "needs a momentum above 0" in str(caught.value)
 
 
-def test_widths_stand_beside_a_depth_as_a_frozen_spec_has_them() -> None:
-    value = spec_with("model", "vgg").model_dump(mode="json")
-    value["model"]["widths"] = [8, "M", 16]
-    assert value["model"]["depth"] == 11
-    assert Spec.model_validate_json(json.dumps(value)).model.options()["widths"] == (8, "M", 16)
+@pytest.mark.parametrize(
+    ("given", "depth"), [({}, 11), ({"depth": None}, 11), ({"widths": None}, 11), ({"depth": 13, "widths": None}, 13)]
+)
+def test_a_vgg_without_widths_has_a_depth(given: dict[str, Any], depth: int) -> None:
+    value = spec_with("model", "vgg").model_dump(mode="json") | {"model": {"name": "vgg", **given}}
+    assert Spec.model_validate_json(json.dumps(value)).model.options()["depth"] == depth
+
+
+@pytest.mark.parametrize("given", [{}, {"depth": None}])
+def test_a_vgg_with_widths_has_no_depth_and_is_frozen_so(given: dict[str, Any]) -> None:
+    value = spec_with("model", "vgg").model_dump(mode="json") | {
+        "model": {"name": "vgg", "widths": [8, "M", 16], **given}
+    }
+    spec = Spec.model_validate_json(json.dumps(value))
+    assert (spec.model.options()["depth"], spec.model.options()["widths"]) == (None, (8, "M", 16))
+    assert Spec.model_validate_json(json.dumps(spec.model_dump(mode="json"))) == spec
 
 
 def test_a_section_can_be_made_copied_compared_and_told() -> None:
