@@ -16,7 +16,7 @@ import pytest
 import pipeline
 from pipeline.queue.live_workers import STILL_S
 from pipeline.stop import GRACE_S
-from pipeline.worker.background_reports import STOP_LIMIT_S
+from pipeline.worker.afterwards import STOP_LIMIT_S
 
 ROOT = Path(__file__).parents[2]
 LOCKS = ("worker", "tensorboard")
