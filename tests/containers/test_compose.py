@@ -168,6 +168,17 @@ def test_the_worker_mounts_the_whole_home() -> None:
     assert set(config()["volumes"]) == set(named)
 
 
+def test_the_worker_alone_is_told_whom_to_tell() -> None:
+    address = "mailto://me:$ecret@example.com"
+    assert of("worker")["environment"]["PIPELINE_NOTIFY"] == ""
+    told = {name: of(name, PIPELINE_NOTIFY=address) for name in SERVICES}
+    assert [name for name, service in told.items() if "ecret" in json.dumps(service)] == ["worker"]
+    assert told["worker"]["environment"]["PIPELINE_NOTIFY"].replace("$$", "$") == address
+    assert "network_mode" not in told["worker"]
+    assert told["worker"]["networks"] == {"default": None}
+    assert not config()["networks"]["default"].get("internal")
+
+
 # TensorBoard
 
 
