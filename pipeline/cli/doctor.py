@@ -13,6 +13,7 @@ from pipeline.cli.arguments import Address, Json, On, print_json
 from pipeline.cli.terminal import print_checks
 from pipeline.home.paths import Home
 from pipeline.queue.checks import Check, check_home
+from pipeline.worker import notifications
 
 
 def doctor(context: typer.Context, on: On = None, address: Address = "auto", as_json: Json = False) -> None:
@@ -33,7 +34,7 @@ def doctor(context: typer.Context, on: On = None, address: Address = "auto", as_
 
 
 def check_all(home: Home) -> list[Check]:
-    return [*check_home(home), check_python(), *check_torch(), check_processors()]
+    return [*check_home(home), check_python(), *check_torch(), check_processors(), notifications.check()]
 
 
 def check_python() -> Check:

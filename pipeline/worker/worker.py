@@ -25,7 +25,7 @@ from pipeline.queue.drained import is_drained
 from pipeline.queue.job_queue import Queue
 from pipeline.queue.repair import Repaired
 from pipeline.stop import ASKED, GRACE_S, Stop
-from pipeline.worker.background_reports import BackgroundReports
+from pipeline.worker.afterwards import Afterwards
 from pipeline.worker.complaints import Complaints
 from pipeline.worker.display import Display
 from pipeline.worker.executors.cluster import make_executor
@@ -60,7 +60,7 @@ class Worker:
     def __post_init__(self) -> None:
         self.queue = Queue(self.home)
         self.presence = Presence(self.queue.paths)
-        self.reports = BackgroundReports(self.home, self.display.say)
+        self.afterwards = Afterwards(self.home, self.display.say)
         self.room = Room((self.home.queue.root, self.home.runs, self.home.datasets), self.display.say)
         self.places = Places(self.slots)
         self.repairs = Repairs(self.queue, self.tell_repair)
@@ -87,7 +87,7 @@ class Worker:
                 job.attempt.kill()
             self.executor.close()
             self.presence.end()
-        self.reports.finish(is_stopped=bool(self.stop.why))
+        self.afterwards.finish(is_stopped=bool(self.stop.why))
 
     def is_done(self) -> bool:
         is_late = self._leave_at is not None and time.monotonic() > self._leave_at
@@ -145,8 +145,8 @@ class Worker:
                 self.watch(job)
         self.executor.tick()
         self.fill_slots()
-        with self.trying_again("reports"):
-            self.reports.tick()
+        with self.trying_again("reports and notifications"):
+            self.afterwards.tick()
         with self.trying_again("the display"):
             told = [(job.id, job.progress(self.home.run(job.id))) for job in self.jobs]
             self.display.progress([(job_id, progress) for job_id, progress in told if progress])
@@ -267,10 +267,10 @@ class Worker:
         job.claim.lease.release()
 
     def tell_end(self, job_id: str, end: End) -> None:
-        """Say how a job ended, count it, and have its report written."""
+        """Say how a job ended, count it, and have its report written and people told."""
         self.num_unsuccessful += end.outcome not in WELL
         self.display.say(f"{job_id}: {end.outcome}: {end.why}")
-        self.reports.ask(job_id)
+        self.afterwards.ask(job_id, end)
 
     # Repairing and leaving
 
@@ -278,21 +278,21 @@ class Worker:
         self.complaints.make(repaired.line)
         if repaired.end is not None:
             self.num_unsuccessful += repaired.end.outcome not in WELL
-            self.reports.ask(repaired.job_id)
+            self.afterwards.ask(repaired.job_id, repaired.end)
 
     def leave_at_once(self) -> None:
-        """Wait for neither checkpoints nor reports; jobs go on from the last checkpoint that was written.
+        """Wait for neither checkpoints nor what follows an end; jobs go on from the last checkpoint that was written.
 
         It may be called from a signal handler. How the jobs ended is recorded if that takes no longer than some
         seconds; called once more after that, the process is gone at once.
         """
         now = time.monotonic()
-        if self.reports.is_abandoned and self._leave_at is not None:
+        if self.afterwards.is_abandoned and self._leave_at is not None:
             if now > self._leave_at:
                 os._exit(1)
             return
         self._leave_at = now + LEAVE_S
-        self.reports.abandon()
+        self.afterwards.abandon()
         for job in [job for job in self.jobs if not job.attempt.outlives_worker]:
             job.asked = job.asked or "interrupted"
             with contextlib.suppress(OSError):

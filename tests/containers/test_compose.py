@@ -16,7 +16,7 @@ import pytest
 import pipeline
 from pipeline.queue.live_workers import STILL_S
 from pipeline.stop import GRACE_S
-from pipeline.worker.background_reports import STOP_LIMIT_S
+from pipeline.worker.afterwards import STOP_LIMIT_S
 
 ROOT = Path(__file__).parents[2]
 LOCKS = ("worker", "tensorboard")
@@ -166,6 +166,17 @@ def test_the_worker_mounts_the_whole_home() -> None:
     named = {v["source"]: v["target"] for v in of("worker")["volumes"] if v["type"] == "volume"}
     assert named == {name: f"/var/lib/pipeline/{name}" for name in ("queue", "runs", "datasets")}
     assert set(config()["volumes"]) == set(named)
+
+
+def test_the_worker_alone_is_told_whom_to_tell() -> None:
+    address = "mailto://me:$ecret@example.com"
+    assert of("worker")["environment"]["PIPELINE_NOTIFY"] == ""
+    told = {name: of(name, PIPELINE_NOTIFY=address) for name in SERVICES}
+    assert [name for name, service in told.items() if "ecret" in json.dumps(service)] == ["worker"]
+    assert told["worker"]["environment"]["PIPELINE_NOTIFY"].replace("$$", "$") == address
+    assert "network_mode" not in told["worker"]
+    assert told["worker"]["networks"] == {"default": None}
+    assert not config()["networks"]["default"].get("internal")
 
 
 # TensorBoard

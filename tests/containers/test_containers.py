@@ -278,6 +278,43 @@ def test_two_workers_share_twenty_jobs(compose: Compose) -> None:
     assert min(workers.values()) >= 4, "each does its part"
 
 
+# Told when it is over
+
+LISTENER = """
+import http.server, json
+class Handler(http.server.BaseHTTPRequestHandler):
+    def do_POST(self):
+        told = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        print(json.dumps([told["title"], told["message"]]), flush=True)
+        self.send_response(200)
+        self.end_headers()
+http.server.HTTPServer(("", 8000), Handler).serve_forever()
+"""
+
+
+def test_somebody_is_told_how_a_job_in_a_container_ends(compose: Compose, monkeypatch: pytest.MonkeyPatch) -> None:
+    listener, secret = f"{compose.project}-listener", secrets.token_hex(8)
+    monkeypatch.setenv("PIPELINE_NOTIFY", f"json://{listener}:8000/{secret}")
+    job_id = compose.submit("digits", *SHORT)
+    aside = ["run", "--detach", "--no-deps", "--name", listener, "--entrypoint", "python", "tensorboard"]
+    compose(*aside, "-u", "-c", LISTENER)
+    try:
+        compose("up", "--detach", "--wait", "worker")
+        compose.wait_for(job_id, "done")
+        (told,) = poll(lambda: docker("logs", listener).splitlines(), "the notification")
+    finally:
+        docker("rm", "--force", listener)
+    title, body = json.loads(told)
+    assert title == f"{job_id} succeeded"
+    assert "test accuracy" in body
+    assert f"run: {HOME}/runs/{job_id} on " in body
+    said = compose("logs", "worker")
+    assert f"{job_id}: succeeded" in said
+    assert secret not in said
+    files = f"grep -rl {secret} {HOME} || true"
+    assert compose("exec", "-T", "worker", "sh", "-c", files) == ""
+
+
 # What people bring
 
 

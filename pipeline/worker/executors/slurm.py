@@ -20,6 +20,7 @@ from pipeline.home.records import Outcome
 from pipeline.jobfile.resources import Resources
 from pipeline.stop import GRACE_S
 from pipeline.worker.executors.engine import BusyError, RefusedError, Seen, Task, UnreachableError
+from pipeline.worker.notifications import NOTIFY
 
 LIMIT_S = 60.0  # for one command
 SAVE_S = int(2 * GRACE_S)  # before its time limit, a job is told to save itself
@@ -196,7 +197,7 @@ def _order(arguments: Sequence[str]) -> None:
 
 def _run(arguments: Sequence[str], text: str = "") -> str:
     """What a command prints. Raises RefusedError, BusyError and UnreachableError, with what it says of its failure."""
-    others = ("SQUEUE_", "SCANCEL_")  # a person's own filters and formats
+    others = ("SQUEUE_", "SCANCEL_", NOTIFY)  # a person's own filters and formats; sbatch would hand the last on
     environment = {name: value for name, value in os.environ.items() if not name.startswith(others)}
     try:
         done = subprocess.run(
