@@ -10,7 +10,7 @@ from pipeline.jobfile.fields import Duration, Size, TextFormat, field
 from pipeline.jobfile.sections import Section
 
 Device = Annotated[str, TextFormat(r"auto|cpu|cuda(:[0-9]{1,2})?", "is not a device; write auto, cpu, cuda or cuda:N")]
-OneWord = Annotated[str, TextFormat(r"[^\s\-'\"\\][^\s'\"\\]{0,999}", "is not one word without quotes")]
+OneWord = Annotated[str, TextFormat(r"""[^\s\-'"\\][^\s'"\\]{0,999}""", "is not one word without quotes")]
 
 
 class Slurm(Section):
