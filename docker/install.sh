@@ -13,7 +13,7 @@ uv=0.13.9       # whose --torch-backend knows where PyTorch's own builds are
 cuda_alone='^(torch|torchvision|triton|(cuda|nvidia)-[a-z0-9-]+)=='
 case $kind in
 cpu) gigabytes=2 ;; # on Linux
-*) gigabytes=6 ;;
+*) gigabytes=6.5 ;;
 esac
 export PIP_DISABLE_PIP_VERSION_CHECK=1
 
@@ -89,7 +89,7 @@ progress_line() { # pip downloads everything before it installs the first packag
   if [ "$installed" -lt 100000 ]; then
     awk -v size="$(kilobytes "$TMPDIR")" 'BEGIN { printf "downloading: %.1f GB\n", size / 1e6 }'
   else
-    awk -v size="$installed" -v all="$gigabytes" 'BEGIN { printf "installing: %.1f of some %d GB\n", size / 1e6, all }'
+    awk -v size="$installed" -v all="$gigabytes" 'BEGIN { printf "installing: %.1f of some %s GB\n", size / 1e6, all }'
   fi
 }
 

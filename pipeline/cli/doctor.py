@@ -67,7 +67,7 @@ def check_torch() -> list[Check]:
 
 
 def check_driver(*, is_in_use: bool) -> list[Check]:
-    """Whether PyTorch's build fits the driver. is_in_use: an older one that works all the same, by NVIDIA's cuda-compat."""
+    """Whether PyTorch's build fits the driver. is_in_use: it does, whatever its version: by NVIDIA's cuda-compat."""
     from pipeline.training.gpu_driver import driver_is_new_enough
 
     found = driver_is_new_enough()
