@@ -23,6 +23,8 @@ main() {
     echo "there is no NVIDIA GPU here: with TORCH=cpu, as in make demo TORCH=cpu, it is some 2 GB" >&2
   fi
   trap finish EXIT
+  trap 'exit 130' INT
+  trap 'exit 143' TERM
   if ! [ -x "$venv/bin/pip" ] || [ "$was" != "$kind" ]; then
     "${PYTHON:-python3}" -m venv --clear "$venv"
   fi
@@ -97,7 +99,7 @@ kilobytes() { du -sk "$1" 2>/dev/null | cut -f 1 || true; } # files come and go 
 
 finish() { # after Ctrl-C, too
   local code=$?
-  trap - EXIT
+  trap - EXIT INT TERM
   if [ -n "${progress:-}" ]; then
     kill "$progress" 2>/dev/null || true
     wait "$progress" 2>/dev/null || true
