@@ -1,17 +1,30 @@
 # Everything a person types. `make` alone prints the targets below.
 
+ifneq ($(strip $(MAKEFILE_LIST)),Makefile)
+# By its path from another folder, as in make -f ~/pipeline/Makefile status: handed over to this one.
+FOLDERS := PIPELINE_HOME PIPELINE_RUNS PIPELINE_DATASETS PIPELINE_DATA PIPELINE_MODULES BENCH_DATA# as they are meant there
+whole    = $(if $(filter /%,$(firstword $($(1)))),,$(CURDIR)/)$($(1))
+.PHONY: $(MAKECMDGOALS) checkout
+$(or $(MAKECMDGOALS),help): checkout ; @:
+checkout:
+	@$(MAKE) --no-print-directory -C "$$(dirname "$(strip $(MAKEFILE_LIST))")" \
+	  $(foreach name,$(FOLDERS),$(if $($(name)),$(name)="$(call whole,$(name))")) $(MAKECMDGOALS)
+else
+
 VENV     := .venv
 RAY_VERSION := ==2.60.0# that the tests of clusters are made with
 PYTHON   ?= python3
 READY    := $(VENV)/.installed
 SOURCES  := . modules/own_operation.py# what else lies in modules/ is the user's own
-JOBS      = $(basename $(notdir $(wildcard jobs/*.yaml)))
-OVERRIDES = $(foreach pair,$(SET),--set '$(pair)')
+SCRIPTS  := .ci/run $(wildcard docker/*.sh)
+KNOWN     = $(basename $(notdir $(wildcard jobs/*.yaml)))
+override SET := $(value SET)# as it was typed, with its dollar signs
+export SET
 
 , := ,
 
 # These act on the containers where an engine answers and the images are built, else on the embedded home.
-VERBS   := submit new worker up down status show logs cancel best retry doctor shell prune
+VERBS   := submit new worker up down status show logs cancel best retry rm pause resume compare doctor shell prune
 setting  = $(or $($(1)),$(shell sed -n 's/^$(1)=//p' .env 2>/dev/null | tail -n 1))# as Compose finds it
 IMAGES  := $(addsuffix :$(or $(call setting,PIPELINE_TAG),latest),pipeline-worker pipeline-tensorboard)
 WAIT    := $(if $(shell command -v timeout),timeout 10)# an engine far away may not answer at all
@@ -27,6 +40,9 @@ else ifneq ($(filter $(VERBS),$(MAKECMDGOALS)),)
   endif
 endif
 
+ifneq ($(filter-out cpu cuda,$(TORCH)),)
+  $(error TORCH is cpu or cuda, not '$(TORCH)')
+endif
 ifeq ($(origin PORT),command line)
   export TENSORBOARD_PORT := $(PORT)
 endif
@@ -50,15 +66,15 @@ else
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint submit new worker up down status show logs cancel best retry doctor build smoke shell prune bench schema \
-  gpu crash-test cluster lock clean home engine
+.PHONY: help demo test lint submit new worker up down status show logs cancel best retry rm pause resume compare doctor build \
+  smoke shell prune bench schema gpu crash-test cluster lock clean home engine other-torch
 
 help: ## Print this
 	@echo "usage: make TARGET [JOB=name] [SET=\"train.epochs=2 ...\"] [MODE=docker|local]"
 	@echo
 	@sed -n 's/^\([a-z-]*\):.*## /  \1|/p' Makefile | awk -F'|' '{ printf "%-10s %s\n", $$1, $$2 }'
 	@echo
-	@echo "jobs: $(JOBS)"
+	@echo "jobs: $(KNOWN)"
 
 home:
 	@echo "home: $(HOME_IS)" >&2
@@ -68,31 +84,41 @@ engine: home
 
 $(READY): requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or later is needed, and this is " + sys.version.split()[0] + "; name another with PYTHON=...") if sys.version_info < (3, 11) else 0'
-	@echo "installing the pinned dependencies into $(VENV) (some 6 GB, once)"
-	@test -x $(VENV)/bin/pip || $(PYTHON) -m venv --clear $(VENV)
-	@$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes --requirement requirements.lock
-	@$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-build-isolation --no-deps --editable .
+	@PYTHON="$(PYTHON)" docker/install.sh $(VENV) $(TORCH)
 	@touch $@
 
-demo: $(READY) ## Train a first model, on data that is bundled; no GPU, no Docker
+ifneq ($(TORCH),)
+$(READY): $(if $(filter $(TORCH),$(shell cat $(VENV)/.torch 2>/dev/null || echo cuda)),,other-torch)
+other-torch:
+	@test ! -e $(READY) || { echo "$(VENV) has another PyTorch than TORCH=$(TORCH); make clean, then this again" >&2; exit 2; }
+endif
+
+demo: $(READY) ## Train a first model, on data that is bundled; no GPU, no Docker: make demo [TORCH=cpu, the small PyTorch]
 	@id=$$($(VENV)/bin/pipeline submit --quiet --priority 1000 jobs/digits.yaml) || exit; \
 	$(VENV)/bin/pipeline worker --drain; code=$$?; \
 	test $$code -ne 0 || $(VENV)/bin/pipeline logs --follow $$id >/dev/null; \
 	echo; $(VENV)/bin/pipeline show $$id; exit $$code
 
-test: $(READY) ## Linter, types, and all tests that this machine can run
-	@$(VENV)/bin/ruff check $(SOURCES) && $(VENV)/bin/ruff format --check --quiet $(SOURCES) && $(VENV)/bin/mypy
+test: lint ## Linters, types, and all tests that this machine can run
 	@$(VENV)/bin/pytest -n auto -m 'not containers and not clusters'
 	@$(VENV)/bin/pytest -n 3 --dist loadgroup -m clusters --no-header
 	@$(VENV)/bin/pytest -m containers --no-header
 
-lint: $(READY) ## Linter and types only
-	@$(VENV)/bin/ruff check $(SOURCES) && $(VENV)/bin/ruff format --check --quiet $(SOURCES) && $(VENV)/bin/mypy
+lint: private PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
+lint: $(READY) ## Linters and types only: of Python, shell scripts, Dockerfiles, job files and their schema, Compose files
+	@ruff check $(SOURCES) && ruff format --check --quiet $(SOURCES) && mypy
+	@shellcheck $(SCRIPTS) && hadolint docker/*.Dockerfile
+	@check-jsonschema --check-metaschema jobs/schema.json
+	@check-jsonschema --schemafile jobs/schema.json \
+	  $(wildcard $(or $(shell git ls-files 'jobs/*.yaml' 2>/dev/null),jobs/*.yaml))
+	@check-jsonschema --builtin-schema vendor.compose-spec compose.yaml
+	@sed 's/!reset //' docker/compose.cpu.yaml | \
+	  check-jsonschema --builtin-schema vendor.compose-spec --default-filetype yaml -
 
-submit: $(PREPARED) ## Queue a job: make submit JOB=vgg11 [SET="train.epochs=2"]; of several values, 2,5, a sweep
-	@test -n "$(JOB)" || { echo "which job? for example: make submit JOB=digits" >&2; echo "jobs: $(JOBS)" >&2; exit 2; }
-	@test -f "jobs/$(JOB).yaml" || { echo "there is no job '$(JOB)'" >&2; echo "jobs: $(JOBS)" >&2; exit 2; }
-	@$(PIPELINE) submit "jobs/$(JOB).yaml" $(OVERRIDES)
+submit: $(PREPARED) ## Queue a job: make submit JOB=vgg11 [SET="train.epochs=2 description='a b'"]; of several values, 2,5, a sweep
+	@test -n "$(JOB)" || { echo "which job? for example: make submit JOB=digits" >&2; echo "jobs: $(KNOWN)" >&2; exit 2; }
+	@test -f "jobs/$(JOB).yaml" || { echo "there is no job '$(JOB)'" >&2; echo "jobs: $(KNOWN)" >&2; exit 2; }
+	@$(PIPELINE) submit "jobs/$(JOB).yaml" $(if $(SET),--sets="$$SET")
 
 new: $(PREPARED) ## Begin a model of your own, and a job for it: make new MODEL=wide_net
 	@test -n "$(MODEL)" || { echo "which name? for example: make new MODEL=wide_net" >&2; exit 2; }
@@ -110,6 +136,13 @@ else
 	@$(PIPELINE) worker $(if $(ON),--on $(ON)) $(if $(ADDRESS),--address $(ADDRESS)) $(if $(SLOTS),--slots $(SLOTS))
 endif
 
+# Asked of the engine, which may be on another machine, and before Compose changes or starts anything.
+PUBLISHED    = $(or $(call setting,TENSORBOARD_HOST),127.0.0.1):$(or $(call setting,TENSORBOARD_PORT),6006)
+PORT_IS_FREE = test "$$($(COMPOSE) port tensorboard 6006 2>/dev/null)" = "$(PUBLISHED)" || \
+  said=$$(docker run --rm --publish "$(PUBLISHED):6006" --entrypoint true $(lastword $(IMAGES)) 2>&1) || case "$$said" in \
+  *"address already in use"* | *"port is already allocated"* | *"ports are not available"*) port="$(PUBLISHED)"; port=$${port\#\#*:}; \
+    echo "port $$port is in use; choose another: make up PORT=$$((port + 1))" >&2; exit 1 ;; esac
+
 up: $(PREPARED) ## Worker and TensorBoard together: make up [PORT=6006] [WORKERS=2, in containers] [ON=slurm or ray]
 ifeq ($(MODE),docker)
 	@mkdir -p "$(or $(call setting,PIPELINE_DATA),var/datasets)"
@@ -117,6 +150,7 @@ ifeq ($(MODE),docker)
 	@built=$$(docker image inspect --format '{{index .Config.Labels "org.opencontainers.image.revision"}}' $(firstword $(IMAGES))); \
 	  test -z "$$built" -o -z "$(REVISION)" -o "$$built" = "$(REVISION)" || \
 	  echo "the images are not of this commit and its changes: make build brings them up to date" >&2
+	@$(PORT_IS_FREE)
 	@PIPELINE_IMAGE_DIGEST=$$(docker image inspect --format '{{.Id}}' $(firstword $(IMAGES))) \
 	  $(COMPOSE) up --detach --wait $(if $(WORKERS),--scale worker=$(WORKERS))
 	@echo "TensorBoard: http://$$($(COMPOSE) port tensorboard 6006) (its page reloads by itself once you switch that on)"
@@ -131,11 +165,16 @@ else
 	@$(PIPELINE) down
 endif
 
-status: $(PREPARED) ## List the jobs
-	@$(PIPELINE) status
+status: $(PREPARED) ## List the jobs: make status [WATCH=yes]
+	@$(PIPELINE) status $(if $(filter yes,$(WATCH)),--watch)
 
 show: $(PREPARED) ## One job in detail: make show [JOB=id]
+ifeq ($(MODE),docker)
+	@at=$$($(COMPOSE) port tensorboard 6006 2>/dev/null | sed 's/^0\.0\.0\.0:/localhost:/'); \
+	$(COMPOSE) --progress quiet run --rm -e PIPELINE_TENSORBOARD_AT="$${at:+http://$$at}" cli show "$(or $(JOB),latest)"
+else
 	@$(PIPELINE) show "$(or $(JOB),latest)"
+endif
 
 logs: $(PREPARED) ## Follow a job's log: make logs [JOB=id]
 	@$(PIPELINE) logs --follow "$(or $(JOB),latest)"
@@ -151,6 +190,20 @@ best: $(PREPARED) ## Print the job file of a sweep's best trial: make --silent b
 retry: $(PREPARED) ## Queue a failed or cancelled job again: make retry JOB=id
 	@test -n "$(JOB)" || { echo "which job? make status lists them; then: make retry JOB=id" >&2; exit 2; }
 	@$(PIPELINE) retry "$(JOB)"
+
+rm: $(PREPARED) ## Remove jobs that have ended, with their runs: make rm JOB=id [or several: JOB="id id"]
+	@test -n "$(JOB)" || { echo "which job? make status lists them; then: make rm JOB=id" >&2; exit 2; }
+	@$(PIPELINE) rm $(foreach id,$(JOB),"$(id)")
+
+pause: $(PREPARED) ## Start no more jobs; those that run go on
+	@$(PIPELINE) pause
+
+resume: $(PREPARED) ## Start jobs again, after make pause
+	@$(PIPELINE) resume
+
+compare: $(PREPARED) ## What differs between runs, best first: make compare JOBS="vgg11 cnn_bn" or LAST=5
+	@test -n "$(JOBS)$(LAST)" || { echo "which runs? make compare JOBS=\"vgg11 cnn_bn\", or LAST=5" >&2; exit 2; }
+	@$(PIPELINE) compare $(foreach id,$(JOBS),"$(id)") $(if $(LAST),--last "$(LAST)")
 
 doctor: $(PREPARED) ## Check the machine and the installation: make doctor [ON=slurm or ray]
 ifeq ($(MODE),docker)
@@ -172,13 +225,16 @@ build: engine ## Build the two images
 smoke: engine ## Build, up, a first job, TensorBoard, down: in containers of their own, on the CPU
 	@docker/smoke.sh
 
-prune: $(PREPARED) ## Free disk: old images and the build cache; with ALL=yes containers and volumes too, so every run
-ifeq ($(MODE),docker)
+OLD_RUNS = $(if $(KEEP),--keep "$(KEEP)") $(if $(OLDER),--older "$(OLDER)") $(if $(filter yes,$(FAILED)),--failed)
+prune: $(PREPARED) ## Free disk: old runs, make prune KEEP=5, OLDER=30d, FAILED=yes [YES=yes]; alone, old images; ALL=yes, volumes too, so every run
+ifneq ($(strip $(OLD_RUNS)),)
+	@$(PIPELINE) prune $(OLD_RUNS) $(if $(filter yes,$(YES)),--yes)
+else ifeq ($(MODE),docker)
 	@test "$(ALL)" != yes || $(COMPOSE) down --volumes --remove-orphans
 	@for image in worker tensorboard; do docker image prune --force --filter label=org.opencontainers.image.title=pipeline-$$image; done
 	@docker builder prune --force
 else
-	@echo "nothing to prune without containers; remove runs that you do not need from $(or $(PIPELINE_HOME),./var)/runs" >&2
+	@echo "what may go? make prune KEEP=5, OLDER=30d or FAILED=yes lists runs in $(or $(PIPELINE_HOME),./var); with YES=yes they go" >&2
 endif
 
 bench: $(READY) ## Measure the commands, 100,000 jobs, throughput, a quantized step and what logging costs: make bench BENCH_DATA=folder-with-cifar10-images
@@ -221,3 +277,5 @@ endif
 
 clean: ## Remove the environment and caches, not the home
 	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache
+
+endif

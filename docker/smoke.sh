@@ -13,7 +13,14 @@ get() { # get PATH: from TensorBoard, as a browser on this machine would; nothin
   cat <&3
 }
 
-trap 'code=$?; test $code -eq 0 || compose logs --tail 50 >&2; step down; compose down --volumes --rmi all >&2; exit $code' EXIT
+finish() {
+  local code=$?
+  [ $code -eq 0 ] || compose logs --tail 50 >&2
+  step down
+  compose down --volumes --rmi all >&2
+  exit $code
+}
+trap finish EXIT
 compose down --volumes >&2
 
 step build

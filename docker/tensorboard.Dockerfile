@@ -36,7 +36,7 @@ ENV PATH=/opt/venv/bin:$PATH \
     PIPELINE_REVISION=$REVISION \
     MPLCONFIGDIR=/tmp/matplotlib \
     PYTHONDONTWRITEBYTECODE=1
-USER pipeline
+USER ${UID}
 WORKDIR /srv
 EXPOSE 6006
 ENTRYPOINT ["pipeline"]

@@ -9,12 +9,14 @@ ARG BASE=python:${PYTHON}-slim-${DEBIAN}
 FROM ${BASE}
 
 # torch.compile writes C++ and calls a compiler; a Debian Python keeps its headers in a package of their own.
+# hadolint ignore=DL3008 # the base image is the builder's choice, and no version is in all of them
 RUN --mount=type=cache,target=/var/cache/apt,sharing=locked --mount=type=cache,target=/var/lib/apt,sharing=locked \
     rm -f /etc/apt/apt.conf.d/docker-clean \
     && headers=$(python -c 'import sysconfig; print(sysconfig.get_path("include"))') \
+    && set -- g++ \
+    && if ! test -e "$headers/Python.h"; then set -- "$@" python3-dev; fi \
     && apt-get update -qq \
-    && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends g++ \
-       $(test -e "$headers/Python.h" || echo python3-dev) >/dev/null
+    && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$@" >/dev/null
 
 # One user in both images, so that a volume is writable whichever container is first to use it.
 ARG UID=1000
@@ -49,7 +51,7 @@ ENV PATH=/opt/venv/bin:$PATH \
     NVIDIA_DRIVER_CAPABILITIES=compute,utility \
     MPLCONFIGDIR=/tmp/matplotlib \
     PYTHONDONTWRITEBYTECODE=1
-USER pipeline
+USER ${UID}
 WORKDIR /srv
 ENTRYPOINT ["pipeline"]
 CMD ["worker"]

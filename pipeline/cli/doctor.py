@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import sys
+from pathlib import Path
 from typing import Literal
 
 import typer
@@ -14,6 +15,8 @@ from pipeline.cli.terminal import print_checks
 from pipeline.home.paths import Home
 from pipeline.queue.checks import Check, check_home
 from pipeline.worker import notifications
+
+MARK_OF_MAKE = ".torch"  # in an environment that docker/install.sh has made
 
 
 def doctor(context: typer.Context, on: On = None, address: Address = "auto", as_json: Json = False) -> None:
@@ -53,19 +56,43 @@ def check_torch() -> list[Check]:
         import torchvision
     except (ImportError, RuntimeError) as error:
         return [Check("torch", "error", f"cannot be imported: {error}; `make clean` and `make test` install it anew")]
-    checks = [Check("torch", "ok", f"{torch.__version__}, torchvision {torchvision.__version__}")]
-    if not torch.cuda.is_available():
+    from pipeline.training.gpu_driver import build
+
+    checks = [Check("torch", "ok", f"{torch.__version__}, torchvision {torchvision.__version__}, {build()}")]
+    sees_gpu = torch.cuda.is_available()
+    checks += check_driver(is_in_use=sees_gpu)
+    if not sees_gpu:
         return [*checks, check_no_gpu()]
     names = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
     return [*checks, *(Check(f"gpu {index}", "ok", name) for index, name in enumerate(names))]
 
 
+def check_driver(*, is_in_use: bool) -> list[Check]:
+    """Whether PyTorch's build fits the driver. is_in_use: it does, whatever its version: by NVIDIA's cuda-compat."""
+    from pipeline.training.gpu_driver import driver_is_new_enough
+
+    found = driver_is_new_enough()
+    if found is None:
+        return []
+    fits, text = found
+    if fits or is_in_use:
+        return [Check("driver", "ok", text)]
+    return [Check("driver", "error", f"{text}; update it, or build images for it as docs/operations.md says")]
+
+
 def check_no_gpu() -> Check:
-    """Where PyTorch sees no GPU: whether that is an error."""
-    from pipeline.training.gpu_driver import why_no_gpu
-    from pipeline.worker.gpus import visible_gpus
+    """Where PyTorch sees no GPU: whether that is an error, and whether a smaller PyTorch would do."""
+    import torch
+
+    from pipeline.training.gpu_driver import driver_version, why_no_gpu
+    from pipeline.worker.gpus import VISIBLE, visible_gpus
 
     gpus = visible_gpus()
-    if not gpus:
-        return Check("gpu", "ok", "none; jobs with device auto run on the CPU")
-    return Check("gpu", "error", f"PyTorch does not see {', '.join(gpus)}: {why_no_gpu()}")
+    if gpus:
+        return Check("gpu", "error", f"PyTorch does not see {', '.join(gpus)}: {why_no_gpu()}")
+    if driver_version() and VISIBLE not in os.environ:
+        return Check("gpu", "warning", f"there is an NVIDIA driver, and jobs run on the CPU: {why_no_gpu()}")
+    text = "none; jobs with device auto run on the CPU"
+    if torch.version.cuda is not None and Path(sys.prefix, MARK_OF_MAKE).exists():
+        text += ", for which `make clean` and `make doctor TORCH=cpu` install a PyTorch that is 4 GB smaller"
+    return Check("gpu", "ok", text)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import shlex
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -44,9 +45,11 @@ def submit(
     wait: Annotated[bool, typer.Option("--wait", help="Wait for the end; the exit code tells it.")] = False,
     as_json: Json = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print the ids and nothing else.")] = False,
+    sets: Annotated[str, typer.Option("--sets", hidden=True)] = "",
 ) -> None:
     """Put jobs into the queue and print their ids. Nothing is submitted if one of the files is wrong."""
-    changes = list(overrides or []) + ([] if priority is None else [f"resources.priority={priority}"])
+    changes = [*(overrides or []), *overrides_in(sets)]
+    changes += [] if priority is None else [f"resources.priority={priority}"]
     queue = queue_of(context)
     found = read_all(files, changes, context.obj)
     from pipeline.queue.submitting import numbered  # once it is known that the files are right
@@ -76,6 +79,22 @@ def submit(
             with told_in_any_case(ids):
                 print_json([end.to_json() for end in ends])
         raise typer.Exit(max(EXIT_CODES[str(end.outcome)] for end in ends))
+
+
+def overrides_in(text: str) -> list[str]:
+    """Splits the SET of `make submit`, several overrides in one text, as a shell splits words.
+
+    Raises UsageError where a quote is not closed, and where a word is no override, as after a blank without quotes.
+    """
+    try:
+        words = shlex.split(text)
+    except ValueError as error:
+        raise UsageError(f"SET: {str(error).lower()}: {text}") from None
+    for word in words:
+        if "=" not in word:
+            hint = "put a value with blanks in quotes, as in SET=\"description='two words'\""
+            raise UsageError(f"SET: '{word}' is not key=value; {hint}")
+    return words
 
 
 def schema(

@@ -12,7 +12,10 @@ from pathlib import Path
 import torch
 
 OLDEST_DRIVERS = {11: 450, 12: 525, 13: 580}
-"""The driver that each major version of CUDA needs at least, as NVIDIA's "CUDA Compatibility" says."""
+"""The driver that each major version of CUDA needs at least, whatever its minor version.
+
+From NVIDIA's "CUDA Compatibility", chapter "Minor Version Compatibility".
+"""
 KERNEL_MODULE = Path("/proc/driver/nvidia/version")
 
 
@@ -42,7 +45,9 @@ def _open(index: int) -> None:
 def why_no_gpu() -> str:
     """Says what keeps PyTorch from seeing a GPU, and what to do about it."""
     if torch.version.cuda is None:
-        return "this PyTorch is built without CUDA; install the one for CUDA"
+        return (
+            "this PyTorch is built without CUDA; `make clean`, then `make doctor` without TORCH=cpu, installs the other"
+        )
     supported, needed = supported_cuda(), int(torch.version.cuda.partition(".")[0])
     if supported is None:
         return "no NVIDIA driver is to be found (libcuda.so.1); install one, or give the container the GPU"
@@ -55,6 +60,28 @@ def why_no_gpu() -> str:
         f"the NVIDIA driver{driver_version()} supports CUDA {_dotted(supported)}, and this PyTorch is built for CUDA "
         f"{torch.version.cuda}, which needs {f'driver {oldest} or later' if oldest else 'a later driver'}"
     )
+
+
+def build() -> str:
+    """Says what this PyTorch is built for."""
+    if torch.version.cuda is not None:
+        return f"built for CUDA {torch.version.cuda}"
+    return f"built for ROCm {torch.version.hip}" if torch.version.hip is not None else "built for the CPU alone"
+
+
+def driver_is_new_enough() -> tuple[bool, str] | None:
+    """Returns whether the driver here fits this PyTorch, and why; None where there is no driver, or PyTorch needs none.
+
+    By the driver's version, which a container and a machine whose GPU does not answer have, too.
+    """
+    version = driver_version().strip()
+    if not version or torch.version.cuda is None:
+        return None
+    oldest = OLDEST_DRIVERS.get(int(torch.version.cuda.partition(".")[0]))
+    if oldest is None:
+        return True, f"NVIDIA {version}; what CUDA {torch.version.cuda} needs is not known here"
+    needs = f"NVIDIA {version}; CUDA {torch.version.cuda} needs {oldest} or later"
+    return int(version.partition(".")[0]) >= oldest, needs
 
 
 def supported_cuda() -> tuple[int, int] | None:

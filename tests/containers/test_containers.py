@@ -428,7 +428,7 @@ def test_the_make_verbs_act_on_the_containers(compose: Compose) -> None:
     compose.wait_for_the_end(job_id)
     shown = verb("show").stdout
     assert "succeeded" in shown
-    assert f"make up, then open http://localhost:{compose.port}" in shown
+    assert f"http://127.0.0.1:{compose.port}" in shown, "where TensorBoard is"
     assert re.search(r"ok +torch", verb("doctor").stdout)
     assert "pipeline\n" in verb("shell", input="whoami\n").stdout + "\n"
     verb("down")
