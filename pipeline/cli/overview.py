@@ -7,8 +7,9 @@ from typing import Annotated, Literal
 import typer
 
 from pipeline.cli import sweeps as sweep_output
+from pipeline.cli.address import command_to_look
 from pipeline.cli.arguments import Id, Json, hint_at_worker, message, print_json, print_json_lines, queue_of
-from pipeline.cli.terminal import RECENT, command_to_look, print_facts, print_job, print_jobs
+from pipeline.cli.terminal import RECENT, print_facts, print_job, print_jobs
 from pipeline.queue import sweeps, views
 
 State = Literal["pending", "running", "done", "failed", "cancelled"]
