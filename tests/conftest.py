@@ -17,6 +17,7 @@ import pytest
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.pop("PIPELINE_HOME", None)
 os.environ.pop("PIPELINE_DATA", None)
+os.environ.pop("PIPELINE_TENSORBOARD_AT", None)
 os.environ.pop("PIPELINE_TENSORBOARD_URL", None)
 os.environ.pop("PIPELINE_REVISION", None)
 os.environ.pop("PIPELINE_IMAGE_DIGEST", None)

@@ -7,14 +7,20 @@ import shlex
 import sys
 from pathlib import Path
 
+from pipeline.home import board_addresses
 from pipeline.home.paths import Home
 
-TENSORBOARD_URL = "PIPELINE_TENSORBOARD_URL"  # environment variable: where a container serves it
+SERVED_AT = (
+    "PIPELINE_TENSORBOARD_AT"  # environment variable: where it answers now, as whoever starts the containers knows
+)
+SERVED_ONCE_UP = "PIPELINE_TENSORBOARD_URL"  # environment variable: where a container serves it once that is up
 
 
-def command_to_look(home: Home) -> str:
-    """What to type, here and now, to see a home's runs in TensorBoard."""
-    if url := os.environ.get(TENSORBOARD_URL):
+def way_to_tensorboard(home: Home) -> str:
+    """The addresses where TensorBoard answers for a home, else what to type, here and now, to see its runs there."""
+    if found := [url for url in [os.environ.get(SERVED_AT)] if url] or board_addresses.answering(home.queue):
+        return ", ".join(found)
+    if url := os.environ.get(SERVED_ONCE_UP):
         return f"make up, then open {url}"
     program = Path(sys.argv[0])
     words = [str(program.relative_to(Path.cwd())) if program.is_relative_to(Path.cwd()) else str(program)]

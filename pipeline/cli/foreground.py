@@ -8,7 +8,7 @@ import sys
 import typer
 
 from pipeline.cli import own_code
-from pipeline.cli.arguments import File, Overrides, message, queue_of
+from pipeline.cli.arguments import File, Overrides, make_home, message, queue_of
 from pipeline.errors import PipelineError, UsageError
 from pipeline.home.paths import RunPaths
 from pipeline.jobfile import reading
@@ -24,6 +24,7 @@ def run(context: typer.Context, file: File, overrides: Overrides = None) -> None
     if spec.search is not None:
         raise UsageError(f"{file}: is a sweep, of {spec.search.num_trials} jobs; submit it")
     queue = queue_of(context)
+    make_home(queue)
     from pipeline.results.report import write
     from pipeline.training.attempt import train_in_foreground
 

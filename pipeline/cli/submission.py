@@ -11,7 +11,17 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from pipeline.cli import own_code
-from pipeline.cli.arguments import Files, Json, Overrides, hint_at_worker, message, print_json, print_lines, queue_of
+from pipeline.cli.arguments import (
+    Files,
+    Json,
+    Overrides,
+    hint_at_worker,
+    make_home,
+    message,
+    print_json,
+    print_lines,
+    queue_of,
+)
 from pipeline.cli.streams import drop_unwritten_output
 from pipeline.errors import Problem, SpecError, UsageError
 from pipeline.home import durable
@@ -50,6 +60,7 @@ def submit(
     queue = queue_of(context)
     found = read_all(files, changes, context.obj)
     warn_of_missing_folders([spec for spec, _ in found], queue.home)
+    make_home(queue, quiet=quiet)
     ids = queue.submit_all(ticket_of(spec, origins) for spec, origins in found)
     # whatever fails from here on is no failure: a script would submit again for it
     with told_in_any_case(ids):

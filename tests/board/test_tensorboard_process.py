@@ -147,5 +147,5 @@ def test_a_port_in_use_is_named_with_what_to_do(tmp_path: Path) -> None:
         server.bind(("127.0.0.1", 0))
         server.listen()
         port = server.getsockname()[1]
-        with pytest.raises(PipelineError, match=f"port {port} is in use.*--port"):
+        with pytest.raises(PipelineError, match=f"port {port} is in use.*\n.*--port"):
             TensorBoard(tmp_path / "runs", port=port)
