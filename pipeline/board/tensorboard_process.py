@@ -9,6 +9,8 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import errno
+import json
+import secrets
 import signal
 import socket
 import subprocess
@@ -16,6 +18,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
+from http.client import HTTPException
 from pathlib import Path
 from typing import BinaryIO
 
@@ -38,6 +41,7 @@ class TensorBoard:
     def __init__(self, logdir: Path, *, port: int, host: str = "127.0.0.1") -> None:
         """Raises PipelineError where the port is taken or TensorBoard does not come up."""
         self.logdir, self.port, self.host = logdir, port, host
+        self._token = secrets.token_hex(8)
         self.url = f"http://{'localhost' if host in HERE else host}:{port}"
         check_is_free(host, port)
         self.process = self._start()
@@ -45,6 +49,7 @@ class TensorBoard:
     def _start(self) -> subprocess.Popen[bytes]:
         command = [sys.executable, "-P", "-m", "pipeline.board.tensorboard_main", "--logdir", str(self.logdir)]
         command += ["--host", self.host, "--port", str(self.port), "--reload_interval", str(RELOAD_S)]
+        command += ["--tag", self._token]  # which does nothing without --inspect, and is told with its environment
         self.started_at = time.monotonic()
         with self._open_log() as log:
             return subprocess.Popen(
@@ -68,14 +73,22 @@ class TensorBoard:
         return log
 
     def wait_until_it_answers(self) -> None:
+        """Raises PipelineError where it does not, as where another one was quicker to take its port."""
         deadline = time.monotonic() + START_S
         while time.monotonic() < deadline and self.process.poll() is None:
-            try:
-                with _open_directly(f"http://{self.host}:{self.port}/data/environment", timeout=2):
-                    return
-            except (urllib.error.URLError, OSError):
-                time.sleep(0.1)
+            if self._answers():
+                return
+            time.sleep(0.1)
+        check_is_free(self.host, self.port)
         raise PipelineError(f"TensorBoard does not answer; {self.log} says why")
+
+    def _answers(self) -> bool:
+        """Whether this one does: anything may answer at its port while it starts."""
+        try:
+            with _open_directly(f"http://{self.host}:{self.port}/data/environment", timeout=2) as answer:
+                return bool(json.load(answer)["debug"]["flags"]["tag"] == self._token)
+        except (urllib.error.URLError, OSError, HTTPException, LookupError, TypeError, ValueError):
+            return False
 
     def keep_alive(self) -> None:
         """Starts it again if it has died, but not more often than once a minute."""
