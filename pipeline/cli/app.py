@@ -121,7 +121,8 @@ def options(
     home: Annotated[
         Path | None,
         typer.Option(
-            help="Folder of queue, runs and datasets; default: $PIPELINE_HOME, else ./var.", show_default=False
+            help="Folder of queue, runs and datasets; default: $PIPELINE_HOME, else var of this checkout, else ./var.",
+            show_default=False,
         ),
     ] = None,
     version: Annotated[

@@ -77,6 +77,17 @@ def queue_of(context: typer.Context) -> Queue:
     return Queue(home)
 
 
+def make_home(queue: Queue, *, quiet: bool = False) -> None:
+    """Makes the home where it is not there yet, and says so: a folder too high or too low, it would be the wrong one.
+
+    Raises QueueError.
+    """
+    is_new = not durable.is_there(queue.paths.root)
+    queue.create()
+    if is_new and not quiet:
+        message(f"makes a new home: {queue.home.root}")
+
+
 def hint_at_worker(queue: Queue) -> None:
     """Says why jobs that wait may not be started soon."""
     if queue.is_paused():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import platform
 import sys
@@ -10,10 +11,12 @@ from typing import Literal
 
 import typer
 
-from pipeline.cli.arguments import Address, Json, On, print_json
+from pipeline.cli.arguments import Address, Json, On, make_home, print_json
 from pipeline.cli.terminal import print_checks
+from pipeline.errors import QueueError
 from pipeline.home.paths import Home
 from pipeline.queue.checks import Check, check_home
+from pipeline.queue.job_queue import Queue
 from pipeline.worker import notifications
 
 MARK_OF_MAKE = ".torch"  # in an environment that docker/install.sh has made
@@ -21,6 +24,8 @@ MARK_OF_MAKE = ".torch"  # in an environment that docker/install.sh has made
 
 def doctor(context: typer.Context, on: On = None, address: Address = "auto", as_json: Json = False) -> None:
     """Check the home, the machine and the installation; with --on, what a node of the cluster sees, by a job there."""
+    with contextlib.suppress(QueueError, OSError):  # the check of the home says why there can be none
+        make_home(Queue(context.obj))
     found = check_all(context.obj)
     if on is not None:
         from pipeline.worker.executors import engines, probe

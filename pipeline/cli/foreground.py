@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from pipeline.cli import own_code
-from pipeline.cli.arguments import Overrides, message, queue_of
+from pipeline.cli.arguments import Overrides, make_home, message, queue_of
 from pipeline.errors import PipelineError, UsageError
 from pipeline.home import durable
 from pipeline.jobfile import reading
@@ -65,6 +65,7 @@ def _begin(queue: Queue, file: Path | None, overrides: list[str]) -> Claim:
     spec = reading.load(file, overrides, modules=own_code.modules_for(file, queue.home))
     if spec.search is not None:
         raise UsageError(f"{file}: is a sweep, of {spec.search.num_trials} jobs; submit it")
+    make_home(queue)
     return foreground.begin(queue, spec)
 
 

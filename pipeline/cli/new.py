@@ -12,9 +12,10 @@ import typer
 from pipeline.cli.arguments import message, print_lines
 from pipeline.errors import UsageError
 from pipeline.home.paths import Home
+from pipeline.home.whereabouts import default_root
 
 TEMPLATES = Path(__file__).parent
-JOBS = Path("jobs")
+JOBS = "jobs"
 
 
 def new(
@@ -30,10 +31,11 @@ def new(
     if name in NOT_TO_BE_HIDDEN:
         raise UsageError(f"{name} is a module that others import; call yours something else")
     class_name = "".join(part.capitalize() for part in name.split("_"))
-    files = {home.modules / f"{name}.py": "new_model.template", JOBS / f"{name}.yaml": "new_job.template"}
+    job = _jobs(home) / f"{name}.yaml"
+    files = {home.modules / f"{name}.py": "new_model.template", job: "new_job.template"}
     for path in files:
         if path.exists():
-            raise UsageError(f"{path}: there is such a file already; give another name, or remove it")
+            raise UsageError(f"{_shown(path)}: there is such a file already; give another name, or remove it")
     for path, template in files.items():
         text = (TEMPLATES / template).read_text().replace("MODULE", name).replace("CLASS", class_name)
         try:
@@ -43,7 +45,12 @@ def new(
         except OSError as error:
             raise UsageError(f"{path}: cannot be written: {error.strerror}") from None
     print_lines([str(_shown(path)) for path in files])
-    message(f"train it with `make submit JOB={name}`, or pipeline submit {_shown(JOBS / name)}.yaml")
+    message(f"train it with `make submit JOB={name}`, or pipeline submit {_shown(job)}")
+
+
+def _jobs(home: Home) -> Path:
+    """The folder of job files: beside the home of a checkout, from wherever in it this is typed, else here."""
+    return home.root.parent / JOBS if home.root == default_root() else Path.cwd() / JOBS
 
 
 def _like(name: str) -> str:

@@ -7,8 +7,9 @@ from typing import Annotated, Literal
 import typer
 
 from pipeline.cli import sweeps as sweep_output
+from pipeline.cli.address import way_to_tensorboard
 from pipeline.cli.arguments import Id, Json, hint_at_worker, message, print_json, print_json_lines, queue_of
-from pipeline.cli.terminal import RECENT, command_to_look, print_facts, print_job, print_jobs
+from pipeline.cli.terminal import RECENT, print_facts, print_job, print_jobs
 from pipeline.queue import sweeps, views
 from pipeline.queue.job_log import JobLog
 
@@ -51,13 +52,13 @@ def show(context: typer.Context, job_id: Id, as_json: Json = False) -> None:
         if as_json:
             print_json(sweep_output.to_json(job, sweep))
         else:
-            print_facts([*sweep_output.facts(job, sweep), ("TensorBoard", command_to_look(queue.home))])
+            print_facts([*sweep_output.facts(job, sweep), ("TensorBoard", way_to_tensorboard(queue.home))])
             sweep_output.print_trials(sweep)
         return
     if as_json:
         print_json(job.to_json())
         return
-    print_job(job, tensorboard=command_to_look(queue.home))
+    print_job(job, tensorboard=way_to_tensorboard(queue.home))
 
 
 def logs(

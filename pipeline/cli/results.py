@@ -43,23 +43,34 @@ def export(
 
 def compare(
     context: typer.Context,
-    ids: Ids,
+    words: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="ID or NAME...",
+            help="Ids, or names of jobs: of a name its latest run, or all where it stands alone.",
+            show_default=False,
+        ),
+    ] = None,
+    last: Annotated[
+        int | None,
+        typer.Option(min=2, metavar="N", help="The latest N runs: of these names, or of all.", show_default=False),
+    ] = None,
     metric: Annotated[str, typer.Option(metavar="TAG", help="What to rank by.")] = "test/accuracy",
     plot: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Draw the curves: a .png or .svg file.", show_default=False)
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Show what differs between runs, in their job files and in their results, best first."""
+    """Show what differs between runs, in job files, environments and results, best first."""
+    from pipeline.results import choice, output_file
     from pipeline.results import compare as comparing
-    from pipeline.results import output_file
     from pipeline.results import plot as plotting
 
     home: Home = context.obj
     if plot:
         plotting.check_suffix(plot)
         output_file.check(plot)
-    found = runs.find_all(home, ids)
+    found = choice.choose(home, words or [], last, say=message)
     comparison = comparing.compare(home, found, metric, say=message)
     labels = runs.short_ids(home, [run.id for run in comparison.runs])
     if as_json:

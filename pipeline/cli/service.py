@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pipeline.cli.arguments import Address, On, message, queue_of
+from pipeline.cli.arguments import Address, On, make_home, message, queue_of
 from pipeline.cli.display import TerminalDisplay
+from pipeline.home import board_addresses
 from pipeline.home.paths import Home
 from pipeline.queue import live_workers
 
@@ -34,7 +35,10 @@ def worker(
 
     Jobs that were handed to a cluster go on without it, and the next worker takes them up.
     """
-    work(queue_of(context).home, drain=drain, slots=slots, engine=engine_of(on, address, slots=slots))
+    queue = queue_of(context)
+    engine = engine_of(on, address, slots=slots)
+    make_home(queue)
+    work(queue.home, drain=drain, slots=slots, engine=engine)
 
 
 def engine_of(on: str | None, address: str, *, slots: int) -> Engine | None:
@@ -58,19 +62,21 @@ def up(
     address: Address = "auto",
 ) -> None:
     """Run the worker and TensorBoard together; Ctrl-C stops both."""
-    from pipeline.board.tensorboard_process import TensorBoard
+    from pipeline.board.tensorboard_process import TensorBoard, check_is_free
 
     engine = engine_of(on, address, slots=slots)
     queue = queue_of(context)
-    queue.create()
+    check_is_free(host, port)  # before anything is made or started
+    make_home(queue)
     home = queue.home
     board = TensorBoard(home.runs, port=port, host=host)
-    try:
+    with contextlib.ExitStack() as serving:
+        serving.callback(board.stop)
         board.wait_until_it_answers()
+        with contextlib.suppress(OSError):  # a full disk: then `show` says how to start one
+            serving.callback(board_addresses.hold(queue.paths, board.url).release)
         message(f"TensorBoard: {board.url} (its page reloads by itself once you switch that on in its settings)")
-        work(home, drain=drain, slots=slots, engine=engine, on_tick=board.keep_alive, at_end=board.stop)
-    finally:
-        board.stop()
+        work(home, drain=drain, slots=slots, engine=engine, on_tick=board.keep_alive, at_end=serving.close)
 
 
 def down(context: typer.Context) -> None:

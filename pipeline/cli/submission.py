@@ -12,7 +12,17 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from pipeline.cli import own_code
-from pipeline.cli.arguments import Files, Json, Overrides, hint_at_worker, message, print_json, print_lines, queue_of
+from pipeline.cli.arguments import (
+    Files,
+    Json,
+    Overrides,
+    hint_at_worker,
+    make_home,
+    message,
+    print_json,
+    print_lines,
+    queue_of,
+)
 from pipeline.cli.streams import drop_unwritten_output
 from pipeline.errors import Problem, SpecError, UsageError
 from pipeline.home import durable
@@ -55,7 +65,7 @@ def submit(
     from pipeline.queue.submitting import numbered  # once it is known that the files are right
 
     warn_of_missing_folders([spec for spec, _ in found], queue.home)
-    queue.create()
+    make_home(queue, quiet=quiet)
     tickets = numbered(queue.home, [ticket_of(spec, origins) for spec, origins in found])
     require_others(queue, tickets, [origins for _, origins in found])
     ids = queue.submit_all(tickets)

@@ -6,8 +6,6 @@ terminal alone: it takes as long as the rest of `status`.
 
 from __future__ import annotations
 
-import os
-import shlex
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -15,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from pipeline.board import tags
 from pipeline.cli.arguments import print_lines
-from pipeline.home.paths import Home, RunPaths
+from pipeline.home.paths import RunPaths
 from pipeline.wording import against_fp32, in_bits, table
 
 if TYPE_CHECKING:
@@ -29,7 +27,6 @@ GAP = 2  # blanks between two columns
 RECENT = 20  # ended jobs that a table shows
 NEXT = 100  # waiting jobs that it shows
 MOST_COLOURED = 1000  # rows: rich takes a second for 5,000
-TENSORBOARD_URL = "PIPELINE_TENSORBOARD_URL"  # environment variable: where a container serves it
 COLOURS: Mapping[str, str] = {
     **{"pending": "yellow", "running": "cyan", "done": "green", "cancelled": "magenta"},
     **dict.fromkeys(("failed", "invalid", "timed_out", "lost"), "red"),
@@ -83,16 +80,6 @@ def print_facts(rows: Rows) -> None:
 
 def print_checks(checks: Sequence[Check]) -> None:
     _print_table([(check.verdict, check.name, check.text) for check in checks])
-
-
-def command_to_look(home: Home) -> str:
-    """What to type, here and now, to see a home's runs in TensorBoard."""
-    if url := os.environ.get(TENSORBOARD_URL):
-        return f"make up, then open {url}"
-    program = Path(sys.argv[0])
-    words = [str(program.relative_to(Path.cwd())) if program.is_relative_to(Path.cwd()) else str(program)]
-    words += [] if home == Home.find() else ["--home", str(home.root)]
-    return f"{shlex.join([*words, 'up'])}, then open http://localhost:6006"
 
 
 def console(*, width: int | None = None) -> Console:

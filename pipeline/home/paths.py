@@ -15,6 +15,8 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from pipeline.home.whereabouts import default_root
+
 RUNS = "PIPELINE_RUNS"  # environment variable: where the runs are, in place of HOME/runs/
 DATASETS = "PIPELINE_DATASETS"  # environment variable: where the datasets are, in place of HOME/datasets/
 DATA = "PIPELINE_DATA"  # environment variable: a folder of datasets that may be read-only
@@ -102,6 +104,10 @@ class QueuePaths:
     def gpu_lease(self, gpu: str, level: int) -> Path:
         """Locked by a job that computes on the GPU, and by its worker; a second job there has level 1."""
         return self.leases / f".gpu-{gpu}.{level}"
+
+    def board_lease(self, name: str) -> Path:
+        """Locked for as long as a TensorBoard of the home answers at the address that is in it."""
+        return self.leases / f".tensorboard-{name}"
 
     def stop_request(self, worker: str) -> Path:
         """Asks a worker to leave; removed by it when it and all that it has started are gone."""
@@ -243,8 +249,9 @@ class Home:
 
     @classmethod
     def find(cls, given: Path | None = None) -> Home:
-        """The home given, else `PIPELINE_HOME`, else `./var`."""
-        return cls(Path(given or os.environ.get("PIPELINE_HOME") or "var").absolute())
+        """The home given, else `PIPELINE_HOME`, else that of the checkout, else `./var`; see `whereabouts.py`."""
+        named = given or os.environ.get("PIPELINE_HOME")
+        return cls(Path(named).absolute() if named else default_root())
 
     @property
     def queue(self) -> QueuePaths:

@@ -36,7 +36,7 @@ def check_health(queue: Queue) -> str:
     """The name of a worker that runs on this host and whose loop goes round. Raises QueueError where there is none."""
     names = [name for name in queue.live_workers() if name.rpartition("-")[0] == host_name()]
     if not names:
-        raise QueueError(f"no worker runs on {host_name()}")
+        raise QueueError(f"no worker runs on {host_name()} for {queue.home.root}")
     before = {name: _changed_at(queue, name) for name in names}
     deadline = time.monotonic() + STILL_S
     while time.monotonic() < deadline:

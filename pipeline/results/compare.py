@@ -1,9 +1,9 @@
-"""What differs between runs: in their frozen job files, and in their results. Best first."""
+"""What differs between runs: in their frozen job files, in where they ran, and in their results. Best first."""
 
 from __future__ import annotations
 
-import json
 import math
+import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,13 +12,13 @@ from pipeline.board import tags
 from pipeline.board.events import Point, shortest
 from pipeline.errors import UsageError
 from pipeline.home.paths import Home, RunPaths
-from pipeline.results.compared_run import ComparedRun, Say, lower_is_better, read_run
-from pipeline.wording import in_bits, in_words, nearest, table
+from pipeline.results.compared_run import MISSING, ComparedRun, Say, as_text, lower_is_better, read_run
+from pipeline.results.environment import PREFIX, Fields
+from pipeline.wording import in_bits, in_words, nearest, plural, table
 
 LABELS = ("name", "description", "after")  # fields that change nothing in the training
 MAY_BE_COMMON = ("EPOCHS", "STATE")  # columns that say little where they are the same for all
 CELL_WIDTHS = (40, 24, 16, 12, 10)
-MISSING = "-"
 
 Columns = list[tuple[str, list[str]]]  # heading, and a cell a run
 
@@ -27,7 +27,8 @@ Columns = list[tuple[str, list[str]]]  # heading, and a cell a run
 class Comparison:
     """What a comparison has found.
 
-    runs: best first, those without the metric last. differing: dotted fields of the job files, in their order.
+    runs: best first, those without the metric last. differing: dotted fields of the job files, in their order, then
+    those of the environments. same: fields that have one value in all runs.
     """
 
     metric: str
@@ -50,20 +51,22 @@ def compare(home: Home, runs: Sequence[RunPaths], metric: str, *, say: Say) -> C
     texts = {name: {as_text(run.fields.get(name, ...)) for run in read} for name in fields}
     differing = [name for name in fields if len(texts[name]) > 1]
     same = {name: read[0].fields[name] for name in fields if len(texts[name]) == 1}
-    return Comparison(metric, read, [name for name in differing if name not in LABELS] or differing, same)
+    otherwise, alike = compare_environments(read)
+    telling = [*(name for name in differing if name not in LABELS), *otherwise]
+    return Comparison(metric, read, telling or differing, same | alike)
 
 
-def as_text(value: Any) -> str:
-    """Returns a value as one would write it in a job file; `...` stands for a field that is not there."""
-    if value is ...:
-        return MISSING
-    if value is None or isinstance(value, bool):
-        return json.dumps(value)
-    if isinstance(value, list):
-        return f"[{', '.join(as_text(inner) for inner in value)}]"
-    if isinstance(value, dict):
-        return f"{{{', '.join(f'{key}: {as_text(inner)}' for key, inner in value.items())}}}"
-    return str(value)
+def compare_environments(runs: Sequence[ComparedRun]) -> tuple[list[str], Fields]:
+    """Returns the fields that differ, and those that are the same in all.
+
+    Where a run does not say, as one of an older version, that is no difference: a field of which only some say the
+    same is neither.
+    """
+    names = dict.fromkeys(name for run in runs for name in run.environment)
+    known = {name: [run.environment[name] for run in runs if name in run.environment] for name in names}
+    differing = [name for name, values in known.items() if len(set(map(as_text, values))) > 1]
+    same = {n: values[0] for n, values in known.items() if n not in differing and len(values) == len(runs)}
+    return differing, same
 
 
 def check_metric(metric: str, runs: Sequence[ComparedRun], *, say: Say) -> None:
@@ -115,7 +118,7 @@ def _run_to_json(run: ComparedRun, comparison: Comparison) -> dict[str, Any]:
         "seconds": run.seconds,
         "best": best and _best_to_json(run, comparison.metric, best),
         "final": {tag: _finite(run.final(tag)) for tag in run.curves},
-        "differing": {name: run.fields.get(name) for name in comparison.differing},
+        "differing": {name: None if run.value(name) is ... else run.value(name) for name in comparison.differing},
     }
 
 
@@ -133,8 +136,19 @@ def lines(comparison: Comparison, labels: Mapping[str, str], *, width: int) -> l
     by_column = list(zip(*by_run, strict=True))
     found = next((table(rows) for rows in (by_run, by_column) if _width(rows) <= width), None)
     found = found or _numbered(names, shown, width)
-    fields = f"{len(comparison.same)} fields of their job files"
-    return [*found, "", f"the same in all: {', '.join([*common, fields])}"]
+    same = f"the same in all: {', '.join([*common, *_same_in_words(comparison)])}"
+    return [*found, "", *textwrap.wrap(same, width)]
+
+
+def _same_in_words(comparison: Comparison) -> list[str]:
+    """Counts the fields; where `auto` came to the same as what another job file asks for, it says to what."""
+    of_files = [name for name in comparison.same if not name.startswith(PREFIX)]
+    of_environments = [name for name in comparison.same if name.startswith(PREFIX)]
+    asked = {name.rpartition(".")[2] for name in comparison.differing}
+    resolved = [f"{n} {as_text(comparison.same[n])}" for n in of_environments if n.removeprefix(PREFIX) in asked]
+    counts = [f"{plural(len(of_files), 'field')} of their job files"]
+    counts += [f"{len(of_environments)} of their environments"] if of_environments else []
+    return [*resolved, *counts]
 
 
 def _is_common(head: str, cells: list[str]) -> bool:
@@ -192,7 +206,7 @@ def result_columns(comparison: Comparison) -> Columns:
 
 
 def field_columns(comparison: Comparison) -> Columns:
-    texts = {name: [as_text(run.fields.get(name, ...)) for run in comparison.runs] for name in comparison.differing}
+    texts = {name: [as_text(run.value(name)) for run in comparison.runs] for name in comparison.differing}
     return [
         (name, _cut_all([" ".join(text.split()) for text in cells], CELL_WIDTHS[0])) for name, cells in texts.items()
     ]

@@ -1,7 +1,8 @@
-"""A run as `compare` takes it: the fields of its frozen job file, its curves, and how it ended."""
+"""A run as `compare` takes it: the fields of its frozen job file, where it ran, its curves, and how it ended."""
 
 from __future__ import annotations
 
+import json
 import math
 import re
 from collections.abc import Callable, Mapping
@@ -15,9 +16,11 @@ from pipeline.errors import PipelineError
 from pipeline.home.paths import Home, RunPaths
 from pipeline.jobfile import frozen
 from pipeline.jobfile.own_files import hashes as hashes_of
-from pipeline.results import run_state
+from pipeline.results import environment, run_state
+from pipeline.results.environment import Environment, Fields
 from pipeline.results.run_state import RunState
 
+MISSING = "-"
 LOWER_IS_BETTER = {"loss", "error", "time", "seconds", "ms", "duration", "latency", "memory", "perplexity", "bits"}
 
 Say = Callable[[str], object]
@@ -29,12 +32,17 @@ class ComparedRun:
 
     id: str
     fields: dict[str, Any]  # of its job file, by dotted name; a list is one value
+    environment: Fields
     curves: dict[str, list[Point]]
     state: str  # how it ended, or pending or running
     epoch: int  # finished
     epochs: int
     steps: int  # of all epochs
     seconds: float | None  # that its attempts took, so far as they have ended
+
+    def value(self, name: str) -> Any:
+        """Returns a field of its job file or of its environment; `...` where there is none."""
+        return self.fields.get(name, self.environment.get(name, ...))
 
     def final(self, tag: str) -> float | None:
         points = self.curves.get(tag)
@@ -70,14 +78,16 @@ def read_run(home: Home, run: RunPaths, *, say: Say) -> ComparedRun:
     """Raises PipelineError where what is needed of it cannot be read."""
     curves = read_scalars(run.root, damaged=lambda line: say(f"warning: {line}"))
     try:
-        state = run_state.read(home, run)
+        state, ran_in = run_state.read(home, run), environment.read(run)
     except OSError as error:
         raise PipelineError(f"{error.filename or run.root}: cannot be read: {error.strerror}") from None
     fields = read_fields(run)
+    tell_of_changes(run, ran_in, say=say)
     asked = fields.get("train.epochs")
     return ComparedRun(
         run.root.name,
         fields,
+        ran_in.fields,
         curves,
         state.state,
         state.epoch,
@@ -85,6 +95,26 @@ def read_run(home: Home, run: RunPaths, *, say: Say) -> ComparedRun:
         state.steps,
         _seconds(state),
     )
+
+
+def tell_of_changes(run: RunPaths, ran_in: Environment, *, say: Say) -> None:
+    """Tells where its attempts ran in different environments: what it is compared by is the latest."""
+    if ran_in.changed:
+        changes = (f"{name} was {' and '.join(map(as_text, old))}" for name, old in ran_in.changed.items())
+        say(f"{run.root.name}: its attempts ran in different environments, and the latest counts: {', '.join(changes)}")
+
+
+def as_text(value: Any) -> str:
+    """Returns a value as one would write it in a job file; `...` stands for a field that is not there."""
+    if value is ...:
+        return MISSING
+    if value is None or isinstance(value, bool):
+        return json.dumps(value)
+    if isinstance(value, list):
+        return f"[{', '.join(as_text(inner) for inner in value)}]"
+    if isinstance(value, dict):
+        return f"{{{', '.join(f'{key}: {as_text(inner)}' for key, inner in value.items())}}}"
+    return str(value)
 
 
 def read_fields(run: RunPaths) -> dict[str, Any]:

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import BinaryIO
 
 from pipeline.errors import UsageError
-from pipeline.results.compare import Comparison, as_text
-from pipeline.results.compared_run import ComparedRun
+from pipeline.results.compare import Comparison
+from pipeline.results.compared_run import ComparedRun, as_text
 from pipeline.wording import cut
 
 # Okabe and Ito, "Color Universal Design", 2008, without the yellow, which is too light for a line.
@@ -74,7 +74,7 @@ def legend(comparison: Comparison, runs: list[ComparedRun], labels: Mapping[str,
     more = ", ..." if len(comparison.differing) > NAMED_FIELDS else ""
     names = []
     for run in runs:
-        own = ", ".join(f"{field} {cut(as_text(run.fields.get(field, ...)), 30)}" for field in shown)
+        own = ", ".join(f"{field} {cut(as_text(run.value(field)), 30)}" for field in shown)
         names.append(f"{run.fields.get('name', run.id)}: {own}{more}" if own else labels[run.id])
     times = Counter(names)
     full = [name if times[name] == 1 else f"{labels[run.id]} {name}" for run, name in zip(runs, names, strict=True)]

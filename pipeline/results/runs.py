@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 
 from pipeline.errors import UsageError
 from pipeline.home.ids import ID, age_key, name_of
@@ -18,12 +19,13 @@ from pipeline.queue.job_queue import Queue
 from pipeline.queue.tickets import Tickets, require_prefix
 
 SHOWN = 5  # ids in a message
+TIME_OF_BEFORE = re.compile(r"(\d{8})T\d{6}")  # in ids as they were: day and second
 
 
 def find(home: Home, prefix: str) -> RunPaths:
     """Returns the run whose id begins so; `latest` is the newest. Raises UsageError where there is not exactly one."""
     require_prefix(prefix)
-    names = _folders(home)
+    names = folders(home)
     if prefix in names and home.run(prefix).spec.is_file():
         return home.run(prefix)
     begin_so = names if prefix == "latest" else [name for name in names if name.startswith(prefix)]
@@ -65,17 +67,22 @@ def is_sweep(run: RunPaths) -> bool:
 
 
 def short_ids(home: Home, ids: list[str]) -> dict[str, str]:
-    """Returns beginnings that a person can read and type: the name, the day and the second, as far as it takes to be
-    the only one of the home's runs that begins so."""
-    names = _folders(home)
+    """Returns what a person can read and type: ids that are short as they are, and the beginnings of those of before.
+
+    Such a one ends after the name, the day or the second, as far as it takes to be the only run's that begins so.
+    """
+    names = folders(home)
     return {job_id: _shortest(job_id, [name for name in names if name != job_id]) for job_id in ids}
 
 
 def _shortest(job_id: str, others: list[str]) -> str:
+    name = name_of(job_id)
+    time = TIME_OF_BEFORE.match(job_id.removeprefix(f"{name}-"))
+    if not ID.fullmatch(job_id) or time is None:
+        return job_id
     distinct = 1 + max((_in_common(job_id, other) for other in others), default=0)
-    name = len(job_id) - len("-20260101T000000000000Z-abcdef")
-    nice = (name, name + len("-20260101"), name + len("-20260101T000000"))
-    return job_id[: next((length for length in nice if length >= distinct), distinct)]
+    nice = (name, f"{name}-{time[1]}", f"{name}-{time[0]}")
+    return next((text for text in nice if len(text) >= distinct), job_id[:distinct])
 
 
 def _in_common(first: str, second: str) -> int:
@@ -84,7 +91,7 @@ def _in_common(first: str, second: str) -> int:
     return next((length for length, (a, b) in pairs if a != b), min(len(first), len(second)))
 
 
-def _folders(home: Home) -> list[str]:
+def folders(home: Home) -> list[str]:
     """Returns the names in HOME/runs, oldest first."""
     try:
         return sorted(os.listdir(home.runs), key=lambda name: (age_key(name), name))  # noqa: PTH208 - as in tickets.py
@@ -109,4 +116,13 @@ def _why_none(home: Home, prefix: str, names: list[str]) -> str:
         return f"{job_id}: there is no run: it never started, or {home.run(job_id).root} was removed"
     if not runs:
         return f"{home.runs}: there are no runs here yet; submit a job with `make submit JOB=digits`"
-    return f"{prefix}: no run's id begins so; the latest is {runs[-1]}"
+    return f"{prefix}: no run's id begins so; the latest is {runs[-1]}{_nearest_name(prefix, runs)}"
+
+
+def _nearest_name(wrong: str, runs: list[str]) -> str:
+    """Returns a question; nothing where no name is near, or where the name is right and the rest of an id is wrong."""
+    import difflib  # here, for what is right needs no remedy
+
+    names = {name_of(name) for name in runs if ID.fullmatch(name)}
+    near = difflib.get_close_matches(wrong, names, n=1)
+    return f"; did you mean {near[0]}?" if near and not wrong.startswith(f"{near[0]}-") else ""

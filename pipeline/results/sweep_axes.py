@@ -12,7 +12,7 @@ from typing import Any
 
 from pipeline.board.conditions import object_at
 from pipeline.queue.sweeps import TrialView
-from pipeline.results.compare import as_text
+from pipeline.results.compared_run import as_text
 from pipeline.results.report_page import printable
 from pipeline.wording import cut
 

@@ -26,7 +26,7 @@ from pipeline.results import (
     sweep_field_charts,
     sweep_importance,
 )
-from pipeline.results.compare import as_text
+from pipeline.results.compared_run import as_text
 from pipeline.results.report_facts import RunFacts, duration
 from pipeline.results.sweep_axes import Axis
 from pipeline.results.sweep_charts import in_words

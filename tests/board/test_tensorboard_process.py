@@ -147,5 +147,24 @@ def test_a_port_in_use_is_named_with_what_to_do(tmp_path: Path) -> None:
         server.bind(("127.0.0.1", 0))
         server.listen()
         port = server.getsockname()[1]
-        with pytest.raises(PipelineError, match=f"port {port} is in use.*--port"):
+        with pytest.raises(PipelineError, match=f"port {port} is in use.*\n.*--port"):
             TensorBoard(tmp_path / "runs", port=port)
+
+
+def test_of_two_that_are_started_at_once_on_a_port_one_is_told_so(tmp_path: Path) -> None:
+    """Neither has the port when they look whether it is free; what the other answers is no answer of one's own."""
+    port = free_port()
+    boards = [TensorBoard(tmp_path / "runs", port=port) for _ in range(2)]
+    refused = []
+    try:
+        for board in boards:
+            try:
+                board.wait_until_it_answers()
+            except PipelineError as error:
+                refused.append(str(error))
+                assert board.process.poll() is not None
+        assert [text.partition(",")[0] for text in refused] == [f"port {port} is in use"]
+        assert answers(port)
+    finally:
+        for board in boards:
+            board.stop()

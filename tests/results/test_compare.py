@@ -22,8 +22,8 @@ from pipeline.home.paths import Home
 from pipeline.home.records import Progress, Result
 from pipeline.jobfile import frozen
 from pipeline.queue.job_queue import Queue
-from pipeline.results.compare import as_text, compare, number, to_json
-from pipeline.results.compared_run import flatten, lower_is_better
+from pipeline.results.compare import compare, number, to_json
+from pipeline.results.compared_run import as_text, flatten, lower_is_better
 from pipeline.results.runs import find_all
 from pipeline.training.progress import write_progress
 

@@ -115,3 +115,21 @@ def test_short_ids_are_as_long_as_it_takes_to_find_the_run_by_them(home: Home) -
         "alone",
     ]
     assert [runs.find(home, text).root.name for text in short.values()] == ids
+
+
+def test_an_id_that_is_short_is_shown_whole_beside_those_of_before(home: Home) -> None:
+    ids = [OLD, Queue(home).submit(quick_spec("net"))]
+    for job_id in ids:
+        make_run(home, job_id)
+    assert runs.short_ids(home, ids)[OLD] == "vgg11"
+    make_run(home, "vgg11-0007")
+    short = runs.short_ids(home, [OLD, "vgg11-0007"])
+    assert short == {OLD: "vgg11-20260101", "vgg11-0007": "vgg11-0007"}
+    assert [runs.find(home, text).root.name for text in short.values()] == [OLD, "vgg11-0007"]
+
+
+def test_the_nearest_name_is_offered_where_no_id_begins_so(home: Home) -> None:
+    make_run(home, OLD)
+    with pytest.raises(UsageError) as caught:
+        runs.find(home, "vgg1l")
+    assert str(caught.value) == f"vgg1l: no run's id begins so; the latest is {OLD}; did you mean vgg11?"
