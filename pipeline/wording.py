@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
 import sys
 from collections.abc import Iterable, Sequence
 from typing import Any
+
+from pipeline import folding
 
 
 def in_words(seconds: float) -> str:
@@ -77,8 +78,9 @@ def nearest(wrong: str, names: Iterable[str], hint: str | None = None) -> str:
 
 
 def table(rows: Sequence[Sequence[str]]) -> list[str]:
-    """Columns as wide as they need; the last is cut where the terminal ends."""
-    widths = [max(len(cell) for cell in column) for column in zip(*rows, strict=True)]
-    columns = shutil.get_terminal_size().columns if sys.stdout.isatty() else 1000
-    lines = ("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows)
-    return [line if len(line) <= columns else line[: columns - 1] + "…" for line in lines]
+    """Columns as wide as they need; on a terminal that is narrower, cells are broken at words."""
+    widths = folding.widths_of(rows)
+    columns = folding.columns_of(sys.stdout)
+    if columns is None or sum(widths) + folding.GAP * (len(widths) - 1) <= columns:
+        return [folding.joined(row, widths) for row in rows]
+    return folding.table_lines(rows, columns)

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from typer.core import TyperCommand, TyperGroup
 
 import pipeline
+from pipeline.cli import help
 from pipeline.errors import UsageError
 from pipeline.home.paths import Home
 
@@ -82,12 +82,12 @@ def with_quick_values(parameters: list[Any]) -> list[Any]:
     return parameters
 
 
-class QuickCommand(TyperCommand):
+class QuickCommand(help.Command):
     def get_params(self, ctx: Any) -> list[Any]:
         return with_quick_values(super().get_params(ctx))
 
 
-class QuickGroup(TyperGroup):
+class QuickGroup(help.Group):
     def get_params(self, ctx: Any) -> list[Any]:
         return with_quick_values(super().get_params(ctx))
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -15,6 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from pipeline.errors import UsageError
+from pipeline.folding import folded
 from pipeline.home import durable
 
 if TYPE_CHECKING:
@@ -45,7 +47,7 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
 def message(text: str) -> None:
     """Tells people something; nothing fails because nobody reads it any more, or the disk is full."""
     with contextlib.suppress(OSError):
-        typer.echo(text, err=True)
+        typer.echo(folded(text, sys.stderr), err=True)
 
 
 def print_json(value: Any) -> None:
@@ -59,9 +61,9 @@ def print_json_lines(values: Iterable[Any]) -> None:
 
 
 def print_lines(lines: Sequence[str]) -> None:
-    """Prints them at once: each call of echo is one of the system."""
+    """Prints them at once: each call of echo is one of the system. A terminal gets them broken at words."""
     if lines:
-        typer.echo("\n".join(lines))
+        typer.echo(folded("\n".join(lines), sys.stdout))
 
 
 def queue_of(context: typer.Context) -> Queue:
@@ -91,6 +93,8 @@ def make_home(queue: Queue, *, quiet: bool = False) -> None:
 def hint_at_worker(queue: Queue) -> None:
     """Says why jobs that wait may not be started soon."""
     if queue.is_paused():
-        message("the queue is paused: `pipeline resume` has its jobs started")
+        from pipeline.queue.pausing import PAUSED
+
+        message(PAUSED)
     if not queue.live_workers():
         message("no worker is running: start one with `make up` or `make worker`")

@@ -14,6 +14,7 @@ from typing import NoReturn
 
 from pipeline.cli.streams import drop_unwritten_output, open_closed_streams
 from pipeline.errors import PipelineError, SpecError
+from pipeline.folding import folded
 
 WITH_THE_WORKER = ("torch", "torchvision")  # left out of the image of TensorBoard and command line
 FIRST_COLLECTION = 50_000  # objects; by Python's 700, a tenth of the time of `status` goes into looking at new modules
@@ -51,7 +52,7 @@ def main() -> NoReturn:
 
 
 def message(text: str) -> None:
-    print(text, file=sys.stderr)  # noqa: T201
+    print(folded(text, sys.stderr), file=sys.stderr)  # noqa: T201
 
 
 if __name__ == "__main__":

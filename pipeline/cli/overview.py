@@ -10,6 +10,7 @@ from pipeline.cli import sweeps as sweep_output
 from pipeline.cli.address import way_to_tensorboard
 from pipeline.cli.arguments import Id, Json, hint_at_worker, message, print_json, print_json_lines, queue_of
 from pipeline.cli.terminal import RECENT, print_facts, print_job, print_jobs
+from pipeline.errors import UsageError
 from pipeline.queue import sweeps, views
 from pipeline.queue.job_log import JobLog
 
@@ -22,10 +23,20 @@ def status(
     everything: Annotated[
         bool, typer.Option("--all", help="Show all jobs, not only the latest that ended and the next that wait.")
     ] = False,
+    live: Annotated[
+        bool, typer.Option("--watch", "-w", help="Go on showing them, with a bar for each that runs; Ctrl-C ends it.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """List the jobs."""
     queue = queue_of(context)
+    if live:
+        from pipeline.cli.watch import watch
+
+        if as_json:
+            raise UsageError("--watch and --json cannot be given together: a program asks for --json again and again")
+        watch(queue, state=state, everything=everything)
+        return
     found = views.survey(queue, state, most_ended=None if everything or as_json else RECENT)
     if as_json:
         print_json_lines(job.to_json() for job in found.jobs)
@@ -35,7 +46,7 @@ def status(
             f"no jobs{f' are {state}' if state else ''} in {queue.home.root}; submit one with `make submit JOB=digits`"
         )
     else:
-        print_jobs(found, show_all=everything)
+        print_jobs(found, show_all=everything, all_ids=queue.tickets.states)
     for file in [*found.foreign, *queue.tickets.foreign(found.ids)]:
         message(f"not a ticket, the next worker puts it into quarantine: {file}")
     for line in queue.tickets.quarantined():

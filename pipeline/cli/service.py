@@ -101,12 +101,20 @@ def work(
     on_tick: Callable[[], None] = lambda: None,
     at_end: Callable[[], None] = lambda: None,
 ) -> None:
+    from pipeline.queue.job_queue import Queue
+    from pipeline.queue.pausing import PauseNotice
     from pipeline.stop import Stop, listen
     from pipeline.worker.worker import Worker
 
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # whoever ignores it, as some launchers do, never sees a child end
     display, stop = TerminalDisplay(), Stop()
-    worker = Worker(home, display, slots=slots, drain=drain, stop=stop, on_tick=on_tick, engine=engine)
+    pauses = PauseNotice(Queue(home), display.say)
+
+    def tick() -> None:
+        pauses.tick()
+        on_tick()
+
+    worker = Worker(home, display, slots=slots, drain=drain, stop=stop, on_tick=tick, engine=engine)
     where, after = (f" on {engine.name}", "jobs go on there") if engine else ("", "its jobs go on later")
     message(f"worker: serves {home.root}{where}; Ctrl-C stops it, and {after}")
     try:

@@ -7,23 +7,25 @@ terminal alone: it takes as long as the rest of `status`.
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipeline.board import tags
 from pipeline.cli.arguments import print_lines
+from pipeline.cli.short_ids import LEAST_ID, ShortIds
+from pipeline.folding import GAP, LEAST, columns_of, fold, joined, pad, side_by_side, widths_of
 from pipeline.home.paths import RunPaths
 from pipeline.wording import against_fp32, in_bits, table
 
 if TYPE_CHECKING:
     from rich.console import Console
-    from rich.text import Text
 
     from pipeline.queue.checks import Check
     from pipeline.queue.views import JobView, Survey
 
-GAP = 2  # blanks between two columns
+HEADER = ("ID", "STATE", "EPOCH", "ACCURACY", "WHY")
+LEAST_WHY = 28  # columns, before ids are cut for it
 RECENT = 20  # ended jobs that a table shows
 NEXT = 100  # waiting jobs that it shows
 MOST_COLOURED = 1000  # rows: rich takes a second for 5,000
@@ -37,8 +39,11 @@ COLOURS: Mapping[str, str] = {
 Rows = Sequence[Sequence[str]]
 
 
-def print_jobs(found: Survey, *, show_all: bool) -> None:
-    """A line a job; of those that wait only the next ones, unless all are asked for."""
+def print_jobs(found: Survey, *, show_all: bool, all_ids: Callable[[], Iterable[str]]) -> None:
+    """A line a job; of those that wait only the next ones, unless all are asked for.
+
+    On a terminal that is narrower, why is told on further lines, and ids are cut before that is.
+    """
     waiting = [job for job in found.jobs if job.state == "pending"]
     waiting.sort(key=lambda job: -job.priority)  # and equals by age, as they are
     later = set() if show_all else {job.id for job in waiting[NEXT:]}
@@ -47,7 +52,10 @@ def print_jobs(found: Survey, *, show_all: bool) -> None:
     ended = [job for job in found.jobs if job.outcome is not None]
     others = [job for job in found.jobs if job.outcome is None and job.id not in later]
     rows = list(_grouped([*ended, *others], show_all=show_all))
-    _print_table(rows, header=("ID", "STATE", "EPOCH", "ACCURACY", "WHY"))
+    if (room := columns_of(sys.stdout)) is None:
+        print_lines(table([HEADER, *rows]))
+    else:
+        _print_fitted(rows, room, ShortIds(all_ids))
     if later:
         print_lines([f"... and {len(later):,} that wait for longer (--all shows them)"])
 
@@ -82,26 +90,35 @@ def print_checks(checks: Sequence[Check]) -> None:
     _print_table([(check.verdict, check.name, check.text) for check in checks])
 
 
-def console(*, width: int | None = None) -> Console:
+def console() -> Console:
     """The terminal, as rich writes to it; NO_COLOR and TERM=dumb are heeded by rich itself."""
     from rich.console import Console
 
-    return Console(markup=False, emoji=False, highlight=False, width=width)
+    return Console(markup=False, emoji=False, highlight=False)
 
 
 def _row(job: JobView) -> tuple[str, ...]:
-    accuracy = job.metrics.get(tags.TEST_ACCURACY, job.metrics.get(tags.VAL_ACCURACY))
-    state = job.outcome or "failed" if job.state == "failed" else job.state
-    state = "pruned" if job.outcome == "pruned" else state
     epoch = f"{job.epoch}/{job.epochs}" if job.epochs and not job.is_sweep else ""
-    return job.id, state, epoch, "" if accuracy is None else f"{100 * accuracy:.2f} %", " ".join(job.why.split())
+    return job.id, state_of(job), epoch, accuracy_of(job), " ".join(job.why.split())
+
+
+def state_of(job: JobView) -> str:
+    """Its state, or how it ended where that says more."""
+    state = job.outcome or "failed" if job.state == "failed" else job.state
+    return "pruned" if job.outcome == "pruned" else state
+
+
+def accuracy_of(job: JobView) -> str:
+    accuracy = job.metrics.get(tags.TEST_ACCURACY, job.metrics.get(tags.VAL_ACCURACY))
+    return "" if accuracy is None else f"{100 * accuracy:.2f} %"
 
 
 def _facts(job: JobView) -> list[tuple[str, str]]:
     """The train loss and accuracy are means over the latest epoch; of runs of before, over its last steps."""
     metrics = job.metrics
     rows = [("job", job.id), ("state", job.state), ("outcome", job.outcome or "none yet"), ("why", job.why)]
-    rows += [("where", job.where)] if job.where else []
+    places = {"where": job.where, "worker": job.worker, "GPU": job.gpu}
+    rows += [(label, place) for label, place in places.items() if place]
     train_loss = tags.EPOCH_LOSS if tags.EPOCH_LOSS in metrics else tags.TRAIN_LOSS
     train_accuracy = tags.EPOCH_ACCURACY if tags.EPOCH_ACCURACY in metrics else tags.TRAIN_ACCURACY
     accuracies = {
@@ -129,39 +146,48 @@ def _facts(job: JobView) -> list[tuple[str, str]]:
     return rows
 
 
-def _print_table(rows: Rows, header: Sequence[str] | None = None) -> None:
-    if sys.stdout.isatty() and len(rows) <= MOST_COLOURED:
-        _print_on_terminal(rows, header)
-    else:
-        print_lines(table([header, *rows] if header else rows))
+def _print_table(rows: Rows) -> None:
+    """Rows without a header; on a terminal the last cell is broken at words, and a path goes on below, to be copied."""
+    room = columns_of(sys.stdout)
+    if room is None:
+        print_lines(table(rows))
+        return
+    widths = widths_of(rows)
+    widths[-1] = max(LEAST, room - sum(widths[:-1]) - GAP * (len(widths) - 1))
+    _print_folded(rows, widths)
 
 
-def _print_on_terminal(rows: Rows, header: Sequence[str] | None) -> None:
-    from rich.cells import cell_len
+def _print_fitted(rows: Rows, room: int, short: ShortIds) -> None:
+    """A table of jobs in so many columns. Why is told beside the rest as long as there is some room, else below."""
+    ids, *others, why = widths_of([HEADER, *rows])
+    left = room - sum(others) - GAP * (len(others) + 1)  # for id and why
+    id_width = min(ids, max(LEAST_ID, left - min(why, LEAST_WHY)))
+    why_width = min(why, left - id_width)
+    rows = [(short.cut(job_id, id_width), *rest) for job_id, *rest in rows]
+    if why_width >= min(why, LEAST):
+        _print_folded([HEADER, *rows], [id_width, *others, why_width], has_header=True)
+        return
+    below = [row for *cells, said in rows for row in [(*cells, ""), *[(f"  {line}",) for line in _below(said, room)]]]
+    _print_folded([(*HEADER[:-1], ""), *below], [id_width, *others, 0], has_header=True)
+
+
+def _below(text: str, room: int) -> list[str]:
+    return fold(text, max(LEAST, room - 2)) if text else []
+
+
+def _print_folded(rows: Rows, widths: Sequence[int], *, has_header: bool = False) -> None:
+    """Prints rows whose cells are broken at words. A row of one cell is a line by itself."""
+    lines = [(row, cells) for row in rows for cells in (side_by_side(row, widths) if len(row) > 1 else [row])]
+    if len(rows) > MOST_COLOURED:
+        print_lines([joined(cells, widths) if len(cells) > 1 else cells[0] for _, cells in lines])
+        return
     from rich.text import Text
 
-    widths = [max(map(cell_len, column)) for column in zip(*rows, *([header] if header else []), strict=True)]
-    cells = [[Text(cell, style=COLOURS.get(cell, "")) for cell in row] for row in rows]
-    if header:
-        _print_under_header(cells, header, widths)
-        return
     terminal = console()
-    for *labels, text in cells:
-        for label, width in zip(labels, widths, strict=False):
-            label.pad_right(width + GAP - label.cell_len)
-        terminal.print(Text().join([*labels, text]), soft_wrap=True)  # a path goes on below, and can be copied
-
-
-def _print_under_header(cells: Sequence[Sequence[Text]], header: Sequence[str], widths: list[int]) -> None:
-    """The last column ends where the terminal does; nothing else is ever cut."""
-    from rich.table import Table
-
-    *others, last = widths
-    room = console().width - sum(others) - GAP * len(others)
-    widths = [*others, min(last, max(room, len(header[-1])))]
-    shown = Table(box=None, pad_edge=False, padding=(0, GAP, 0, 0), header_style="bold")
-    for name, width in zip(header, widths, strict=True):
-        shown.add_column(name, width=width, no_wrap=True, overflow="ellipsis")
-    for row in cells:
-        shown.add_row(*row)
-    console(width=sum(widths) + GAP * len(others)).print(shown)
+    for row, cells in lines:
+        styles = ["bold" if has_header and row is rows[0] else COLOURS.get(cell, "") for cell in cells]
+        padded = [pad(cell, to) for cell, to in zip(cells, widths, strict=False)]
+        padded[-1] = padded[-1].rstrip()
+        blanks = [*[" " * GAP] * (len(cells) - 1), ""]
+        parts = [Text(cell + blank, style) for cell, blank, style in zip(padded, blanks, styles, strict=True)]
+        terminal.print(Text().join(parts), soft_wrap=True)

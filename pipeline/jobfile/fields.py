@@ -154,36 +154,6 @@ class OneOrMore:
         return {"anyOf": [item, {"items": item, "maxItems": self.most, "type": "array", "uniqueItems": True}]}
 
 
-class OneOrMore:
-    """Annotates a tuple of texts, each of them once: `[a, b]`; one may stand alone, `a`."""
-
-    def __init__(self, item: Any, *, most: int) -> None:
-        """item: the type of one. most: how many there may be."""
-        self.item, self.most = item, most
-
-    def as_list(self, value: object) -> object:
-        if isinstance(value, str) and "," in value:
-            items = ", ".join(part.strip() for part in value.split(","))
-            raise PydanticCustomError("format", "should be a list; write [{items}]", {"items": items})
-        if isinstance(value, (dict, type(None))):
-            return value  # refused as no list
-        return tuple(value) if isinstance(value, (list, tuple)) else (value,)
-
-    def check(self, items: tuple[str, ...]) -> tuple[str, ...]:
-        if twice := next((item for item in items if items.count(item) > 1), None):
-            raise PydanticCustomError("format", "has '{item}' twice", {"item": twice})
-        return items
-
-    def schema(self, of_type: CoreSchema) -> CoreSchema:  # noqa: ARG002
-        items = core_schema.tuple_schema([schema_of(self.item)], variadic_item_index=0, max_length=self.most)
-        unlike = core_schema.no_info_after_validator_function(self.check, items)
-        return core_schema.no_info_before_validator_function(self.as_list, unlike)
-
-    def json_schema(self, of_type: JsonSchema) -> JsonSchema:  # noqa: ARG002
-        item = get_args(self.item)[1].json_schema({"type": "string"})
-        return {"anyOf": [item, {"items": item, "maxItems": self.most, "type": "array", "uniqueItems": True}]}
-
-
 MAX_DAYS = 366
 
 

@@ -14,11 +14,12 @@ from pipeline.errors import UsageError
 from pipeline.home import durable
 from pipeline.home.ids import by_age, name_of
 from pipeline.home.lease import Lease
-from pipeline.home.records import FOLDER_OF, FOREGROUND, LOCAL, Attempts, Entry, Progress
+from pipeline.home.records import FOLDER_OF, FOREGROUND, Attempts, Progress
 from pipeline.queue import back_off
 from pipeline.queue.dependencies import Dependencies
 from pipeline.queue.job_queue import Queue
 from pipeline.queue.tickets import ForeignFile, Ticket
+from pipeline.queue.whereabouts import gpu_of, where_of
 
 EXIT_CODES = {"succeeded": 0, "failed": 3, "invalid": 3, "cancelled": 4, "timed_out": 5, "lost": 6, "pruned": 0}
 """Of `submit --wait`, by how the job ended."""
@@ -56,6 +57,9 @@ class JobView:
     trial: int | None = None  # its number there
     after: Sequence[str] = ()  # the ids of the jobs that are to succeed before it starts; of one that has not ended
     where: str = ""  # the cluster's name for its latest attempt, and the node; empty on this machine
+    worker: str = ""  # that has, or had, its latest attempt; in a list of jobs empty of one that has ended
+    gpu: str = ""  # that its latest attempt was given: its number and model, or what is known of it; empty on a CPU
+    steps: int = 0  # of the whole job; 0 before its training begins
 
     @property
     def is_sweep(self) -> bool:
@@ -176,19 +180,10 @@ def _without_end(queue: Queue, ticket: Ticket, state: str, *, is_recorded: bool)
         trial=ticket.trial,
         where=where,
         after=ticket.after,
+        worker=attempts.latest.get("worker", ""),
+        gpu=gpu_of(attempts.latest),
+        steps=progress.steps,
     )
-
-
-def where_of(entry: Entry) -> str:
-    """Where an attempt was handed to, as `slurm job 12 on n1`, `ray on 10.0.0.3`; nothing of one on this machine."""
-    executor, handle = entry.get("executor", LOCAL), entry.get("handle", {})
-    if executor in (LOCAL, FOREGROUND):
-        return ""
-    node = f" on {handle['node']}" if handle.get("node") else ""
-    job = (
-        "" if handle.get("id", handle.get("name")) == handle.get("name") else f" job {handle['id']}"
-    )  # Ray takes our name
-    return f"{executor}{job}{node}"
 
 
 def _epochs(ticket: Ticket) -> int:
@@ -264,7 +259,8 @@ def find(queue: Queue, prefix: str) -> JobView:
     view = _follow(queue, job_id, queue.tickets.state(job_id))
     if isinstance(view, JobView):
         with contextlib.suppress(OSError):  # its row says what cannot be read
-            view.where = view.where or where_of(queue.attempts(job_id).latest)
+            latest = queue.attempts(job_id).latest
+            view.where, view.worker, view.gpu = where_of(latest), latest.get("worker", ""), gpu_of(latest)
         return view
     raise UsageError(f"{job_id}: its ticket cannot be read; `pipeline status` says what is in quarantine")
 

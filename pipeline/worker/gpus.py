@@ -11,7 +11,7 @@ import re
 import shutil
 import subprocess
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from pipeline.home import durable
@@ -21,6 +21,7 @@ from pipeline.stop import LEASED_GPU
 
 VISIBLE = "CUDA_VISIBLE_DEVICES"
 GPU_NAME = re.compile(r"[0-9]+|(GPU|MIG)-[\w/-]+")
+LISTED = re.compile(r"^(?:GPU (\d+): *| +)(.+?)(?: +Device +\d+:)? *\(UUID: ((?:GPU|MIG)-[\w/-]+)\)", re.MULTILINE)
 DRIVER_DEVICES = ("/dev/nvidiactl", "/dev/dxg")  # the latter on Windows
 NVIDIA_SMI_S = 30.0  # it wakes a driver that sleeps
 TRIES = 100
@@ -32,11 +33,16 @@ def visible_gpus(environment: Mapping[str, str] = os.environ) -> list[str]:
         entries = map(str.strip, environment[VISIBLE].split(","))
         named = list(itertools.takewhile(GPU_NAME.fullmatch, entries))  # as CUDA reads it; Slurm writes NoDevFiles
         return named if has_driver() else []
+    return uuids(ask_driver())
+
+
+def ask_driver() -> str:
+    """What `nvidia-smi -L` lists; empty where it does not work."""
     try:
         done = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, timeout=NVIDIA_SMI_S, check=True)
     except (OSError, subprocess.SubprocessError):
-        return []
-    return uuids(done.stdout)
+        return ""
+    return done.stdout
 
 
 def has_driver() -> bool:
@@ -54,6 +60,19 @@ def uuids(listing: str) -> list[str]:
     return found
 
 
+def names(listing: str) -> dict[str, str]:
+    """Returns what people call each GPU that `nvidia-smi -L` lists, as `0 NVIDIA H200`, by UUID.
+
+    A part of one has the number of the whole.
+    """
+    found: dict[str, str] = {}
+    number = ""
+    for of_gpu, model, uuid in LISTED.findall(listing):
+        number = of_gpu or number
+        found[uuid] = " ".join(f"{number} {model}".split())
+    return found
+
+
 @dataclass(frozen=True)
 class GpuLease:
     """A job's right to compute on a GPU, as long as it or its worker holds the lease."""
@@ -61,12 +80,27 @@ class GpuLease:
     gpu: str
     lease: Lease
     environment: dict[str, str]
+    name: str = ""  # as people call it, where the driver was asked
+
+    @property
+    def handle(self) -> dict[str, str]:
+        """What the record of an attempt says of it, for people."""
+        return {"gpu": self.gpu, "gpu_name": self.name} if self.name else {"gpu": self.gpu}
 
 
 @dataclass(frozen=True)
 class Gpus:
     queue: QueuePaths
     all: tuple[str, ...]
+    names: Mapping[str, str] = field(default_factory=dict)  # as people call them, where the driver was asked
+
+    @classmethod
+    def here(cls, queue: QueuePaths) -> Gpus:
+        """Those that a process started here may compute on."""
+        if VISIBLE in os.environ:
+            return cls(queue, tuple(visible_gpus()))
+        listing = ask_driver()
+        return cls(queue, tuple(uuids(listing)), names(listing))
 
     def take(self, device: str) -> GpuLease | None:
         """A GPU for a job with this `resources.device`; None where it computes on no GPU that is known.
@@ -84,7 +118,7 @@ class Gpus:
             lease = Lease.acquire(self._path(gpu, level))
             if lease is not None:  # else another worker was quicker, and there may be a better one now
                 seen = self._number_as_listed() if index else {VISIBLE: gpu}
-                return GpuLease(gpu, lease, {LEASED_GPU: gpu, **seen})
+                return GpuLease(gpu, lease, {LEASED_GPU: gpu, **seen}, self.names.get(gpu, ""))
         return None
 
     def _number_as_listed(self) -> dict[str, str]:

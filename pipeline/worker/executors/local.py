@@ -22,7 +22,7 @@ from pipeline.queue.claims import Claim
 from pipeline.queue.job_queue import Queue
 from pipeline.worker.executors import memory
 from pipeline.worker.executors.log_reader import LogReader, open_log
-from pipeline.worker.gpus import GpuLease, Gpus, visible_gpus
+from pipeline.worker.gpus import GpuLease, Gpus
 
 KEEP_FREED_MEMORY = ":".join(  # as glibc reads GLIBC_TUNABLES when a process starts; bytes
     (
@@ -47,7 +47,7 @@ class LocalExecutor:
     gpus: Gpus = field(init=False)
 
     def __post_init__(self) -> None:
-        self.gpus = Gpus(self.home.queue, tuple(visible_gpus()))
+        self.gpus = Gpus.here(self.home.queue)
 
     def record(self, claim: Claim) -> dict[str, Any]:
         return {"executor": self.name, "handle": self.handle(claim.id)}
@@ -80,7 +80,8 @@ class LocalExecutor:
                 process = self._spawn(claim, log, fds[0], gpu)
                 stack.pop_all()
             log.close()
-            return LocalAttempt(process, fds.pop(), reader, self.handle(claim.id), gpu)
+            handle = self.handle(claim.id) | ({} if gpu is None else gpu.handle)
+            return LocalAttempt(process, fds.pop(), reader, handle, gpu)
         except BaseException:
             if gpu is not None:
                 gpu.lease.release()

@@ -1,0 +1,249 @@
+"""What `status --watch` shows: counts, a bar for each job that runs, and below them what has ended and what waits.
+
+A line is made of parts, text with a style; who prints it makes colours of them.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from pipeline.cli.short_ids import LEAST_ID, ShortIds
+from pipeline.cli.terminal import COLOURS, accuracy_of, state_of
+from pipeline.folding import GAP, LEAST, cut, fold, pad, width
+from pipeline.queue.glances import Glance
+from pipeline.queue.views import ENDED, JobView
+from pipeline.wording import in_words, plural
+
+BAR, LEAST_BAR = 20, 8  # columns
+PERCENT = 6  # of them, behind a bar
+TRIAL = "  "  # before the id of a trial, below its sweep
+STYLES = {"WORKER": "dim", "NOTE": "dim", "GPU": "dim"}
+TRAINING = "training"  # why a job runs that has nothing else to say
+
+
+class Part(NamedTuple):
+    text: str
+    style: str = ""
+
+
+Line = list[Part]
+
+
+@dataclass
+class Column:
+    """A column of the table of what runs. `shorten`: how its cells are cut; one of no width is left out."""
+
+    name: str
+    cells: list[str]
+    shorten: Callable[[str, int], str] = cut
+    width: int = 0
+
+    def __post_init__(self) -> None:
+        self.width = max(map(width, [self.name, *self.cells])) if any(self.cells) else 0
+
+
+@dataclass(frozen=True)
+class LiveTable:
+    """columns, rows: of the terminal. bar: what is done and what is left of one."""
+
+    short: ShortIds
+    columns: int
+    rows: int
+    bar: tuple[str, str] = ("━", "─")
+
+    def lines(self, glance: Glance, *, header: Line, hint: str = "") -> list[Line]:
+        """As many as the terminal has rows, at most; the last of its rows stays free."""
+        room = max(1, self.rows - 1)
+        top = [header, *([[Part(cut(hint, self.columns), "yellow")]] if hint else [])]
+        columns = self._columns(glance)
+        lines = [*top[:room], *self._running(glance, columns, max(1, room - len(top) - 3))]
+        return [*lines, *self._others(glance, columns, room - len(lines))][:room]
+
+    def _columns(self, glance: Glance) -> list[Column]:
+        """Those of what runs, in so many columns as there are: what people miss least gives way first."""
+        running = glance.running
+        has_gpu = any(job.gpu for job in running)
+        others = [state_of(job) for job in [*glance.ended, *glance.waiting]]
+        bar = Column("PROGRESS", ["" if _share(job) is not None else _note(job) for job in running])
+        bar.width = BAR + PERCENT if running else 0
+        found = [
+            Column("ID", [_indented(job) for job in running] or [""], self.short.cut),
+            Column("STATE", [state_of(job) for job in running]),
+            bar,
+            Column("EPOCH", [_epoch(job) for job in running]),
+            Column("ACCURACY", [accuracy_of(job) for job in running]),
+            Column("LEFT", [in_words(job.time_left_s) if job.time_left_s else "" for job in running]),
+            Column("GPU", [job.gpu.replace("NVIDIA ", "") or "cpu" if has_gpu else "" for job in running]),
+            Column("WORKER", [job.worker for job in running], _tail),
+            Column("NOTE", ["" if _fits_in_bar(job) else _note(job) for job in running]),
+        ]
+        ids, state = found[:2]
+        ids.width = max([ids.width, *(width(job.id) for job in [*glance.ended, *glance.waiting])])
+        state.width = max([state.width, *map(width, others)])
+        self._fit({column.name: column for column in found})
+        return found
+
+    def _fit(self, by_name: dict[str, Column]) -> None:
+        least = [("NOTE", 24), ("PROGRESS", 10 + PERCENT), ("ID", 30), ("WORKER", 12), ("GPU", 8), ("NOTE", 12)]
+        least += [("NOTE", 0), ("ID", 20), ("PROGRESS", LEAST_BAR + PERCENT), ("WORKER", 0), ("ID", LEAST_ID)]
+        least += [("GPU", 3), ("GPU", 0), ("LEFT", 0), ("ACCURACY", 0), ("EPOCH", 0), ("PROGRESS", 0)]
+        for name, smallest in least:
+            excess = sum(column.width + GAP for column in by_name.values() if column.width) - GAP - self.columns
+            column = by_name[name]
+            if excess > 0 and column.width > smallest:
+                column.width = max(smallest, column.width - excess) if smallest else 0
+
+    def _running(self, glance: Glance, columns: Sequence[Column], room: int) -> Iterator[Line]:
+        if not glance.running:
+            return
+        shown = [column for column in columns if column.width]
+        yield _joined([Part(pad(cut(column.name, column.width), column.width), "bold")] for column in shown)
+        num_shown = len(glance.running) if len(glance.running) <= room else max(1, room - 1)
+        for number, job in enumerate(glance.running[:num_shown]):
+            yield _joined(self._cell(column, number, job) for column in shown)
+        if num_shown < len(glance.running):
+            yield [Part(f"... and {len(glance.running) - num_shown:,} more that run", "dim")]
+
+    def _cell(self, column: Column, number: int, job: JobView) -> Line:
+        text = column.cells[number]
+        share = _share(job)
+        if column.name == "PROGRESS" and share is not None:
+            length = column.width - PERCENT
+            done = int(length * share)
+            bar = Part(self.bar[0] * done, "magenta" if job.is_sweep else "cyan")
+            return [bar, Part(self.bar[1] * (length - done), "dim"), Part(f"{100 * share:4.0f} %")]
+        style = COLOURS.get(text, "") if column.name == "STATE" else STYLES.get(column.name, "")
+        return [Part(pad(column.shorten(text, column.width), column.width), style)]
+
+    def _others(self, glance: Glance, columns: Sequence[Column], room: int) -> Iterator[Line]:
+        """Rows of what has ended and of what waits, and how many more there are; half of the room for either."""
+        room -= 2 if glance.running else 1  # a blank line, and the header
+        if room < 1 or not (glance.ended or glance.waiting):
+            return
+        ended, waiting = _divide(len(glance.ended), len(glance.waiting), room)
+        more = _more(glance, ended, waiting)
+        if more and ended + waiting >= room:
+            ended, waiting = _divide(len(glance.ended), len(glance.waiting), room - 1)
+            more = _more(glance, ended, waiting)
+        if glance.running:
+            yield []
+        spare = room - ended - waiting - bool(more)
+        yield from self._rows([*glance.ended[:ended], *glance.waiting[:waiting]], columns, spare=spare)
+        if more:
+            yield [Part(cut(more, self.columns), "dim")]
+
+    def _rows(self, jobs: Sequence[JobView], columns: Sequence[Column], *, spare: int) -> Iterator[Line]:
+        """spare: lines that nothing else is shown in, for reasons that are longer than one."""
+        ids, state = columns[:2]
+        figures = [Column("EPOCH", list(map(_epoch, jobs))), Column("ACCURACY", list(map(accuracy_of, jobs)))]
+        figures = [column for column in figures if column.width]
+        widths = [column.width for column in (ids, state, *figures)]
+        room = max(0, self.columns - sum(widths) - GAP * len(widths))
+        names = [*("ID", "STATE"), *(column.name for column in figures), *(["WHY"] if room else [])]
+        yield _joined([Part(pad(cut(name, to), to), "bold")] for name, to in zip(names, [*widths, room], strict=False))
+        for number, job in enumerate(jobs):
+            told = state_of(job)
+            texts = [self.short.cut(job.id, ids.width), cut(told, state.width)]
+            texts += [column.cells[number] for column in figures]
+            styles = ["", COLOURS.get(told, ""), *[""] * len(figures)]
+            parts = [Part(pad(text, to), style) for text, to, style in zip(texts, widths, styles, strict=True)]
+            style = "dim" if told in ("pending", "done") else ""
+            reason = " ".join(job.why.split())
+            first, *further = fold(reason, room) if room >= LEAST else [reason]
+            if len(further) > spare:
+                first, further = cut(reason, room), []
+            spare -= len(further)
+            yield _joined([part] for part in [*parts, Part(cut(first, room), style)])
+            yield from ([Part(" " * (self.columns - room)), Part(cut(line, room), style)] for line in further)
+
+
+def header_of(glance: Glance, *, place: str, at: str, columns: int) -> Line:
+    """How many jobs there are of each kind, and who works; where the home is, and the time, where there is room."""
+    counts = glance.counts
+    num_ended = sum(counts.get(state, 0) for state in ENDED)
+    failed = f" ({counts['failed']:,} failed)" if counts.get("failed") else ""
+    words = [
+        Part(f"{counts.get('running', 0):,} running", "cyan" if counts.get("running") else "dim"),
+        Part(f"{counts.get('pending', 0):,} waiting", "yellow" if counts.get("pending") else "dim"),
+        Part(f"{num_ended:,} ended{failed}", "red" if failed else "green" if num_ended else "dim"),
+        Part(plural(len(glance.workers), "worker") if glance.workers else "no worker", "" if glance.workers else "red"),
+    ]
+    line = _joined([word] for word in words)
+    room = columns - sum(width(part.text) for part in line) - GAP
+    if room > width(at):
+        told = cut(place, room - width(at) - GAP) if room - width(at) - GAP > len(place) // 2 else ""
+        line.append(Part(f"{told}  {at}".rjust(room + GAP), "dim"))
+    return line
+
+
+def plain_lines(glance: Glance, *, header: Line) -> list[list[str]]:
+    """The same for a program, or a file: rows that change when something happens, and not with every step."""
+    has_gpu = any(job.gpu for job in glance.running)
+    jobs = [*glance.running, *glance.ended, *glance.waiting]
+    names = ["ID", "STATE", "EPOCH", "ACCURACY", "WORKER", *(["GPU"] if has_gpu else []), "WHY"]
+    rows = [names] if jobs else []
+    for job in jobs:
+        is_running = job.state == "running"
+        places = [job.worker if is_running else ""]
+        places += [(job.gpu or "cpu") if is_running else ""] if has_gpu else []
+        why = " ".join(job.why.split())
+        rows.append([_indented(job), state_of(job), _epoch(job), accuracy_of(job), *places, why])
+    return [["  ".join(part.text for part in header if part.text.strip())], *rows]
+
+
+def _joined(cells: Iterable[Line]) -> Line:
+    """The parts of a row's cells, with a gap between two cells."""
+    line: Line = []
+    for cell in cells:
+        line += [Part(" " * GAP), *cell] if line else cell
+    return line
+
+
+def _divide(num_ended: int, num_waiting: int, room: int) -> tuple[int, int]:
+    """How many of each have a row: half of the room, or what the others leave."""
+    waiting = min(num_waiting, max(room // 2, room - num_ended))
+    return min(num_ended, max(room - waiting, 0)), max(waiting, 0)
+
+
+def _more(glance: Glance, ended: int, waiting: int) -> str:
+    """Says how many there are beside those that are shown."""
+    counts = glance.counts
+    num_ended = sum(counts.get(state, 0) for state in ENDED) if glance.ended else 0
+    left = {"that ended": num_ended - ended, "that wait": counts.get("pending", 0) - waiting if glance.waiting else 0}
+    told = " and ".join(f"{count:,} more {which}" for which, count in left.items() if count > 0)
+    return f"... and {told}" if told else ""
+
+
+def _share(job: JobView) -> float | None:
+    """How much of it is done, from 0 to 1; None where that is not known."""
+    done, of = (job.epoch, job.epochs) if job.is_sweep else (job.step, job.steps)
+    return min(1.0, max(0.0, done / of)) if of > 0 else None
+
+
+def _epoch(job: JobView) -> str:
+    if not job.epochs:
+        return ""
+    return f"{job.epoch}/{job.epochs}{' trials' if job.is_sweep else ''}"
+
+
+def _note(job: JobView) -> str:
+    """What there is to say of a job that runs; of a sweep without its trials' count, which has a column."""
+    note = "" if job.why == TRAINING else " ".join(job.why.split())
+    return re.sub(r"^\d+ of [\d,]+ trials?\b *", "", note) if job.is_sweep else note
+
+
+def _fits_in_bar(job: JobView) -> bool:
+    """Whether what it is doing is told in place of its bar, for it has none yet."""
+    return _share(job) is None and width(_note(job)) <= BAR + PERCENT
+
+
+def _indented(job: JobView) -> str:
+    return f"{TRIAL}{job.id}" if job.trial is not None and job.state == "running" else job.id
+
+
+def _tail(name: str, room: int) -> str:
+    """A worker's name where there is no room for it: its end, by which workers of one host differ."""
+    return name if width(name) <= room else f"…{name[len(name) - room + 1 :]}"
