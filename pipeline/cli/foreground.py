@@ -18,6 +18,7 @@ from pipeline.errors import PipelineError, UsageError
 from pipeline.home import durable
 from pipeline.jobfile import reading
 from pipeline.stop import ASKED, Stop
+from pipeline.worker import notifications
 from pipeline.worker.executors.local import child_environment
 
 if TYPE_CHECKING:
@@ -44,7 +45,7 @@ def run(
     if resume is not None and overrides:
         raise UsageError("--set changes nothing in a job that goes on; give a job file for a new one")
     _begin_anew_in(child_environment())  # before anything is read: the file may be a pipe
-    queue = queue_of(context)
+    queue, addresses = queue_of(context), notifications.take_addresses()
     try:
         claim = _take_up(queue, resume) if resume is not None else _begin(queue, file, overrides or [])
     except OSError as error:
@@ -54,6 +55,8 @@ def run(
     finally:
         claim.lease.release()
     _tell(queue, end)
+    if end.outcome != "cancelled":  # by whoever sits here
+        notifications.tell(queue.home, end.id, end, message, addresses)
     if end.outcome != "succeeded":
         raise typer.Exit(1)
 

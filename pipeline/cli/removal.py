@@ -84,14 +84,14 @@ def _day(job: JobView) -> str:
 
 def _seconds(text: str) -> float:
     """Raises UsageError for what is no duration."""
-    from pydantic import TypeAdapter, ValidationError
+    from pydantic_core import PydanticCustomError
 
-    from pipeline.jobfile.fields import Duration
+    from pipeline.jobfile.fields import InSeconds
 
     try:
-        return TypeAdapter(Duration).validate_python(text)
-    except ValidationError as error:
-        raise UsageError(f"--older: {text!r} {error.errors(include_input=False)[0]['msg']}") from None
+        return InSeconds().convert(text)
+    except PydanticCustomError as error:
+        raise UsageError(f"--older: {text!r} {error.message()}") from None
 
 
 def _remove_all(queue: Queue, job_ids: list[str]) -> None:

@@ -10,7 +10,6 @@ from pipeline.home import durable
 from pipeline.home.records import now
 from pipeline.queue.job_queue import Queue
 
-
 PAUSED = "the queue is paused: `pipeline resume` has its jobs started"
 
 

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import http.server
 import json
+import os
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 from worker_processes import Start, start  # noqa: F401
@@ -157,3 +161,27 @@ def test_what_cannot_be_meant_is_refused(
     done = pipeline("run", *(str(file) if word == "FILE" else word for word in arguments))
     assert (done.returncode, message in done.stderr) == (2, True), done.stderr
     assert not home.runs.exists()
+
+
+class _Listener(http.server.BaseHTTPRequestHandler):
+    """Keeps what is sent to it."""
+
+    told: ClassVar[list[dict[str, str]]] = []
+
+    def do_POST(self) -> None:
+        self.told.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
+        self.send_response(200)
+        self.end_headers()
+
+    def log_message(self, *_: object) -> None:
+        """Say nothing."""
+
+
+def test_its_end_is_told_as_that_of_any_job(pipeline: Pipeline, file: Path) -> None:
+    pytest.importorskip("apprise")
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), _Listener) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        environment = {**os.environ, "PIPELINE_NOTIFY": f"json://127.0.0.1:{server.server_address[1]}/"}
+        assert pipeline("run", file, env=environment).returncode == 0
+        server.shutdown()
+    assert [told["title"] for told in _Listener.told] == ["fore-0001 succeeded"]
