@@ -43,10 +43,11 @@ def _latest(home: Home, words: Sequence[str], count: int) -> list[RunPaths]:
 
 def _find(home: Home, word: str, *, say: Say) -> RunPaths:
     named = _named(home, word)
-    if len(named) < 2:
+    if not named:
         return runs.find_trained(home, word)
     job_id = named[-1].root.name
-    say(f"{word}: the latest of its {len(named):,} runs, {job_id}")
+    if len(named) > 1:
+        say(f"{word}: the latest of its {len(named):,} runs, {job_id}")
     return runs.find_trained(home, job_id)
 
 

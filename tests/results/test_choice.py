@@ -110,6 +110,9 @@ def test_sweeps_are_no_runs_and_trials_are(home: Home, chosen: Chosen) -> None:
     for words in ([later], ["tune-0", sweep]):
         with pytest.raises(UsageError, match="is a sweep; each of its trials is a job"):
             chosen(*words)
+    (plain,) = make_runs(home, "tune")
+    assert chosen("tune") == chosen("tune", last=5) == [plain]
+    assert chosen("tune", "tune-0") == [plain, trials[0]]
 
 
 def test_what_is_no_run_does_not_count(home: Home, chosen: Chosen, say: list[str]) -> None:
