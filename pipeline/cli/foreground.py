@@ -12,6 +12,7 @@ from pipeline.cli.arguments import File, Overrides, message, queue_of
 from pipeline.errors import PipelineError, UsageError
 from pipeline.home.paths import RunPaths
 from pipeline.jobfile import reading
+from pipeline.wording import plural
 from pipeline.worker.executors.local import child_environment
 
 BEGUN = "PIPELINE_BEGUN"  # environment variable: the process that has begun anew, so that it does so once
@@ -22,7 +23,7 @@ def run(context: typer.Context, file: File, overrides: Overrides = None) -> None
     _begin_anew_in(child_environment())  # before anything is read: the file may be a pipe
     spec = reading.load(file, overrides or [], modules=own_code.modules_for(file, context.obj))
     if spec.search is not None:
-        raise UsageError(f"{file}: is a sweep, of {spec.search.num_trials} jobs; submit it")
+        raise UsageError(f"{file}: is a sweep, of {plural(spec.search.num_trials, 'job')}; submit it")
     queue = queue_of(context)
     from pipeline.results.report import write
     from pipeline.training.attempt import train_in_foreground
