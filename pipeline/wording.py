@@ -42,8 +42,9 @@ def against_fp32(bits: float, bits_in_fp32: float) -> str:
 
 
 def plural(count: int, noun: str) -> str:
-    """`1 trial`, `2,000 trials`."""
-    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+    """`1 trial`, `2,000 trials`, `3 classes`."""
+    ending = "es" if noun.endswith(("s", "x", "tch")) else "s"
+    return f"{count:,} {noun}{'' if count == 1 else ending}"
 
 
 def short(value: Any) -> str:

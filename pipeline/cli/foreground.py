@@ -18,6 +18,7 @@ from pipeline.errors import PipelineError, UsageError
 from pipeline.home import durable
 from pipeline.jobfile import reading
 from pipeline.stop import ASKED, Stop
+from pipeline.wording import plural
 from pipeline.worker import notifications
 from pipeline.worker.executors.local import child_environment
 
@@ -67,7 +68,7 @@ def _begin(queue: Queue, file: Path | None, overrides: list[str]) -> Claim:
     assert file is not None
     spec = reading.load(file, overrides, modules=own_code.modules_for(file, queue.home))
     if spec.search is not None:
-        raise UsageError(f"{file}: is a sweep, of {spec.search.num_trials} jobs; submit it")
+        raise UsageError(f"{file}: is a sweep, of {plural(spec.search.num_trials, 'job')}; submit it")
     make_home(queue)
     return foreground.begin(queue, spec)
 

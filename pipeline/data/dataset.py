@@ -27,6 +27,7 @@ from pipeline.data.normalization import Normalization, moments
 from pipeline.data.resizing import resize
 from pipeline.data.splits import FileSplit, Split
 from pipeline.errors import DataError
+from pipeline.wording import plural
 
 SAMPLE = 2_000  # images of a FileSplit that mean and std are taken from
 
@@ -216,12 +217,12 @@ def _unpack(kept: dict[str, Any]) -> Split | FileSplit:
 def prepared(name: str, split: Split | FileSplit, classes: Sequence[str], image_size: int | None) -> Split | FileSplit:
     """The split as the engine relies on it: of square images in the size asked for, each with a label."""
     if not len(split) or not 0 <= int(split.labels.min()) <= int(split.labels.max()) < len(classes):
-        raise DataError(f"{name}: a split has no images, or labels beyond its {len(classes)} classes")
+        raise DataError(f"{name}: a split has no images, or labels beyond its {plural(len(classes), 'class')}")
     if isinstance(split, FileSplit):
         return split
     images = split.images
     if len(images) != len(split):
-        raise DataError(f"{name}: a split has {len(images):,} images but {len(split):,} labels")
+        raise DataError(f"{name}: a split has {plural(len(images), 'image')} but {plural(len(split), 'label')}")
     if image_size is not None and images.shape[1:3] != (image_size, image_size):
         images = resize(images, image_size)
     height, width = images.shape[1:3]

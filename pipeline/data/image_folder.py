@@ -28,6 +28,7 @@ from pipeline.data.image_file import open_file, read_image
 from pipeline.data.splits import FileSplit, Split, within_folder
 from pipeline.errors import DataError
 from pipeline.home.paths import find_data
+from pipeline.wording import plural
 
 _CHUNK = 512  # images that a thread decodes at a time
 _NAMED = 10  # damaged files in a message
@@ -53,7 +54,7 @@ def read(
         side = image_size or _native_size(listing)
         count = sum(len(files.names) for files in listing.splits.values())
         streams = in_memory == "never" or (in_memory == "auto" and count * side * side * 3 > memory_bytes() // 4)
-        log(f"reading {count:,} images from {listing.root}" + ("; they stay on disk" if streams else ""))
+        log(f"reading {plural(count, 'image')} from {listing.root}" + ("; they stay on disk" if streams else ""))
         decoded = {
             name: _decode(files, side, resize=image_size is not None, keep=not streams)
             for name, files in listing.splits.items()
@@ -153,7 +154,7 @@ def _native_size(listing: Listing) -> int:
             break
     else:
         count = len(listing.splits["train"].names)
-        raise DataError(f"none of the {count:,} files to train on below {listing.root} is an image")
+        raise DataError(f"no image among the {plural(count, 'file')} to train on below {listing.root}")
     _require_side(file, image, image.shape[0])
     return int(image.shape[0])
 
@@ -177,15 +178,15 @@ def _judge(listing: Listing, decoded: Mapping[str, _Decoded], *, skip: bool) -> 
     more = f"\n  and {len(reasons) - _NAMED:,} more" if len(reasons) > _NAMED else ""
     if not skip:
         raise DataError(
-            f"{len(reasons):,} files of {listing.root} cannot be read; "
-            f"repair or remove them, or set data.on_corrupt to skip:\n{named}{more}"
+            f"{plural(len(reasons), 'file')} of {listing.root} cannot be read; "
+            f"repair or remove {'it' if len(reasons) == 1 else 'them'}, or set data.on_corrupt to skip:\n{named}{more}"
         )
     for split, one in decoded.items():
         files = listing.splits[split]
         left = {files.labels[index] for index in one.kept(files)}
         if empty := [name for label, name in enumerate(listing.classes) if label not in left]:
             raise DataError(f"no image of {listing.root}/{split} can be read for {abbreviated(empty)}:\n{named}{more}")
-    return [f"{len(reasons):,} files cannot be read and are left out:\n{named}{more}"]
+    return [f"{plural(len(reasons), 'file')} left out that cannot be read:\n{named}{more}"]
 
 
 def _split(files: Files, decoded: _Decoded, side: int) -> Split | FileSplit:

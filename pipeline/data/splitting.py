@@ -14,6 +14,7 @@ from collections.abc import Iterable, Sequence
 import torch
 
 from pipeline.errors import DataError
+from pipeline.wording import plural
 
 TRAIN, VAL, TEST = range(3)
 
@@ -45,7 +46,9 @@ def sides(
         of_class = (labels == label).nonzero().flatten()
         of_class = of_class[numbers[of_class].argsort(stable=True)]
         if len(of_class) < len(wanted):
-            raise DataError(f"the class {name!r} has {len(of_class)} images, too few to hold some of them out")
+            raise DataError(
+                f"the class {name!r} has {plural(len(of_class), 'image')}, too few to hold some of them out"
+            )
         _fill_empty(chosen, of_class, wanted)
     return chosen
 

@@ -38,7 +38,8 @@ def keep_small(path: Path) -> bool:
 
 
 def _left_out(count: int) -> bytes:
-    return f"\n... {count:,} bytes were left out here: a log is kept to {LIMIT_BYTES:,} ...\n".encode()
+    what = "byte was" if count == 1 else "bytes were"
+    return f"\n... {count:,} {what} left out here: a log is kept to {LIMIT_BYTES:,} ...\n".encode()
 
 
 def _collapse(fd: int, begin: int, length: int) -> bool:

@@ -9,6 +9,7 @@ from pipeline.jobfile.entries import Facts, Rule
 from pipeline.jobfile.fields import field
 from pipeline.jobfile.schema_parts import GIVEN, JsonSchema, when
 from pipeline.jobfile.sections import Section
+from pipeline.wording import plural
 
 
 def vgg_min_size(section: Any) -> int:
@@ -49,7 +50,7 @@ def no_larger_than_images(option: str) -> Rule:
         value = getattr(section, option)
         if facts.image_size is None or value <= facts.image_size:
             return None
-        return f"{value} is more than the images' {facts.image_size} pixels"
+        return f"{value} is more than the images' {plural(facts.image_size, 'pixel')}"
 
     def said(facts: Facts) -> JsonSchema:
         return {"properties": {option: {"maximum": facts.image_size}}}
@@ -82,7 +83,7 @@ NESTEROV_HAS_MOMENTUM = Rule(
 def ends_before_training_does(section: Any, facts: Facts) -> str | None:
     if facts.epochs is None or section.warmup_epochs <= facts.epochs:
         return None
-    return f"{section.warmup_epochs:g} is longer than the whole training of {facts.epochs} epochs"
+    return f"{section.warmup_epochs:g} is longer than the whole training of {plural(facts.epochs, 'epoch')}"
 
 
 class Shares(Section):

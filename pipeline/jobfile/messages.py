@@ -11,7 +11,7 @@ from pydantic_core import ErrorDetails
 from pipeline.jobfile import own_modules, yamltree
 from pipeline.jobfile.sections import ChosenByName, Section
 from pipeline.jobfile.spec import NAMED_SECTIONS, Keys, Spec
-from pipeline.wording import nearest, short
+from pipeline.wording import nearest, plural, short
 
 _EXPECTED = {
     "bool_type": "true or false",
@@ -46,7 +46,7 @@ def explain(details: Sequence[ErrorDetails], path: Keys, plain: Any, root: type[
     if kind == "extra_forbidden":
         return _no_such_field(path, plain, root)
     if kind == "missing" and isinstance(value, list):
-        return f"{short(value)} should have {int(details[-1]['loc'][-1]) + 1} items"
+        return f"{short(value)} should have {plural(int(details[-1]['loc'][-1]) + 1, 'item')}"
     if kind == "missing":
         return "is missing and has no default" + _names(path)
     if kind in ("duration", "format", "size"):

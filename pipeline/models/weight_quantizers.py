@@ -154,7 +154,7 @@ def weight_quantizer(
     least = 1 if scheme in ("dorefa", "binary") else 2
     if bits != fixed or not least <= bits <= 8:
         expected = str(fixed) if bits != fixed else f"{least} to 8"
-        raise ValueError(f"{scheme} weights have {expected} bits, not {bits}")
+        raise ValueError(f"{scheme} weights have {expected} {'bit' if expected == '1' else 'bits'}, not {bits}")
     if scheme == "dorefa" and per == "channel":
         raise ValueError("dorefa weights are quantized per tensor")
     kinds: dict[str, Any] = {

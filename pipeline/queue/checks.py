@@ -15,6 +15,7 @@ from pipeline.home import durable
 from pipeline.home.lease import Lease
 from pipeline.home.paths import Home
 from pipeline.queue.job_queue import Queue
+from pipeline.wording import plural
 
 NETWORK_FILESYSTEMS = ("nfs", "cifs", "smb", "9p", "afs", "ceph", "glusterfs", "lustre", "beegfs", "fuse.sshfs")
 LOW_DISK_BYTES = 2 * 1024**3
@@ -96,5 +97,5 @@ def check_disk(home: Home) -> Check:
 
 def check_workers(queue: Queue) -> Check:
     waiting, workers = len(queue.tickets.ids("pending")), len(queue.live_workers())
-    text = f"{workers} working, {waiting} jobs waiting"
+    text = f"{workers} working, {plural(waiting, 'job')} waiting"
     return Check("workers", "warning" if waiting and not workers else "ok", text)

@@ -21,6 +21,7 @@ from pipeline.board.events import read_scalars, shortest
 from pipeline.errors import PipelineError, UsageError
 from pipeline.home.paths import RunPaths
 from pipeline.results import output_file
+from pipeline.wording import plural
 
 Format = Literal["csv", "json", "parquet"]
 Say = Callable[[str], object]
@@ -68,7 +69,7 @@ def export(runs: Sequence[RunPaths], kind: Format, out: Path | None, *, say: Say
         return
     writer = _parquet_writer() if kind == "parquet" else _text_writer(kind)
     output_file.write(out, lambda file: writer(file, rows()))
-    say(f"{out}: {num_rows:,} {'row' if num_rows == 1 else 'rows'} from {', '.join(run.root.name for run in runs)}")
+    say(f"{out}: {plural(num_rows, 'row')} from {', '.join(run.root.name for run in runs)}")
 
 
 def rows_of(run: RunPaths, *, say: Say) -> Iterator[Row]:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from pipeline.home.evaluation_record import ClassScore, EvaluationRecord, Mistake
 from pipeline.results.report_page import percent
+from pipeline.wording import plural
 
 MATRIX_CLASSES = 25  # more do not fit a screen, and become a list
 FREQUENT = 20
@@ -64,7 +65,7 @@ class ShownMistake:
 def problem(found: EvaluationRecord) -> str:
     """Says why an evaluation cannot be shown; nothing where it can."""
     num_classes = len(found.classes)
-    misfit = f"its confusion matrix does not fit its {num_classes:,} classes"
+    misfit = f"its confusion matrix does not fit its {plural(num_classes, 'class')}"
     if not len(found.supports) == len(found.num_predicted) == num_classes:
         return misfit
     of_label, of_predicted = [0] * num_classes, [0] * num_classes

@@ -16,6 +16,7 @@ from pipeline.home.paths import RunPaths
 from pipeline.home.records import now
 from pipeline.results import report_facts, run_state
 from pipeline.results.report_facts import RunFacts, duration, moment
+from pipeline.wording import plural
 
 STATES: Mapping[str, str] = {
     "timed_out": "timed out",
@@ -61,7 +62,7 @@ def _environment() -> jinja2.Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters.update(share=_share, grouped="{:,}".format, figure="{:.4g}".format)
+    environment.filters.update(share=_share, grouped="{:,}".format, plural=plural, figure="{:.4g}".format)
     return environment
 
 

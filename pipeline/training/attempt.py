@@ -34,6 +34,7 @@ from pipeline.stop import NO_ROOM, WORKER_DIED, Stop, listen
 from pipeline.training.orders import Orders
 from pipeline.training.progress import ProgressWriter
 from pipeline.training.reasons import as_text, disk_full_error, explain
+from pipeline.wording import plural
 
 if TYPE_CHECKING:
     from pipeline.training.engine import Engine
@@ -262,13 +263,13 @@ class Attempt:
         """Says in a line what is about to be trained."""
         spec, dataset = engine.spec, engine.dataset
         computes = engine.setting.describe()
-        parameters = sum(parameter.numel() for parameter in engine.model.parameters())
+        size = plural(sum(parameter.numel() for parameter in engine.model.parameters()), "parameter")
         begin = f"resumed at step {engine.step} (epoch {engine.epoch + 1})" if resumed else "begins"
         return (
-            f"attempt {self.number} {begin}: {spec.model.name} with {parameters:,} parameters on {spec.data.name} "
+            f"attempt {self.number} {begin}: {spec.model.name} with {size} on {spec.data.name} "
             f"({' + '.join(f'{size:,}' for size in dataset.sizes.values())} images), "
             f"{computes['device']} ({computes['name']}), "
-            f"{engine.setting.in_words}, {engine.num_steps:,} steps in {spec.train.epochs} epochs"
+            f"{engine.setting.in_words}, {plural(engine.num_steps, 'step')} in {plural(spec.train.epochs, 'epoch')}"
         )
 
     def give_way(self) -> None:

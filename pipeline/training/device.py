@@ -22,6 +22,7 @@ from pipeline.errors import DeviceError
 from pipeline.jobfile.spec import Spec
 from pipeline.stop import LEASED_GPU
 from pipeline.training.gpu_driver import open_early, why_no_gpu
+from pipeline.wording import plural
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -159,7 +160,8 @@ def _device(name: str) -> torch.device:
             raise DeviceError(f"{what}: {why_no_gpu()}. To train without: auto or cpu")
         device = torch.device("cuda", device.index or 0)
         if device.index >= torch.cuda.device_count():
-            raise DeviceError(f"resources.device is {name!r}, but there are {torch.cuda.device_count()} GPUs, from 0")
+            found = plural(torch.cuda.device_count(), "GPU")
+            raise DeviceError(f"resources.device is {name!r}, but PyTorch sees {found}, from cuda:0")
     return device
 
 

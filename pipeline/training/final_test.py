@@ -11,6 +11,7 @@ from pipeline.stop import Stop
 from pipeline.training import checkpoint, older_checkpoints
 from pipeline.training.engine import Engine
 from pipeline.training.evaluation import evaluate
+from pipeline.wording import plural
 
 
 def judge_best(engine: Engine, run: RunPaths, stop: Stop, *, log: Callable[[str], None]) -> dict[str, float]:
@@ -45,7 +46,7 @@ def judge_best(engine: Engine, run: RunPaths, stop: Stop, *, log: Callable[[str]
 def outcome(engine: Engine, metrics: Mapping[str, float]) -> str:
     """Says what a training has come to."""
     epochs = engine.spec.train.epochs
-    trained = f"trained {epochs} epochs"
+    trained = f"trained {plural(epochs, 'epoch')}"
     if engine.epoch < epochs:
         trained = f"stopped early after epoch {engine.epoch} of {epochs}, {engine.patience.in_words()}"
     if engine.dataset.val is None:

@@ -21,6 +21,7 @@ from pipeline.jobfile.sections import NamedSection
 from pipeline.jobfile.spec import ModelSection, Spec
 from pipeline.models.quantized import quantize
 from pipeline.training.losses import Loss, balanced_weights
+from pipeline.wording import plural
 
 Schedule = Callable[[int], float]
 Augmentation = Callable[..., torch.Tensor]
@@ -92,7 +93,8 @@ def _class_weights(asked: str | tuple[float, ...], counts: torch.Tensor) -> torc
     if isinstance(asked, str):
         return balanced_weights(counts) if asked == "balanced" else None
     if len(asked) != len(counts):
-        raise DataError(f"train.loss.class_weights has {len(asked)} numbers, and there are {len(counts)} classes")
+        found = f"{plural(len(asked), 'number')} for {plural(len(counts), 'class')}"
+        raise DataError(f"train.loss.class_weights has {found}; give one for each")
     return torch.tensor(asked, device=counts.device)
 
 

@@ -11,6 +11,7 @@ import operator
 from typing import Any
 
 from pipeline.jobfile.train import EarlyStopping
+from pipeline.wording import plural
 
 
 class Patience:
@@ -34,7 +35,7 @@ class Patience:
         assert self.section is not None
         count, min_delta = self.section.patience, self.section.min_delta
         rise = f" of more than {min_delta:g}" if min_delta else ""
-        return f"{count} epoch{'s' if count > 1 else ''} without a rise{rise}"
+        return f"{plural(count, 'epoch')} without a rise{rise}"
 
     def state_dict(self) -> dict[str, Any] | None:
         return None if self.section is None else {"accuracy": self.reference, "epoch": self.epoch}

@@ -31,6 +31,7 @@ from pipeline.jobfile.own_code import OwnCode
 from pipeline.jobfile.sections import NamedSection
 from pipeline.jobfile.spec import Spec
 from pipeline.training import parts
+from pipeline.wording import plural
 
 NUM_IMAGES = 2  # that are tried; of a model with batch norm, the fewest that it can take
 STEPS = 100  # of the training that a schedule is tried for
@@ -95,7 +96,8 @@ def _check_model(trial: Trial) -> None:
         if not isinstance(logits, torch.Tensor) or logits.shape != (num, images.num_classes):
             given = _shape(logits) if isinstance(logits, torch.Tensor) else _kind(logits)
             expected = f"({num}, {images.num_classes})"
-            _fail(own, f"gives {given} for {num} images of {images.num_classes} classes; it must give {expected}")
+            of = f"{plural(num, 'image')} of {plural(images.num_classes, 'class')}"
+            _fail(own, f"gives {given} for {of}; it must give {expected}")
         if is_training:
             loss = F.cross_entropy(logits.float(), torch.arange(num) % images.num_classes)
             with own.telling_where("in the backward pass: "):

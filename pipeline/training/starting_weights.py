@@ -16,6 +16,7 @@ from pipeline.jobfile.spec import Spec
 from pipeline.models.quantized import begin_steps, keys_of_other_quantizers
 from pipeline.models.torchvision_models import ThreeChannels
 from pipeline.training import checkpoint, older_checkpoints, pretrained
+from pipeline.wording import plural
 
 NAMED = 5  # tensors in a line of the log
 
@@ -63,7 +64,7 @@ def take_from(file: Path, model: nn.Module, *, log: Callable[[str], None], is_of
         fitting -= of_others
     begun.load_state_dict({name: weights[name] for name in fitting}, strict=False)
     begin_steps(begun, known=fitting)
-    log(f"begins with {len(fitting)} of {len(own)} tensors of {file}")
+    log(f"begins with {len(fitting):,} of {plural(len(own), 'tensor')} of {file}")
     if len(fitting) < len(own):
         log(f"as it was made: {_differences(weights, own)}")
     return {"file": str(file), "sha256": hashlib.sha256(file.read_bytes()).hexdigest(), "tensors": len(fitting)}

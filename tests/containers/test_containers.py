@@ -424,7 +424,7 @@ def test_the_make_verbs_act_on_the_containers(compose: Compose) -> None:
     assert re.fullmatch(r"digits-\w+-\w+", job_id)
     assert job_id in verb("status").stdout
     assert f"TensorBoard: http://127.0.0.1:{compose.port}" in verb("up").stdout
-    assert "succeeded: trained 1 epochs" in verb("logs").stdout
+    assert "succeeded: trained 1 epoch;" in verb("logs").stdout
     compose.wait_for_the_end(job_id)
     shown = verb("show").stdout
     assert "succeeded" in shown

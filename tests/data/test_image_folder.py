@@ -376,7 +376,7 @@ def test_what_is_hostile_is_named_as_what_is_damaged(
     monkeypatch.chdir(tmp_path)
     file = pets / "train" / "cat" / "x.jpg"
     put(file)
-    with pytest.raises(DataError, match=rf"1 files of .*\n  {re.escape(str(file))}: "):
+    with pytest.raises(DataError, match=rf"1 file of .*\n  {re.escape(str(file))}: "):
         load(pets, 6, in_memory=in_memory)
     assert len(load(pets, 6, in_memory=in_memory, on_corrupt="skip").train) == 4
     assert not (tmp_path / "ran").exists()
@@ -410,7 +410,7 @@ def test_leaving_out_may_not_empty_a_class(pets: Path) -> None:
 
 def test_a_decompression_bomb_is_an_unreadable_file(pets: Path) -> None:
     save(pets / "train" / "dog" / "bomb.png", Image.new("1", (20_000, 10_000)))
-    with pytest.raises(DataError, match=r"(?s)1 files .*bomb\.png: .*decompression bomb"):
+    with pytest.raises(DataError, match=r"(?s)1 file .*bomb\.png: .*decompression bomb"):
         load(pets, 6)
 
 

@@ -448,7 +448,7 @@ def test_memory_format_is_kept() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"scheme": "binary", "bits": 2}, "binary weights have 1 bits, not 2"),
+        ({"scheme": "binary", "bits": 2}, "binary weights have 1 bit, not 2"),
         ({"scheme": "ternary", "bits": 8}, "ternary weights have 2 bits, not 8"),
         ({"scheme": "lsq", "bits": 1}, "lsq weights have 2 to 8 bits, not 1"),
         ({"scheme": "dorefa", "bits": 9}, "dorefa weights have 1 to 8 bits, not 9"),

@@ -518,7 +518,7 @@ def test_auto_is_the_first_gpu_and_a_number_another_one(cifar: Dataset, tmp_path
     with Recording() as recording, Saver(RunPaths(tmp_path)) as saving:
         saving.save({"model": second.model.state_dict()}, False)
     assert recording.waits == {"wait event 1": 1}, "nobody touches the first GPU"
-    with pytest.raises(DeviceError, match=r"'cuda:2'.*there are 2 GPUs, from 0"):
+    with pytest.raises(DeviceError, match=r"'cuda:2'.*PyTorch sees 2 GPUs, from cuda:0"):
         make_engine(cifar, on="cuda:2")
 
 

@@ -118,7 +118,7 @@ def test_a_best_checkpoint_that_has_gone_is_told(home: Home, monkeypatch: pytest
     _, lines = trained(home, quick_spec(epochs=1, data={"val": 0.2}))
     assert "the best epoch cannot be tested" in "\n".join(lines)
     assert lines[-1].endswith("%")
-    assert "succeeded: trained 1 epochs; epoch 1 was best" in lines[-1]
+    assert "succeeded: trained 1 epoch; epoch 1 was best" in lines[-1]
 
 
 def test_a_job_that_was_stopped_after_its_last_epoch_is_tested_all_the_same(home: Home) -> None:

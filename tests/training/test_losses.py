@@ -90,5 +90,5 @@ def test_held_out_images_are_judged_without_class_weights() -> None:
     assert float(training(logits, labels)) == pytest.approx(float(F.cross_entropy(logits, labels, weight=weights)))
     assert float(judging(logits, labels)) == float(F.cross_entropy(logits, labels))
     given = make_spec(train={"loss": {"name": "focal", "class_weights": [1, 2]}})
-    with pytest.raises(DataError, match="class_weights has 2 numbers, and there are 5 classes"):
+    with pytest.raises(DataError, match="class_weights has 2 numbers for 5 classes"):
         build_loss(given, counts, training=True)

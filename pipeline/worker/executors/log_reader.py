@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import BinaryIO, cast
 
 from pipeline.home import attempt_log, durable
+from pipeline.wording import plural
 
 ECHO_BYTES = 256 * 1024  # of a log, in a turn of the worker's loop
 
@@ -45,7 +46,7 @@ class LogReader:
         is_whole = to_the_end or len(text) == ECHO_BYTES
         end = len(text) if is_whole else text.rfind(b"\n") + 1
         self._position = position - len(text) + end
-        lines = [f"... {passed_over:,} bytes more are in {self.path.name} ..."] if passed_over else []
+        lines = [f"... {plural(passed_over, 'more byte')} in {self.path.name} ..."] if passed_over else []
         return lines + text[:end].decode("utf-8", "replace").splitlines()
 
     def close(self) -> None:
