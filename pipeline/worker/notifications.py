@@ -176,10 +176,11 @@ def _lines(home: Home, job_id: str, end: End) -> Iterator[str]:
         yield f"{'of the best trial: ' if is_sweep else ''}{figures}"
     if end.took_s is not None:
         yield f"took {in_words(end.took_s)}" + (f", in {end.attempt} attempts" if end.attempt > 1 else "")
-    if _is_there(run.root):
+    has_run = _is_there(run.root)
+    if has_run:
         yield f"run: {run.root} on {platform.node()}"
     if end.outcome not in WELL:
-        yield f"look: {command(home, 'logs', job_id)}"
+        yield f"look: {command(home, 'logs' if has_run else 'show', job_id)}"
     elif is_sweep:
         yield f"best: {command(home, 'best', job_id)}"
 

@@ -17,8 +17,9 @@ import pytest
 from quick import quick_spec, wait_until
 from worker_processes import Start, end_of, queue, start, wait_for_end  # noqa: F401 - two are fixtures
 
+from pipeline.home import durable
 from pipeline.home.paths import Home
-from pipeline.home.records import End
+from pipeline.home.records import End, Progress
 from pipeline.jobfile import frozen
 from pipeline.queue import repair
 from pipeline.queue.claims import Claim
@@ -371,6 +372,20 @@ def test_slurms_commands_do_not_get_the_addresses(tmp_path: Path, monkeypatch: p
     assert SECRET not in (tmp_path / "surroundings").read_text()
 
 
+def test_of_a_sweep_that_is_cancelled_the_best_so_far_is_told(home: Home) -> None:
+    progress = Progress(1, note="3 of 20 trials (3 succeeded); best: trial 1, test/accuracy 0.9")
+    durable.make_folder(home.run("s-1").root)
+    durable.replace_json(home.run("s-1").progress, progress.to_json())
+    end = End(1, "cancelled", "cancelled", metrics={"test/accuracy": 0.9}, id="s-1", sweep="s-1")
+    message = notifications.message_of(home, "s-1", end)
+    assert (message.title, message.kind) == ("s-1 cancelled", "info")
+    assert message.body.splitlines()[:3] == [
+        "cancelled",
+        "3 of 20 trials (3 succeeded); best: trial 1, test/accuracy 0.9",
+        "of the best trial: test accuracy 90.00 %",
+    ]
+
+
 # For whoever has no loop
 
 
@@ -379,7 +394,7 @@ def test_one_who_waits_is_told_what_went_wrong(home: Home, serve: Serve) -> None
     end = End(1, "failed", "the loss is nan at step 3", id="mine", name="mine")
     notifications.tell(home, "mine", end, lines.append, [server.address(), "json://127.0.0.1:1/x"])
     assert server.bodies() == {
-        "mine failed": ["the loss is nan at step 3", f"look: pipeline --home {home.root} logs mine"]
+        "mine failed": ["the loss is nan at step 3", f"look: pipeline --home {home.root} show mine"]
     }
     (line,) = lines
     assert line.startswith("mine: its end was not told at json://... (2 of 2): ")
