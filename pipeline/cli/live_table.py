@@ -156,20 +156,28 @@ class LiveTable:
         room = max(0, room)
         names = [*("ID", "STATE"), *(column.name for column in figures), *(["WHY"] if room else [])]
         yield _joined([Part(pad(cut(name, to), to), "bold")] for name, to in zip(names, [*widths, room], strict=False))
-        for number, job in enumerate(jobs):
+        for number, (job, reason) in enumerate(zip(jobs, _reasons(jobs, room, spare=spare), strict=True)):
             told = state_of(job)
             texts = [self.short.cut(job.id, ids.width), cut(told, state.width)]
             texts += [column.cells[number] for column in figures]
             styles = ["", COLOURS.get(told, ""), *[""] * len(figures)]
             parts = [Part(pad(text, to), style) for text, to, style in zip(texts, widths, styles, strict=True)]
             style = "dim" if told in ("pending", "done") else ""
-            reason = " ".join(job.why.split())
-            first, *further = fold(reason, room) if room >= LEAST else [reason]
-            if len(further) > spare:
-                first, further = cut(reason, room), []
-            spare -= len(further)
-            yield _joined([part] for part in [*parts, Part(cut(first, room), style)])
-            yield from ([Part(" " * (self.columns - room)), Part(cut(line, room), style)] for line in further)
+            first, *further = [Part(cut(line, room), style) for line in reason]
+            yield _joined([part] for part in [*parts, first])
+            yield from ([Part(" " * (self.columns - room)), line] for line in further)
+
+
+def _reasons(jobs: Sequence[JobView], room: int, *, spare: int) -> list[list[str]]:
+    """Why each is where it is, in a line; on `spare` further lines first those that failed are told whole."""
+    reasons = [" ".join(job.why.split()) for job in jobs]
+    found = [[cut(reason, room)] for reason in reasons]
+    for number in sorted(range(len(jobs)), key=lambda number: jobs[number].state != "failed"):
+        whole = fold(reasons[number], room) if room >= LEAST else found[number]
+        if len(whole) - 1 <= spare:
+            found[number] = whole
+            spare -= len(whole) - 1
+    return found
 
 
 def header_of(glance: Glance, *, place: str, at: str, columns: int) -> Line:

@@ -40,3 +40,10 @@ def test_help_says_what_may_be_given_and_what_is_taken_else() -> None:
     lines = on_terminal(["status"], 60)
     assert "  --state <pending|running|done|failed|cancelled>" in lines
     assert on_terminal(["submit"], 80)[0].endswith("submit [OPTIONS] FILE...")
+
+
+def test_wrong_usage_is_told_in_whole_words() -> None:
+    command = [sys.executable, "-m", "pipeline.cli", "status", "--state", "wrong"]
+    lines = run_on_terminal(command, columns=60, environment={"TERM": "xterm"}).replace("\r\n", "\n").splitlines()
+    assert max(map(len, lines)) <= 60
+    assert " ".join(" ".join(lines).split()).endswith("'pending', 'running', 'done', 'failed', 'cancelled'.")

@@ -168,6 +168,21 @@ def test_more_jobs_than_lines_are_counted(home: Home, job_file: JobFile, running
         assert screen.frame[-1].strip() == "... and 4 more that ended and 18 more that wait"
 
 
+def test_why_a_job_failed_is_told_whole_where_lines_are_free(home: Home, pipeline: Pipeline, job_file: JobFile) -> None:
+    why = "the loss is nan at step 3; " + "a smaller learning rate helps; " * 4 + "so it ends"
+    first, second = submitted(pipeline, job_file(), job_file())
+    end(home, first, "failed", why)
+    end(home, second, "succeeded", "trained; " * 100)
+    with watched(home, columns=90, rows=12) as screen:
+        screen.read(lambda screen: len(screen.frame) > 2, "the jobs")
+        told = " ".join(line[line.index("% ") + 1 :] if "% " in line else line for line in screen.frame)
+        assert why in " ".join(told.split())
+        assert "trained;…" in " ".join(told.split()), "what is left of the lines is too little for this one"
+        screen.resize(90, 5)
+        screen.read(lambda screen: len(screen.frame) < 5, "a table of fewer lines")
+        assert "so it ends" not in "".join(screen.frame)
+
+
 def test_a_state_may_be_chosen(home: Home, pipeline: Pipeline, job_file: JobFile, running: Claim) -> None:
     (waiting,) = submitted(pipeline, job_file())
     with watched(home, "--state", "pending") as screen:
