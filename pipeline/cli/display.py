@@ -85,7 +85,10 @@ def _live_line() -> Live | None:
 def side_by_side(jobs: Sequence[tuple[str, Progress]], room: int) -> str:
     """Says where jobs are, by their names, in so many columns: what people miss least is left out first."""
     share = max(room // len(jobs) - 5, 10) if jobs else room
-    jobs = [(name, dataclasses.replace(progress, note=cut(progress.note, share))) for name, progress in jobs]
+    jobs = [
+        (name, dataclasses.replace(progress, note=cut(progress.note, max(share - width(name) - 2, 10))))
+        for name, progress in jobs
+    ]
     for left_out in range(len(FIRST_LEFT_OUT) + 1):
         without = FIRST_LEFT_OUT[:left_out]
         text = "  |  ".join(f"{name}: {describe(progress, without=without)}" for name, progress in jobs)

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import shutil
+import sys
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 from typer.core import TyperCommand, TyperGroup
 
-from pipeline.folding import fold, pad, width
+from pipeline.folding import fold, folded, pad, width
 
 MOST_COLUMNS = 100
 MOST_LABEL = 30  # columns of the longest label that text stands beside; what is longer has a line of its own
@@ -69,12 +71,32 @@ def _definitions(rows: Sequence[tuple[str, str]], room: int) -> Iterator[str]:
         yield from (" " * column + line for line in told if line)
 
 
+@contextlib.contextmanager
+def errors_folded() -> Iterator[None]:
+    """What typer says of wrong usage is broken at words, as all messages are."""
+    try:
+        yield
+    except Exception as error:
+        if (message := getattr(error, "format_message", None)) is not None:
+            text = folded(f"Error: {message()}", sys.stderr).removeprefix("Error: ")
+            error.format_message = lambda: text  # type: ignore[attr-defined]
+        raise
+
+
 class Command(TyperCommand):
     def get_help(self, ctx: Any) -> str:
         return page(self, ctx)
 
     def get_usage(self, ctx: Any) -> str:
         return "\n".join(usage(self, ctx, shutil.get_terminal_size().columns))
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        with errors_folded():
+            return super().parse_args(ctx, args)
+
+    def invoke(self, ctx: Any) -> Any:
+        with errors_folded():
+            return super().invoke(ctx)
 
 
 class Group(TyperGroup):
@@ -83,3 +105,7 @@ class Group(TyperGroup):
 
     def get_usage(self, ctx: Any) -> str:
         return "\n".join(usage(self, ctx, shutil.get_terminal_size().columns))
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        with errors_folded():
+            return super().parse_args(ctx, args)

@@ -60,7 +60,8 @@ class LiveTable:
         top = [header, *([[Part(cut(hint, self.columns), "yellow")]] if hint else [])]
         columns = self._columns(glance)
         lines = [*top[:room], *self._running(glance, columns, max(1, room - len(top) - 3))]
-        return [*lines, *self._others(glance, columns, room - len(lines))][:room]
+        lines += self._others(glance, columns, room - len(lines))
+        return [_clipped(line, self.columns) for line in lines[:room]]
 
     def _columns(self, glance: Glance) -> list[Column]:
         """Those of what runs, in so many columns as there are: what people miss least gives way first."""
@@ -73,7 +74,7 @@ class LiveTable:
             Column("ID", [_indented(job) for job in running] or [""], self.short.cut),
             Column("STATE", [state_of(job) for job in running]),
             bar,
-            Column("EPOCH", [_epoch(job) for job in running]),
+            Column("EPOCH", [_epoch(job) for job in running], _numbers),
             Column("ACCURACY", [accuracy_of(job) for job in running]),
             Column("LEFT", [in_words(job.time_left_s) if job.time_left_s else "" for job in running]),
             Column("GPU", [job.gpu.replace("NVIDIA ", "") or "cpu" if has_gpu else "" for job in running]),
@@ -88,7 +89,15 @@ class LiveTable:
 
     def _fit(self, by_name: dict[str, Column]) -> None:
         least = [("NOTE", 24), ("PROGRESS", 10 + PERCENT), ("ID", 30), ("WORKER", 12), ("GPU", 8), ("NOTE", 12)]
-        least += [("NOTE", 0), ("ID", 20), ("PROGRESS", LEAST_BAR + PERCENT), ("WORKER", 0), ("ID", LEAST_ID)]
+        numbers = max(map(width, ["EPOCH", *(_numbers(cell) for cell in by_name["EPOCH"].cells)]))
+        least += [
+            ("NOTE", 0),
+            ("EPOCH", numbers),
+            ("ID", 20),
+            ("PROGRESS", LEAST_BAR + PERCENT),
+            ("WORKER", 0),
+            ("ID", LEAST_ID),
+        ]
         least += [("GPU", 3), ("GPU", 0), ("LEFT", 0), ("ACCURACY", 0), ("EPOCH", 0), ("PROGRESS", 0)]
         for name, smallest in least:
             excess = sum(column.width + GAP for column in by_name.values() if column.width) - GAP - self.columns
@@ -138,26 +147,37 @@ class LiveTable:
     def _rows(self, jobs: Sequence[JobView], columns: Sequence[Column], *, spare: int) -> Iterator[Line]:
         """spare: lines that nothing else is shown in, for reasons that are longer than one."""
         ids, state = columns[:2]
-        figures = [Column("EPOCH", list(map(_epoch, jobs))), Column("ACCURACY", list(map(accuracy_of, jobs)))]
-        figures = [column for column in figures if column.width]
+        epochs, accuracies = [_numbers(_epoch(job)) for job in jobs], [accuracy_of(job) for job in jobs]
+        figures = [column for column in (Column("EPOCH", epochs), Column("ACCURACY", accuracies)) if column.width]
         widths = [column.width for column in (ids, state, *figures)]
-        room = max(0, self.columns - sum(widths) - GAP * len(widths))
+        while (room := self.columns - sum(widths) - GAP * len(widths)) < LEAST and figures:
+            figures.pop()
+            widths.pop()
+        room = max(0, room)
         names = [*("ID", "STATE"), *(column.name for column in figures), *(["WHY"] if room else [])]
         yield _joined([Part(pad(cut(name, to), to), "bold")] for name, to in zip(names, [*widths, room], strict=False))
-        for number, job in enumerate(jobs):
+        for number, (job, reason) in enumerate(zip(jobs, _reasons(jobs, room, spare=spare), strict=True)):
             told = state_of(job)
             texts = [self.short.cut(job.id, ids.width), cut(told, state.width)]
             texts += [column.cells[number] for column in figures]
             styles = ["", COLOURS.get(told, ""), *[""] * len(figures)]
             parts = [Part(pad(text, to), style) for text, to, style in zip(texts, widths, styles, strict=True)]
             style = "dim" if told in ("pending", "done") else ""
-            reason = " ".join(job.why.split())
-            first, *further = fold(reason, room) if room >= LEAST else [reason]
-            if len(further) > spare:
-                first, further = cut(reason, room), []
-            spare -= len(further)
-            yield _joined([part] for part in [*parts, Part(cut(first, room), style)])
-            yield from ([Part(" " * (self.columns - room)), Part(cut(line, room), style)] for line in further)
+            first, *further = [Part(cut(line, room), style) for line in reason]
+            yield _joined([part] for part in [*parts, first])
+            yield from ([Part(" " * (self.columns - room)), line] for line in further)
+
+
+def _reasons(jobs: Sequence[JobView], room: int, *, spare: int) -> list[list[str]]:
+    """Why each is where it is, in a line; on `spare` further lines first those that failed are told whole."""
+    reasons = [" ".join(job.why.split()) for job in jobs]
+    found = [[cut(reason, room)] for reason in reasons]
+    for number in sorted(range(len(jobs)), key=lambda number: jobs[number].state != "failed"):
+        whole = fold(reasons[number], room) if room >= LEAST else found[number]
+        if len(whole) - 1 <= spare:
+            found[number] = whole
+            spare -= len(whole) - 1
+    return found
 
 
 def header_of(glance: Glance, *, place: str, at: str, columns: int) -> Line:
@@ -202,6 +222,15 @@ def _joined(cells: Iterable[Line]) -> Line:
     return line
 
 
+def _clipped(line: Line, columns: int) -> Line:
+    """As much of it as there are columns."""
+    found: Line = []
+    for part in line:
+        found.append(part if width(part.text) <= columns else Part(cut(part.text, columns), part.style))
+        columns -= width(found[-1].text)
+    return found
+
+
 def _divide(num_ended: int, num_waiting: int, room: int) -> tuple[int, int]:
     """How many of each have a row: half of the room, or what the others leave."""
     waiting = min(num_waiting, max(room // 2, room - num_ended))
@@ -227,6 +256,11 @@ def _epoch(job: JobView) -> str:
     if not job.epochs:
         return ""
     return f"{job.epoch}/{job.epochs}{' trials' if job.is_sweep else ''}"
+
+
+def _numbers(epoch: str, room: int = 0) -> str:
+    """The count alone, of trials too, where there is no room for the word."""
+    return epoch if width(epoch) <= room else epoch.removesuffix(" trials")
 
 
 def _note(job: JobView) -> str:

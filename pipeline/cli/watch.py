@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator, Sequence
 from types import FrameType
 from typing import TYPE_CHECKING
 
-from pipeline.cli.live_table import Line, LiveTable, header_of, plain_lines
+from pipeline.cli.live_table import Line, LiveTable, Part, header_of, plain_lines
 from pipeline.cli.short_ids import ShortIds
 from pipeline.cli.streams import drop_unwritten_output
 from pipeline.cli.terminal import NEXT, RECENT, console
@@ -53,18 +53,25 @@ class Looking:
         self.queue, self.state, self.everything = queue, state, everything
         self.watcher = Watcher(queue)
         self.glance = Glance({})
-        self.hint = ""
-        self.wait_s = EVERY_S
+        self.hint = "looking at the jobs ..."
+        self.wait_s = 0.0
+        self.short = ShortIds(self.watcher.all_ids)
+        self._num_changes = 0
+        self._spent_s: float | None = None  # the processor time at the end of the last look
 
     def again(self, most: int) -> None:
         """Looks once more; `wait_s` is how long to wait for the next time."""
-        began = time.perf_counter()
         try:
             self.glance = self.watcher.look(most=most, state=self.state, with_trials=self.everything)
             self.hint = self._what_holds_up()
         except OSError as error:
             self.hint = f"the queue cannot be read now: {durable.in_words(error)}"
-        self.wait_s = min(max(EVERY_S, SHARE * (time.perf_counter() - began)), MOST_S)
+        if self._num_changes != self.watcher.num_changes:
+            self._num_changes, self.short = self.watcher.num_changes, ShortIds(self.watcher.all_ids)
+        spent_s = time.process_time()
+        cost_s = 0.0 if self._spent_s is None else spent_s - self._spent_s  # the first look reads what no other does
+        self._spent_s = spent_s
+        self.wait_s = min(max(EVERY_S, SHARE * cost_s), MOST_S)
 
     def _what_holds_up(self) -> str:
         """Why no job that waits will be started, if that is so."""
@@ -104,6 +111,7 @@ def watch_in_lines(looking: Looking) -> None:
 
 def watch_on_terminal(looking: Looking, terminal: Console) -> None:
     with Screen(terminal) as screen:
+        screen.draw(_lines(looking, *screen.size))
         while True:
             looking.again(screen.size.lines)
             until = time.monotonic() + looking.wait_s
@@ -115,8 +123,10 @@ def watch_on_terminal(looking: Looking, terminal: Console) -> None:
 
 def _lines(looking: Looking, columns: int, rows: int) -> list[Line]:
     home = looking.queue.home
+    if not looking.watcher.num_changes:
+        return [[Part(looking.hint)]]
     header = header_of(looking.glance, place=str(home.root), at=time.strftime("%H:%M:%S"), columns=columns)
-    shown = LiveTable(ShortIds(looking.queue.tickets.states), columns, rows)
+    shown = LiveTable(looking.short, columns, rows)
     return shown.lines(looking.glance, header=header, hint=looking.hint)
 
 
@@ -154,7 +164,7 @@ class Screen:
     def draw(self, lines: Sequence[Line]) -> None:
         """Writes over what is there, all at once; what is longer than it is wiped."""
         self.text = "\n".join(map(self._painted, lines))
-        self._write(HOME + self.text.replace("\n", f"{END_OF_LINE}\r\n") + END_OF_LINE + BELOW)
+        self._write(HOME + self.text.replace("\n", f"{END_OF_LINE}\n") + END_OF_LINE + BELOW)
 
     def wait(self, seconds: float) -> bool:
         """Waits for so long, or until the size is another one; whether `q` was pressed."""

@@ -50,6 +50,7 @@ class Watcher:
         self._waiting = Waiting(queue.tickets)
         self._ended: list[str] = []  # the ids, latest first: those that were seen to end, then the youngest
         self._seen_to_end: dict[str, None] = {}  # the latest last
+        self.num_changes = 0  # of what the folders hold, that were seen
         self._trials: set[str] = set()  # ids of ended jobs that are trials of sweeps
 
     def look(self, *, most: int, state: str | None = None, with_trials: bool = False) -> Glance:
@@ -61,6 +62,10 @@ class Watcher:
         ended = [] if state in ("pending", "running") else list(self._latest(most, state, with_trials=with_trials))
         counts = {name: len(found) for name, found in ids.items()}
         return Glance(counts, _grouped(running), waiting, ended, self.queue.live_workers())
+
+    def all_ids(self) -> Iterator[str]:
+        """Those of the last look."""
+        return (job_id for listing in self._listings.values() for job_id in listing.ids)
 
     def _list(self) -> None:
         """Sees what each folder holds; a ticket that moves meanwhile is not missed."""
@@ -75,7 +80,7 @@ class Watcher:
             self._sort_ended(None if is_first else set().union(*(before[state] for state in ENDED)))
 
     def _changed(self, before: Mapping[str, set[str]]) -> set[str]:
-        return {state for state in STATES if self._listings[state].ids != before[state]}
+        return {state for state in STATES if self._listings[state].ids is not before[state]}
 
     def _list_one(self, state: str) -> bool:
         """Whether there is something that was not there before, or that is not there any more."""
@@ -87,8 +92,11 @@ class Watcher:
         if known is not None and known.stamp == stamp and not known.is_young:
             return False
         is_young = abs(time.time_ns() - stamp) < YOUNG_NS
-        self._listings[state] = Listing(set(self.queue.tickets.ids(state)), stamp, is_young)
-        return known is None or self._listings[state].ids != known.ids
+        ids = set(self.queue.tickets.ids(state))
+        is_same = known is not None and known.ids == ids
+        self._listings[state] = Listing(known.ids if known and is_same else ids, stamp, is_young)
+        self.num_changes += not is_same
+        return not is_same
 
     def _sort_ended(self, before: set[str] | None) -> None:
         now = set().union(*(self._listings[state].ids for state in ENDED))

@@ -13,8 +13,10 @@ import pytest
 from terminals import run_on_terminal
 
 from pipeline.board import tags
+from pipeline.cli.display import side_by_side
+from pipeline.cli.short_ids import ShortIds
 from pipeline.home.paths import Home
-from pipeline.home.records import Result
+from pipeline.home.records import Progress, Result
 from pipeline.queue.job_queue import Queue
 
 ANSI = re.compile(r"\x1b\[[0-9;?]*[a-zA-Z]")
@@ -51,20 +53,47 @@ def test_a_terminal_gets_a_line_a_job_in_the_colour_of_its_state(home: Home, job
     assert re.search(rf"{re.escape(RED)}failed", text)
     lines = ANSI.sub("", text).splitlines()
     assert lines[0].split() == ["ID", "STATE", "EPOCH", "ACCURACY", "WHY"]
-    assert [line.split()[0] for line in lines[1:4]] == jobs
-    assert max(map(len, lines[:4])) <= 100
-    assert lines[2].rstrip().endswith("…")
-    assert "[bold]cat" in lines[2]
+    rows = [line.split() for line in lines[1:] if line.startswith("tiny")]
+    assert [row[1] for row in rows] == ["done", "failed", "pending"]
+    assert all(job_id.startswith(row[0].partition("…")[0]) for job_id, row in zip(jobs, rows, strict=True))
+    assert "[bold]cat" in text
 
 
-@pytest.mark.parametrize("columns", [10, 40, 70])
-def test_an_id_is_whole_however_narrow_the_terminal_is(home: Home, jobs: list[str], columns: int) -> None:
-    text = ANSI.sub("", shown(home, "status", columns=columns))
-    assert [job_id for job_id in jobs if job_id not in text] == []
-    text = ANSI.sub("", shown(home, "show", jobs[1], columns=columns))
-    assert jobs[1] in text
-    assert str(home.runs / jobs[1]) in text
+@pytest.mark.parametrize("columns", [40, 60, 80, 100])
+def test_why_is_whole_and_ids_give_way_to_it(home: Home, jobs: list[str], columns: int) -> None:
+    lines = [line.rstrip() for line in ANSI.sub("", shown(home, "status", columns=columns)).splitlines()]
+    assert max(map(len, lines)) <= columns
+    assert " ".join(WHY.split()) in " ".join(re.sub(r"^.*98\.70 % *|^.* % +", "", line).strip() for line in lines[1:-1])
+    ids = [line.split()[0] for line in lines[1:] if re.match(r"\S+ +(done|failed|pending)", line)]
+    assert len(set(ids)) == len(jobs), "they still differ"
+    for job_id, told in zip(jobs, ids, strict=True):
+        head, _, tail = told.partition("…")
+        assert job_id.startswith(head)
+        assert job_id.endswith(tail)
+
+
+def test_an_id_is_cut_to_what_can_be_typed_where_no_other_begins_so() -> None:
+    ids = ["alone-with_a_long_name-3f2a", "twice-with_a_long_name-3f2b", "twice-with_a_long_name-3f2c"]
+    short = ShortIds(lambda: ids)
+    assert [short.cut(job_id, 16) for job_id in ids] == ["alone-with_a_lo…", "twice-with…-3f2b", "twice-with…-3f2c"]
+    assert short.cut(f"  {ids[0]}", 16) == "  alone-with_a_…", "a trial's, below its sweep"
+    assert short.cut(ids[0], 40) == ids[0]
+
+
+def test_show_breaks_at_words_and_leaves_paths_whole(home: Home, jobs: list[str]) -> None:
+    text = ANSI.sub("", shown(home, "show", jobs[1], columns=60))
+    assert str(home.runs / jobs[1]) in text, "to be copied"
     assert " ".join(WHY.split()) in " ".join(text.split())
+    assert [line for line in text.splitlines() if len(line) > 60 and str(home.root) not in line] == []
+
+
+def test_a_message_breaks_at_words_and_commands_stay_whole(home: Home, jobs: list[str]) -> None:
+    del jobs
+    lines = ANSI.sub("", shown(home, "status", columns=50)).splitlines()
+    assert lines[-2:] == ["no worker is running: start one with `make up` or", "  `make worker`"]
+    lines = shown(home, "show", "wrong_id", columns=50).splitlines()
+    assert max(map(len, lines)) <= 50
+    assert " ".join(" ".join(lines).split()).startswith("error: wrong_id: no job's id begins so; the latest is ")
 
 
 @pytest.mark.parametrize("environment", [{"NO_COLOR": "1"}, {"TERM": "dumb"}], ids=["NO_COLOR", "TERM=dumb"])
@@ -125,7 +154,7 @@ def test_show_tells_the_means_of_the_latest_epoch(
 # The worker's display
 
 DISPLAY = """if True:
-    import sys
+    import os, sys
     from pipeline.cli.display import LIVE_EVERY_S, TerminalDisplay
     from pipeline.home.records import Progress
     sys.stdout.reconfigure(errors="backslashreplace")
@@ -133,13 +162,19 @@ DISPLAY = """if True:
     display = TerminalDisplay()
     display.say("begins")
     display.progress([(name, Progress(1, 0, 10, 50, 100, {"train/loss": 0.25}))])
-    display.log_line(name, "[red]not markup[/red] :smile: \\ud800")
+    display.log_line(name, os.environ.get("LINE", "[red]not markup[/red] :smile: \\ud800"))
     display.updated_at -= LIVE_EVERY_S
     second = Progress(1, 1, 10, 60, 100, {"train/loss": 0.125})
     display.progress([(name, second), ("b" + name, Progress(1, note="x" * 500))])
     display.close()
     display.say("ends")
 """
+
+
+EPOCH = (
+    "14:00:54  epoch  6/40  loss 0.0154  accuracy 100.00 %  "
+    "test loss 0.0495  test accuracy 98.61 %  14,663 images/s  3 min left"
+)
 
 
 def displayed(columns: int = 80, **environment: str) -> str:
@@ -150,7 +185,7 @@ def displayed(columns: int = 80, **environment: str) -> str:
 def test_a_live_line_stands_under_the_log_and_goes_when_it_is_over() -> None:
     text = displayed()
     lines = [line for line in re.split(r"[\r\n]+", ANSI.sub("", text)) if line.strip()]
-    second = "tiny: epoch 2/10  60 %  loss 0.125  |  btiny: " + "x" * 33 + "…"
+    second = "tiny: epoch 2/10  60 %  loss 0.125  |  btiny: " + "x" * 27 + "…"
     assert lines == [
         "worker: begins",
         "tiny: epoch 1/10  50 %  loss 0.25",
@@ -161,6 +196,28 @@ def test_a_live_line_stands_under_the_log_and_goes_when_it_is_over() -> None:
     ]
     assert text.count("\x1b[2K") >= 3  # each live line is wiped
     assert text.rindex("\x1b[?25h") > text.rindex("\x1b[?25l")  # the cursor is back
+
+
+def test_an_epoch_breaks_between_its_figures() -> None:
+    text = displayed(columns=60, LINE=EPOCH).replace("\r\n", "\n")
+    told = ANSI.sub("", text)
+    assert "tiny: 14:00:54  epoch  6/40  loss 0.0154  accuracy 100.00 %\n" in told
+    assert "  test loss 0.0495  test accuracy 98.61 %  14,663 images/s\n  3 min left\n" in told
+    assert EPOCH in displayed(columns=200, LINE=EPOCH)
+
+
+@pytest.mark.parametrize(
+    ("count", "room", "told"),
+    [
+        (1, 80, "a: epoch 4/40  50 %  loss 0.25  test accuracy 90 %  14,663 images/s  3 min left"),
+        (1, 70, "a: epoch 4/40  50 %  loss 0.25  test accuracy 90 %  3 min left"),
+        (1, 40, "a: epoch 4/40  50 %  3 min left"),
+        (2, 60, "a: epoch 4/40  50 %  |  a: epoch 4/40  50 %"),
+    ],
+)
+def test_the_live_line_leaves_out_what_people_miss_least(count: int, room: int, told: str) -> None:
+    progress = Progress(1, 3, 40, 50, 100, {"train/loss": 0.25, "test/accuracy": 0.9}, 14663.0, 200.0)
+    assert side_by_side([("a", progress)] * count, room) == told
 
 
 def test_a_terminal_that_cannot_write_over_a_line_gets_lines_alone() -> None:

@@ -16,11 +16,11 @@ from worker_processes import Start, queue, start, training_process, wait_for_tra
 from pipeline.home import durable
 from pipeline.home.lease import Lease
 from pipeline.home.paths import Home
-from pipeline.queue import repair
+from pipeline.queue import repair, views
 from pipeline.queue.job_queue import Queue
 from pipeline.stop import LEASED_GPU
 from pipeline.worker import gpus
-from pipeline.worker.gpus import VISIBLE, GpuLease, Gpus, uuids, visible_gpus
+from pipeline.worker.gpus import VISIBLE, GpuLease, Gpus, names, uuids, visible_gpus
 
 FIRST, SECOND = "GPU-5d1c2a60-0c4f-1f0e-9d8a-3f7b6c5e4d21", "GPU-b8ea3855-276c-c9cb-b366-c6fa655957c5"
 PLAIN = f"GPU 0: NVIDIA H200 (UUID: {FIRST})\nGPU 1: NVIDIA H200 (UUID: {SECOND})\n"
@@ -95,6 +95,30 @@ def take(gpus: Gpus, device: str = "auto") -> GpuLease:
 )
 def test_uuids_are_those_of_gpus_or_of_the_parts_of_a_divided_one(listing: str, found: list[str]) -> None:
     assert uuids(listing) == found
+
+
+@pytest.mark.parametrize(
+    ("listing", "found"),
+    [
+        (PLAIN, {FIRST: "0 NVIDIA H200", SECOND: "1 NVIDIA H200"}),
+        (
+            DIVIDED,
+            {
+                FIRST: "0 NVIDIA A100-SXM4-40GB",
+                **dict.fromkeys(PARTS, "0 MIG 3g.20gb"),
+                SECOND: "1 NVIDIA A100-SXM4-40GB",
+            },
+        ),
+        (
+            DIVIDED_LAST,
+            {FIRST: "0 A100-SXM4-40GB", SECOND: "1 A100-SXM4-40GB", **dict.fromkeys(OLD_PARTS, "1 MIG 3g.20gb")},
+        ),
+        ("", {}),
+    ],
+    ids=["plain", "the first is divided", "the last is divided", "nothing said"],
+)
+def test_gpus_have_the_names_that_people_call_them_by(listing: str, found: dict[str, str]) -> None:
+    assert names(listing) == found
 
 
 def test_the_driver_is_asked_which_gpus_there_are(nvidia_smi: NvidiaSmi) -> None:
@@ -220,6 +244,11 @@ def test_jobs_that_run_at_the_same_time_see_one_gpu_each(
     assert sorted(seen) == [FIRST, SECOND]
     assert sorted(queue.tickets.ids("running")) == sorted(ids)
     assert [Lease.is_held(queue.paths.gpu_lease(gpu, 0)) for gpu in (FIRST, SECOND)] == [True, True]
+    called = {FIRST: "0 NVIDIA H200", SECOND: "1 NVIDIA H200"}
+    for job_id, gpu in zip(ids, seen, strict=True):
+        wait_until(lambda job_id=job_id: views.find(queue, job_id).gpu, "the record of its GPU")
+        view = views.find(queue, job_id)
+        assert (view.gpu, view.worker in queue.live_workers()) == (called[str(gpu)], True)
 
     for job_id in ids:
         assert repair.cancel(queue, job_id) == "stopping"
