@@ -22,6 +22,7 @@ from pipeline.cli.streams import drop_unwritten_output
 from pipeline.cli.terminal import NEXT, RECENT, console
 from pipeline.home import durable
 from pipeline.queue.glances import Glance, Watcher
+from pipeline.queue.pausing import PAUSED
 from pipeline.wording import table
 
 if TYPE_CHECKING:
@@ -75,7 +76,8 @@ class Looking:
 
     def _what_holds_up(self) -> str:
         """Why no job that waits will be started, if that is so."""
-        # Here belongs, once the queue can be paused: if self.queue.is_paused(): return "paused: `pipeline resume`"
+        if self.queue.is_paused():
+            return PAUSED
         if not sum(self.glance.counts.values()):
             return f"no jobs in {self.queue.home.root}; submit one with `make submit JOB=digits`"
         if self.glance.counts.get("pending") and not self.glance.workers:
