@@ -64,17 +64,47 @@ def cut(text: str, length: int = 60) -> str:
     return text if len(text) <= length else f"{text[: length - 3]}..."
 
 
-def nearest(wrong: str, names: Iterable[str], hint: str | None = None) -> str:
-    """`; did you mean 'a'? (known: a, b)`; without the question where nothing is near, or with a hint in its place."""
+CLOSE = 0.66  # one slip in three letters; unrelated words of one kind come to 0.6
+
+
+def near(wrong: str, names: Iterable[str]) -> str | None:
+    """The right name that was probably meant; None where none is near, or several are alike.
+
+    A number means the nearest one, up to a quarter away; a word one that differs by a slip or two, or that it is a part
+    of, as `opt` of `optimizer` and `val_split` of `val`.
+    """
     import difflib  # here, for what is right needs no remedy
 
+    known = sorted({name for name in names if name != wrong})
+    if re.fullmatch("[0-9]{1,300}", wrong) and known and all(name.isdigit() for name in known):
+        nearest_one = min(known, key=lambda name: abs(int(name) - int(wrong)))
+        return nearest_one if abs(int(nearest_one) - int(wrong)) * 4 <= int(wrong) else None
+    folded = {_folded(name): name for name in reversed(known)}
+    typed = _folded(wrong)
+    if found := difflib.get_close_matches(typed, folded, n=1, cutoff=CLOSE):
+        return folded[found[0]]
+    parts = [name for fold, name in folded.items() if _is_part(typed, fold) or _is_part(fold, typed, whole=True)]
+    return parts[0] if len(parts) == 1 else None
+
+
+def _folded(name: str) -> str:
+    return name.lower().replace("-", "_")
+
+
+def _is_part(part: str, name: str, *, whole: bool = False) -> bool:
+    """Whether a word of three letters or more begins a name, or is a whole word of it."""
+    return len(part) >= 3 and (part in name.split("_") or (not whole and name.startswith(part)))
+
+
+def nearest(wrong: str, names: Iterable[str], hint: str | None = None, *, among: Iterable[str] | None = None) -> str:
+    """`; did you mean 'a'? (known: a, b)`; without the question where nothing is near, or with a hint in its place.
+
+    among: those of the names that would help; all, if not given.
+    """
     known = sorted(set(names), key=lambda name: (int(name) if name.isdigit() else 0, name))
-    if re.fullmatch("[0-9]{1,300}", wrong) and all(name.isdigit() for name in known):
-        near = [min(known, key=lambda name: abs(int(name) - int(wrong)))]
-    else:
-        near = difflib.get_close_matches(wrong.lower().replace("-", "_"), known, n=1, cutoff=0.5)
-    if near and not hint:
-        hint = f"did you mean {near[0] if near[0].isdigit() else repr(near[0])}?"
+    meant = None if hint else near(wrong, known if among is None else among)
+    if meant is not None:
+        hint = f"did you mean {meant if meant.isdigit() else repr(meant)}?"
     return (f"; {hint}" if hint else "") + f" (known: {', '.join(known)})"
 
 

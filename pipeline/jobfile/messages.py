@@ -11,7 +11,8 @@ from pydantic_core import ErrorDetails
 from pipeline.jobfile import own_modules, yamltree
 from pipeline.jobfile.sections import ChosenByName, Section
 from pipeline.jobfile.spec import NAMED_SECTIONS, Keys, Spec
-from pipeline.wording import nearest, plural, short
+from pipeline.jobfile.train import Train
+from pipeline.wording import near, nearest, plural, short
 
 _EXPECTED = {
     "bool_type": "true or false",
@@ -32,19 +33,27 @@ _EXPECTED = {
 _BOOLS = dict.fromkeys(("true", "yes", "on", "y"), "true") | dict.fromkeys(("false", "no", "off", "n"), "false")
 
 
-def explain(details: Sequence[ErrorDetails], path: Keys, plain: Any, root: type[Section] = Spec) -> str:
+def explain(
+    details: Sequence[ErrorDetails],
+    path: Keys,
+    plain: Any,
+    root: type[Section] = Spec,
+    *,
+    is_written: bool = True,
+) -> str:
     """Pydantic's errors at `path` of the file's plain data: one, or one a member of a union of plain types.
 
-    root: the section that the file is; what else than a job has, stands where a job has it.
+    root: the section that the file is; what else than a job has, stands where a job has it. is_written: whether the
+    field stands in the file, and not in an override, which another field of the same name does not hinder.
     """
     detail, value = details[0], given(plain, path)
     kind, context = detail["type"], detail.get("ctx", {})
     if kind == "conflict":
         return detail["msg"]
     if kind == "unknown_name" and (choice := _choice_of(path)):
-        return f"{short(value)} is not {choice.noun}{_why_not(str(value), choice)}"
+        return f"{short(value)} is not {choice.noun}{_why_not(value if isinstance(value, str) else '', choice)}"
     if kind == "extra_forbidden":
-        return _no_such_field(path, plain, root)
+        return _no_such_field(path, plain, root, is_written=is_written)
     if kind == "missing" and isinstance(value, list):
         return f"{short(value)} should have {plural(int(details[-1]['loc'][-1]) + 1, 'item')}"
     if kind == "missing":
@@ -53,38 +62,71 @@ def explain(details: Sequence[ErrorDetails], path: Keys, plain: Any, root: type[
         return f"{short(value)} {detail['msg']}"
     if kind == "literal_error":
         choices = _quoted(context["expected"])
-        hint = "; write it without quotes" if value in choices else nearest(str(value), choices)
-        return f"{short(value)} is not allowed{hint}"
+        return f"{short(value)} is not allowed{_hint_for_choice(value, choices)}"
     expected = " or ".join(dict.fromkeys(_expected(detail) for detail in details))
     return f"{short(value)} should {expected}{_hint(kind, value, path, plain)}"
+
+
+def _hint_for_choice(value: Any, choices: list[str]) -> str:
+    """Which of the choices was meant."""
+    if value in choices:
+        return "; write it without quotes"
+    if value is None:
+        return nearest("none", choices, "write none" if "none" in choices else "leave it out for the default")
+    is_like_one = isinstance(value, (str, int)) and not isinstance(value, bool)
+    return nearest(str(value), choices, among=None if is_like_one else ())
 
 
 def _why_not(name: str, choice: ChosenByName) -> str:
     if own_modules.is_own(name):
         return f": {choice.why_not(name)}"
     if "/" in name and choice.further_names:
-        near = nearest(name, choice.further_names).partition(" (known")[0]
-        return f"{near} (docs/job-files.md has the {len(choice.further_names)} that are known)"
+        whole = {known.partition("/")[2]: known for known in choice.further_names}
+        meant = near(name.partition("/")[2], whole)
+        hint = f"; did you mean {whole[meant]!r}?" if meant else ""
+        return f"{hint} (docs/job-files.md has the {len(choice.further_names)} that are known)"
     own = choice.own_names()
-    meant = next((one for one in own if name in one.split(":")), None)
-    return nearest(name, [*choice.entries, *own], f"write {meant}" if meant else None)
+    known = [*choice.entries, *own]
+    return nearest(name, known, _hint_for_name(name, choice, own))
 
 
-def _no_such_field(path: Keys, plain: Any, root: type[Section]) -> str:
-    name, section, choice = str(path[-1]), _section_at(path[:-1], plain, root), _choice_of(path[:-1])
+def _hint_for_name(name: str, choice: ChosenByName, own: list[str]) -> str | None:
+    """What to write for a name that is known elsewhere: in a module of one's own, as one of many, as a field."""
+    if meant := next((one for one in own if name in one.split(":")), None):
+        return f"write {meant}"
+    if meant := next((one for one in choice.further_names if name == one.partition("/")[2]), None):
+        return f"write {meant}"
+    if choice.kind == "augmentation" and name in Train.model_fields:
+        return f"it is a field of its own: train.{name}"
+    return None
+
+
+def _no_such_field(path: Keys, plain: Any, root: type[Section], *, is_written: bool) -> str:
+    name, at, choice = str(path[-1]), path[:-1], _choice_of(path[:-1])
+    section, written = _section_at(at, plain, root), given(plain, at) if is_written else None
+    there = set(written) if isinstance(written, dict) else set()
     known = list(section.model_fields)
     top, _, rest = name.partition(".")
     hint = None
     if choice and (others := choice.having(name)):
         hint = f"it belongs to {', '.join(others)}"
-    elif rest and top in known:
+    elif rest and top in known and top not in there:
         hint = f"write {top}: {{{rest}: ...}}"
-    elif elsewhere := _elsewhere(name, root):
-        hint = f"did you mean '{elsewhere}'?"
-    chosen = given(plain, (*path[:-1], "name")) or (choice.default if choice else None)
+    elif rest and top in known:
+        hint = f"write {rest} into {top}"
+    elif (meant := near(name, known)) is None or meant in there:
+        hint = _elsewhere(name, plain, root) or (f"{meant!r} is given already" if meant else None)
+    chosen = given(plain, (*at, "name")) or (choice.default if choice else None)
     is_chosen = choice is not None and choice.entry(chosen) is not None
     subject = f"{chosen!r} has" if is_chosen else "there is"
-    return f"{subject} no such field{nearest(name, known, hint)}"
+    return f"{subject} no such field{nearest(name, known, hint, among=_free(section, there))}"
+
+
+def _free(section: type[Section], there: set[str]) -> list[str]:
+    """The fields of a section that may be given beside those that are there."""
+    fields = section.model_fields
+    barred = {declared.unless for name, declared in fields.items() if name in there}
+    return [name for name, field in fields.items() if name not in there | barred and field.unless not in there]
 
 
 def _expected(detail: ErrorDetails) -> str:
@@ -184,17 +226,23 @@ def _section_at(path: Keys, plain: Any, root: type[Section] = Spec) -> type[Sect
     return section
 
 
-def _elsewhere(name: str, root: type[Section]) -> str | None:
-    """Where a field of this name is, from the top of the file."""
-    sections: list[tuple[tuple[str, ...], type[Section]]] = [((), root)]
-    for path, section in sections:
-        if name in section.model_fields and name != "name":
-            return ".".join((*path, name))
+def _elsewhere(name: str, plain: Any, root: type[Section]) -> str | None:
+    """What to do with a field of this name that another section has, which is named from the top of the file."""
+    sections: list[Keys] = [()]
+    for path in sections:
+        choice, section = _choice_of(path), _section_at(path, plain, root)
+        where = ".".join(map(str, (*path, name)))
+        is_chosen = choice is None or choice.entry(given(plain, (*path, "name")) or choice.default) is not None
+        fields = section.model_fields if choice is None or is_chosen else choice.base.model_fields
+        if name in fields and name != "name":
+            if isinstance(there := given(plain, path), dict) and name in there:
+                return f"{where!r} is given already"
+            return f"did you mean {where!r}?" if path else "it belongs to the top of the file"
+        if choice and (others := choice.having(name)):
+            return f"it belongs to {'.'.join(map(str, path))} of {', '.join(others)}"
         for key, field in section.model_fields.items():
-            if choice := NAMED_SECTIONS.get((*path, key)):
-                sections.append(((*path, key), choice.section_class(None)))
-            elif inside := _as_section(field.annotation):
-                sections.append(((*path, key), inside))
+            if (*path, key) in NAMED_SECTIONS or _as_section(field.annotation):
+                sections.append((*path, key))
     return None
 
 

@@ -7,7 +7,7 @@ import contextlib
 import hashlib
 import os
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NoReturn, Self
 
@@ -109,16 +109,21 @@ class OwnFiles:
         except (ValueError, RecursionError, MemoryError) as error:
             raise OwnCodeError(f"{self.label}/{file}: it is no Python: {error}") from None
 
-    def find(self, file: str, attribute: str, depth: int = 0) -> tuple[str, Definition]:
-        """The file and the definition of a name, which may be imported from another file. Raises OwnCodeError."""
+    def find(
+        self, file: str, attribute: str, depth: int = 0, *, suitable: Callable[[], Sequence[str]] | None = None
+    ) -> tuple[str, Definition]:
+        """The file and the definition of a name, which may be imported from another file. Raises OwnCodeError.
+
+        suitable: gives the names that may be suggested; all that are defined, if not given.
+        """
         defined = [node for node in self.tree(file).body if isinstance(node, Definition)]
         for node in reversed(defined):
             if node.name == attribute:
                 return file, node
         if depth < 10 and (origin := self._imported(file).get(attribute)):
-            return self.find(*origin, depth + 1)
+            return self.find(*origin, depth + 1, suitable=suitable)
         known = [node.name for node in defined if not node.name.startswith("_")]
-        hint = nearest(attribute, known) if known else ""
+        hint = nearest(attribute, known, among=suitable() if suitable else None) if known else ""
         raise OwnCodeError(f"{self.label}/{file} defines no class or function {attribute}{hint}")
 
     def _imported(self, file: str) -> dict[str, tuple[str, str]]:

@@ -82,7 +82,7 @@ class Modules(OwnFiles):
         if match is None:
             raise OwnCodeError("write it as file:Class, as in my_models:WideNet")
         file = self.file_of(match["module"])
-        defined_in, node = self.find(file, match["attribute"])
+        defined_in, node = self.find(file, match["attribute"], suitable=lambda: self._attributes(kind, match["module"]))
         try:
             signature = self._signature(KINDS[kind], defined_in, node, taken)
         except UNREADABLE as error:
@@ -200,6 +200,11 @@ class Modules(OwnFiles):
                         if kind in told or (not told and self._looks_like(kind, file, node)):
                             found.append(f"{module}:{node.name}")
         return found
+
+    def _attributes(self, kind: str, module: str) -> list[str]:
+        """The names in a module that may be of this kind."""
+        found = (name.partition(":") for name in self.listing(kind))
+        return [attribute for where, _, attribute in found if where == module]
 
     def _looks_like(self, kind: str, file: str, node: Definition) -> bool:
         init = self._init_of(file, node)[1] if isinstance(node, ast.ClassDef) else node

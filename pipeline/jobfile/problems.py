@@ -28,6 +28,7 @@ from pipeline.jobfile.spec import (
     size_of_images,
     split,
 )
+from pipeline.jobfile.sweep import space_of
 from pipeline.jobfile.train import Train
 
 
@@ -40,9 +41,15 @@ def explain_all(
     root: the section that the file is.
     """
     located = [(*origins.of_error(path, of_it[0]), path, of_it) for path, of_it in _errors(error, plain).items()]
+    searched = space_of(origins)
     located.sort(key=lambda item: (item[0] != origins.source, item[1]))
     return [
-        Problem(source, line, ".".join(map(str, path)), messages.explain(details, path, plain, root))
+        Problem(
+            source,
+            line,
+            field := ".".join(map(str, path)),
+            messages.explain(details, path, plain, root, is_written=source == origins.source and field not in searched),
+        )
         for source, line, path, details in [item for item in located if item[1] not in known][:most]
     ]
 

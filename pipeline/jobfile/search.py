@@ -179,8 +179,10 @@ def _choices(values: list[Any]) -> Choices:
 def _range(value: dict[str, Any]) -> Range:
     for key in value:
         if key not in _RANGE:
-            dots = "; fields are named with dots, as train.optimizer.lr" if isinstance(value[key], (dict, list)) else ""
-            raise _wrong(f"has no such field as {key!r}{dots or wording.nearest(key, _RANGE)}")
+            if isinstance(value[key], (dict, list)):
+                raise _wrong(f"has no such field as {key!r}; fields are named with dots, as train.optimizer.lr")
+            free = [name for name in _RANGE if name not in value]
+            raise _wrong(f"has no such field as {key!r}{wording.nearest(key, _RANGE, among=free)}")
     missing = [key for key in ("from", "to") if key not in value]
     if missing:
         raise _wrong(f"lacks {' and '.join(missing)}: a range is {{from: 1e-3, to: 1}}")

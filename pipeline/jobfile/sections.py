@@ -210,7 +210,8 @@ class ChosenByName:
 
     def having(self, option: str) -> list[str]:
         """The names of the entries that have an option."""
-        return [name for name, entry in self.entries.items() if option in entry.options]
+        group = [f"{self.further_names[0].partition('/')[0]}/..."] if option in self.further_entry.options else []
+        return [name for name, entry in self.entries.items() if option in entry.options] + group
 
     def _class_of(self, name: str, entry: Entry) -> type[NamedSection]:
         default = name if name == self.default else ...

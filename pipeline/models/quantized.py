@@ -150,7 +150,7 @@ def _without(layers: dict[str, Any], skip: Sequence[str]) -> dict[str, Any]:
         found = {name for name in names if f"{name}.".startswith(f"{ends.get(asked, asked)}.")}
         if not found:
             listed = ", ".join(names[:NAMED]) + (f" and {len(names) - NAMED} more" if len(names) > NAMED else "")
-            near = difflib.get_close_matches(asked, [*ends, *names], n=1)
+            near = difflib.get_close_matches(asked, [name for name in (*ends, *names) if name not in skip], n=1)
             hint = f"; did you mean {near[0]!r}?" if near else ""
             what = "no convolution or linear layer of that name"
             raise ValueError(f"skip names {asked!r}, and the model has {what}{hint} (it has: {listed})")
