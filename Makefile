@@ -93,7 +93,7 @@ other-torch:
 	@test ! -e $(READY) || { echo "$(VENV) has another PyTorch than TORCH=$(TORCH); make clean, then this again" >&2; exit 2; }
 endif
 
-demo: $(READY) ## Train a first model, on data that is bundled; no GPU, no Docker: make demo [TORCH=cpu, the small PyTorch]
+demo: $(READY) ## Train a first model, on data that is bundled; no GPU, no Docker [TORCH=cpu: PyTorch without CUDA]
 	@id=$$($(VENV)/bin/pipeline submit --quiet --priority 1000 jobs/digits.yaml) || exit; \
 	$(VENV)/bin/pipeline worker --drain; code=$$?; \
 	test $$code -ne 0 || $(VENV)/bin/pipeline logs --follow $$id >/dev/null; \
@@ -140,7 +140,7 @@ endif
 PUBLISHED    = $(or $(call setting,TENSORBOARD_HOST),127.0.0.1):$(or $(call setting,TENSORBOARD_PORT),6006)
 PORT_IS_FREE = test "$$($(COMPOSE) port tensorboard 6006 2>/dev/null)" = "$(PUBLISHED)" || \
   said=$$(docker run --rm --publish "$(PUBLISHED):6006" --entrypoint true $(lastword $(IMAGES)) 2>&1) || case "$$said" in \
-  *"address already in use"* | *"port is already allocated"* | *"ports are not available"*) port="$(PUBLISHED)"; port=$${port\#\#*:}; \
+  *"address already in use"* | *"port is already allocated"* | *"orts are not available"*) port="$(PUBLISHED)"; port=$${port\#\#*:}; \
     echo "port $$port is in use; choose another: make up PORT=$$((port + 1))" >&2; exit 1 ;; esac
 
 up: $(PREPARED) ## Worker and TensorBoard together: make up [PORT=6006] [WORKERS=2, in containers] [ON=slurm or ray]
@@ -226,7 +226,7 @@ smoke: engine ## Build, up, a first job, TensorBoard, down: in containers of the
 	@docker/smoke.sh
 
 OLD_RUNS = $(if $(KEEP),--keep "$(KEEP)") $(if $(OLDER),--older "$(OLDER)") $(if $(filter yes,$(FAILED)),--failed)
-prune: $(PREPARED) ## Free disk: old runs, make prune KEEP=5, OLDER=30d, FAILED=yes [YES=yes]; alone, old images; ALL=yes, volumes too, so every run
+prune: $(PREPARED) ## Free disk: old images; with KEEP=5, OLDER=30d or FAILED=yes old runs [YES=yes]; with ALL=yes volumes too, so every run
 ifneq ($(strip $(OLD_RUNS)),)
 	@$(PIPELINE) prune $(OLD_RUNS) $(if $(filter yes,$(YES)),--yes)
 else ifeq ($(MODE),docker)

@@ -55,7 +55,7 @@ def submit(
     wait: Annotated[bool, typer.Option("--wait", help="Wait for the end; the exit code tells it.")] = False,
     as_json: Json = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print the ids and nothing else.")] = False,
-    sets: Annotated[str, typer.Option("--sets", hidden=True)] = "",
+    sets: Annotated[str, typer.Option("--sets", hidden=True, help="Several overrides in one text, for make.")] = "",
 ) -> None:
     """Put jobs into the queue and print their ids. Nothing is submitted if one of the files is wrong."""
     changes = [*(overrides or []), *overrides_in(sets)]
