@@ -94,7 +94,8 @@ def _hint_for_name(name: str, choice: ChosenByName, own: list[str]) -> str | Non
     """What to write for a name that is known elsewhere: in a module of one's own, as one of many, as a field."""
     if meant := next((one for one in own if name in one.split(":")), None):
         return f"write {meant}"
-    if meant := next((one for one in choice.further_names if name == one.partition("/")[2]), None):
+    is_numbered = name.rstrip("0123456789") in choice.entries  # vgg11 is the catalog's, of a depth
+    if not is_numbered and (meant := next((n for n in choice.further_names if name == n.partition("/")[2]), None)):
         return f"write {meant}"
     if choice.kind == "augmentation" and name in Train.model_fields:
         return f"it is a field of its own: train.{name}"
