@@ -5,7 +5,7 @@ from __future__ import annotations
 import types
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
-from pipeline.jobfile import own_modules, schema_rules
+from pipeline.jobfile import own_modules, schema_rules, schema_space
 from pipeline.jobfile.fields import Bounds, Field
 from pipeline.jobfile.schema_parts import JsonSchema
 from pipeline.jobfile.sections import ChosenByName, NamedSection, Section
@@ -28,6 +28,7 @@ def json_schema() -> JsonSchema:
     root = _define(Spec, definitions)
     root["allOf"] = list(schema_rules.of_file())
     del definitions[Spec.__name__]
+    schema_space.complete(definitions)
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", "$defs": definitions, **root}
 
 

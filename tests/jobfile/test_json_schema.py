@@ -97,6 +97,14 @@ def test_an_editor_takes_the_frozen_spec_of_a_run(name: str) -> None:
         "resources: {retry_on: [faild]}",
         "after: [a, a]",
         "search: {space: {name: [a, b]}}",
+        "search: {space: {train.epochs: [1, 2.5]}}",
+        "search: {space: {train.epochs: {from: 0, to: 3}}}",
+        "search: {space: {train.precision: [fp32, fp8]}}",
+        "search: {space: {train.early_stopping.patience: [0, 1]}}",
+        "search: {space: {train.optimizer.name: [sgd, adm]}}",
+        "search: {space: {train.optimizer: [{name: sgd, lr: 0}]}}",
+        "search: {space: {data.batch_size: {from: 16, to: 100000}}}",
+        "search: {space: {data.augment: [[], [flipp]]}}",
         "search: {space: {train.epochs: [1, 1.0]}}",
         "search: {space: {train.epochs: {from: 1, to: 9, log: true, step: 2}}}",
         "search: {space: {train.epochs: {from: 0, to: 9, log: true}}}",
@@ -205,13 +213,13 @@ def test_an_editor_knows_the_bounds_of_a_size(number: str, decimals: str, unit: 
 
 
 def test_every_field_of_the_schema_tells_an_editor_what_it_is() -> None:
-    """Completion shows it; what is said of fields together only narrows them."""
+    """Completion shows it, in a sweep's space too; what is said of fields together only narrows them."""
     schema: dict[str, Any] = json_schema()
-    sections = {**schema["$defs"], "the file": schema}
+    sections = {**schema["$defs"], "the file": schema, "the space": schema["$defs"]["Search"]["properties"]["space"]}
     silent = [
         f"{name}.{field}"
         for name, section in sections.items()
-        for field, value in section["properties"].items()
+        for field, value in section.get("properties", {}).items()
         if not value.get("description")
     ]
     assert silent == []
