@@ -10,6 +10,7 @@ import json
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -170,7 +171,7 @@ NUMBERS = st.one_of(
 
 
 def pattern(kind: InSeconds | InBytes) -> str:
-    found: str = kind.json_schema({"type": "integer"})["anyOf"][1]["pattern"]
+    found: str = kind.json_schema({"type": "integer"})["anyOf"][0]["pattern"]
     return found
 
 
@@ -223,3 +224,24 @@ def test_every_field_of_the_schema_tells_an_editor_what_it_is() -> None:
         if not value.get("description")
     ]
     assert silent == []
+
+
+def fields_of_rules(schema: Any, *, is_rule: bool = False) -> Iterator[tuple[str, Any]]:
+    """The fields that are named under an `allOf`, which says something of fields that are declared beside it."""
+    if isinstance(schema, list):
+        for part in schema:
+            yield from fields_of_rules(part, is_rule=is_rule)
+    elif isinstance(schema, dict):
+        if is_rule and isinstance(fields := schema.get("properties"), dict):
+            yield from fields.items()
+        for key, part in schema.items():
+            yield from fields_of_rules(part, is_rule=is_rule or key == "allOf")
+
+
+def test_no_field_is_completed_a_second_time_by_what_is_said_of_it() -> None:
+    """The language server of YAML completes whatever is named in a part that fits."""
+    schema = json_schema()
+    del schema["$defs"]["Search"]["properties"]["space"]["properties"]  # whose `from` and `to` it completes once
+    found = list(fields_of_rules(schema))
+    assert len(found) > 30
+    assert [name for name, part in found if not part.get("doNotSuggest")] == []
