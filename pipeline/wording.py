@@ -64,7 +64,7 @@ def cut(text: str, length: int = 60) -> str:
     return text if len(text) <= length else f"{text[: length - 3]}..."
 
 
-CLOSE = 0.66  # one slip in three letters; unrelated words of one kind come to 0.6
+SLIP, CLOSE = 0.8, 0.66  # one slip in five letters, in three; unrelated words of one kind come to 0.6
 
 
 def near(wrong: str, names: Iterable[str]) -> str | None:
@@ -81,10 +81,11 @@ def near(wrong: str, names: Iterable[str]) -> str | None:
         return nearest_one if abs(int(nearest_one) - int(wrong)) * 4 <= int(wrong) else None
     folded = {_folded(name): name for name in reversed(known)}
     typed = _folded(wrong)
-    if found := difflib.get_close_matches(typed, folded, n=1, cutoff=CLOSE):
-        return folded[found[0]]
+    close = difflib.get_close_matches(typed, folded, n=1, cutoff=CLOSE)
+    if close and difflib.SequenceMatcher(None, close[0], typed).ratio() >= SLIP:
+        return folded[close[0]]
     parts = [name for fold, name in folded.items() if _is_part(typed, fold) or _is_part(fold, typed, whole=True)]
-    return parts[0] if len(parts) == 1 else None
+    return parts[0] if len(parts) == 1 else folded[close[0]] if close else None
 
 
 def _folded(name: str) -> str:

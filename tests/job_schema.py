@@ -120,8 +120,8 @@ def require_refusal(text: str, messages: list[str]) -> None:
 
 
 def require_acceptance(text: str) -> None:
-    """What the program takes, the schema takes, but for a field that stands in the space of a sweep alone."""
-    if "search" not in text:
+    """What the program takes, the schema takes, but for a name that stands in the space of a sweep alone."""
+    if "space: {model.name" not in text:
         assert complaints(text) == []
 
 

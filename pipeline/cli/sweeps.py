@@ -41,7 +41,8 @@ def best(
         message(f"these either, which --trial gives: {', '.join(others)}")
     if view.num_ended < view.record.num_trials:
         wanted = plural(view.record.num_trials, "trial")
-        message(f"{view.num_ended} of {wanted} have ended; another may still be better")
+        have = "has" if view.num_ended == 1 else "have"
+        message(f"{view.num_ended} of {wanted} {have} ended; another may still be better")
 
 
 def facts(job: JobView, view: SweepView) -> list[tuple[str, str]]:
@@ -51,7 +52,12 @@ def facts(job: JobView, view: SweepView) -> list[tuple[str, str]]:
     told = ", ".join(f"{count} {outcome}" for outcome, count in counts.items())
     left = view.record.num_trials - ended
     rows = [("sweep", job.id), ("state", job.state), ("outcome", job.outcome or "none yet")]
-    rows += [("trials", f"{ended} of {view.record.num_trials} have ended{f': {told}' if told else ''}")]
+    rows += [
+        (
+            "trials",
+            f"{ended} of {view.record.num_trials} {'has' if ended == 1 else 'have'} ended{f': {told}' if told else ''}",
+        )
+    ]
     if job.outcome is None:
         time_left = f", {in_words(job.time_left_s)}" if job.time_left_s else ""
         rows += [("left", f"{left}{time_left}")]

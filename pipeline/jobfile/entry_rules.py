@@ -41,7 +41,7 @@ DEPTH_OR_WIDTHS = Rule(
     "depth",
     is_not_beside_widths,
     also=("widths",),
-    said=when({"widths": GIVEN}, {"depth": {"type": "null"}}),
+    said=when({"widths": GIVEN}, {"depth": {"type": "null", "errorMessage": "It does not go with widths"}}),
 )
 
 

@@ -187,7 +187,7 @@ class InSeconds:
             "pattern": f"^(?=.*[1-9]){parts}{END}",
             "patternErrorMessage": f"It is not a duration from 1s to {MAX_DAYS}d; write 90s, 5m, 1h30m, 2d",
         }
-        return {"anyOf": [{**of_type, "minimum": 1, "maximum": MAX_DAYS * 86400}, text]}
+        return {"anyOf": [text, {**of_type, "minimum": 1, "maximum": MAX_DAYS * 86400}]}
 
 
 Duration = Annotated[int, InSeconds()]
@@ -227,7 +227,7 @@ class InBytes:
             "pattern": f"^(?:{'|'.join(sizes)}){END}",
             "patternErrorMessage": "It is not a size from 256MB to 1024TiB; write 512MB, 8GB, 8GiB",
         }
-        return {"anyOf": [{**of_type, "minimum": MIN_BYTES, "maximum": MAX_BYTES}, text]}
+        return {"anyOf": [text, {**of_type, "minimum": MIN_BYTES, "maximum": MAX_BYTES}]}
 
 
 Size = Annotated[int, InBytes()]

@@ -5,9 +5,9 @@ from __future__ import annotations
 import types
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
-from pipeline.jobfile import own_modules, schema_rules
+from pipeline.jobfile import own_modules, schema_rules, schema_space
 from pipeline.jobfile.fields import Bounds, Field
-from pipeline.jobfile.schema_parts import JsonSchema
+from pipeline.jobfile.schema_parts import JsonSchema, silent
 from pipeline.jobfile.sections import ChosenByName, NamedSection, Section
 from pipeline.jobfile.spec import NAMED_SECTIONS, Spec
 
@@ -26,8 +26,9 @@ def json_schema() -> JsonSchema:
         for name in (*choice.entries, *choice.further_names[:1], *choice.own_names()):
             _define(choice.section_class(name), definitions)
     root = _define(Spec, definitions)
-    root["allOf"] = list(schema_rules.of_file())
+    root["allOf"] = silent(list(schema_rules.of_file()))
     del definitions[Spec.__name__]
+    schema_space.complete(definitions)
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", "$defs": definitions, **root}
 
 
@@ -46,7 +47,7 @@ def _define(section: type[Section], definitions: dict[str, JsonSchema]) -> JsonS
     if issubclass(section, NamedSection):
         rules += schema_rules.of_entry(section.entry)
     if rules:
-        schema["allOf"] = rules
+        schema["allOf"] = silent(rules)
     definitions[section.__name__] = schema
     return schema
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from typing import Any, get_args
+from typing import Any
 
 from pydantic_core import ErrorDetails
 
 from pipeline.jobfile import own_modules, yamltree
-from pipeline.jobfile.sections import ChosenByName, Section
+from pipeline.jobfile.sections import ChosenByName, Section, as_section
 from pipeline.jobfile.spec import NAMED_SECTIONS, Keys, Spec
 from pipeline.jobfile.train import Train
 from pipeline.wording import near, nearest, plural, short
@@ -94,7 +94,8 @@ def _hint_for_name(name: str, choice: ChosenByName, own: list[str]) -> str | Non
     """What to write for a name that is known elsewhere: in a module of one's own, as one of many, as a field."""
     if meant := next((one for one in own if name in one.split(":")), None):
         return f"write {meant}"
-    if meant := next((one for one in choice.further_names if name == one.partition("/")[2]), None):
+    is_numbered = name.rstrip("0123456789") in choice.entries  # vgg11 is the catalog's, of a depth
+    if not is_numbered and (meant := next((n for n in choice.further_names if name == n.partition("/")[2]), None)):
         return f"write {meant}"
     if choice.kind == "augmentation" and name in Train.model_fields:
         return f"it is a field of its own: train.{name}"
@@ -222,7 +223,7 @@ def _section_at(path: Keys, plain: Any, root: type[Section] = Spec) -> type[Sect
         if choice := _choice_of(path[:depth]):
             section = choice.section_class(given(plain, (*path[:depth], "name")) or choice.default)
         elif isinstance(key, str):
-            section = _as_section(section.model_fields[key].annotation) or section
+            section = as_section(section.model_fields[key].annotation) or section
     return section
 
 
@@ -241,12 +242,6 @@ def _elsewhere(name: str, plain: Any, root: type[Section]) -> str | None:
         if choice and (others := choice.having(name)):
             return f"it belongs to {'.'.join(map(str, path))} of {', '.join(others)}"
         for key, field in section.model_fields.items():
-            if (*path, key) in NAMED_SECTIONS or _as_section(field.annotation):
+            if (*path, key) in NAMED_SECTIONS or as_section(field.annotation):
                 sections.append((*path, key))
     return None
-
-
-def _as_section(annotation: Any) -> type[Section] | None:
-    """The section that a field is, or may be; None where it is none."""
-    kinds = (annotation, *get_args(annotation))
-    return next((kind for kind in kinds if isinstance(kind, type) and issubclass(kind, Section)), None)

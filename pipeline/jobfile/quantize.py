@@ -37,7 +37,7 @@ class QuantizeWeights(Section):
     schema_rules = (
         *(when({"scheme": {"const": scheme}}, {"bits": {"enum": [bits, None]}}) for scheme, bits in BITS_OF.items()),
         when({"bits": {"const": 1}}, {"scheme": {"enum": list(OF_ONE_BIT)}}, needs=["scheme"]),
-        when({"per": {"const": "channel"}}, {"scheme": {"not": {"enum": list(PER_TENSOR_ONLY)}}}),
+        when({"scheme": {"enum": list(PER_TENSOR_ONLY)}}, {"per": {"const": "tensor"}}),
     )
 
     @property

@@ -22,14 +22,23 @@ def of_entry(entry: Entry) -> Iterator[JsonSchema]:
     if isinstance(entry, Dataset) and entry.size is not None:
         facts = Facts(image_size=entry.size)
         sizes = [
-            when({"name": {"const": name}}, said["properties"])
+            {
+                "not": {
+                    "contains": {
+                        "properties": {"name": {"const": name}},
+                        "required": ["name"],
+                        "type": "object",
+                        "not": said,
+                    }
+                }
+            }
             for name, augmentation in AUGMENTATIONS.items()
             for rule in augmentation.rules
             if rule.facts and (said := rule.schema(facts))
         ]
         yield {
             "if": {"properties": {"image_size": _NOT_GIVEN}},
-            "then": {"properties": {"augment": {"items": {"allOf": sizes}}}},
+            "then": {"properties": {"augment": {"allOf": sizes}}},
         }
 
 

@@ -139,10 +139,15 @@ class _SpaceKind:
         spread = {
             "additionalProperties": False,
             "properties": {
-                "from": number,
-                "to": number,
-                "step": {"exclusiveMinimum": 0, "maximum": MOST, "type": "number"},
-                "log": {"type": "boolean"},
+                "from": {**number, "description": "The least value."},
+                "to": {**number, "description": "The largest value."},
+                "step": {
+                    "description": "Between two values; of a grid, one is needed.",
+                    "exclusiveMinimum": 0,
+                    "maximum": MOST,
+                    "type": "number",
+                },
+                "log": {"description": "By equal factors and not by equal steps.", "type": "boolean"},
             },
             **when({"log": {"const": True}}, {"from": {"exclusiveMinimum": 0}, "step": False}),
             "required": ["from", "to"],

@@ -83,7 +83,7 @@ class Train(Section):
         600, description="Longest time between two checkpoints; each epoch ends with one too."
     )
 
-    schema_rules = (when({"capture": {"const": True}}, {"fused": {"not": {"const": False}}}),)
+    schema_rules = (when({"capture": {"const": True}}, {"fused": {"enum": [True, "auto"]}}),)
 
     def conflicts(self) -> Iterator[FieldConflict]:
         """Yields what does not go together: a captured step, with an optimizer that cannot be a part of it."""

@@ -10,6 +10,7 @@ import json
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -97,6 +98,14 @@ def test_an_editor_takes_the_frozen_spec_of_a_run(name: str) -> None:
         "resources: {retry_on: [faild]}",
         "after: [a, a]",
         "search: {space: {name: [a, b]}}",
+        "search: {space: {train.epochs: [1, 2.5]}}",
+        "search: {space: {train.epochs: {from: 0, to: 3}}}",
+        "search: {space: {train.precision: [fp32, fp8]}}",
+        "search: {space: {train.early_stopping.patience: [0, 1]}}",
+        "search: {space: {train.optimizer.name: [sgd, adm]}}",
+        "search: {space: {train.optimizer: [{name: sgd, lr: 0}]}}",
+        "search: {space: {data.batch_size: {from: 16, to: 100000}}}",
+        "search: {space: {data.augment: [[], [flipp]]}}",
         "search: {space: {train.epochs: [1, 1.0]}}",
         "search: {space: {train.epochs: {from: 1, to: 9, log: true, step: 2}}}",
         "search: {space: {train.epochs: {from: 0, to: 9, log: true}}}",
@@ -162,7 +171,7 @@ NUMBERS = st.one_of(
 
 
 def pattern(kind: InSeconds | InBytes) -> str:
-    found: str = kind.json_schema({"type": "integer"})["anyOf"][1]["pattern"]
+    found: str = kind.json_schema({"type": "integer"})["anyOf"][0]["pattern"]
     return found
 
 
@@ -205,13 +214,34 @@ def test_an_editor_knows_the_bounds_of_a_size(number: str, decimals: str, unit: 
 
 
 def test_every_field_of_the_schema_tells_an_editor_what_it_is() -> None:
-    """Completion shows it; what is said of fields together only narrows them."""
+    """Completion shows it, in a sweep's space too; what is said of fields together only narrows them."""
     schema: dict[str, Any] = json_schema()
-    sections = {**schema["$defs"], "the file": schema}
+    sections = {**schema["$defs"], "the file": schema, "the space": schema["$defs"]["Search"]["properties"]["space"]}
     silent = [
         f"{name}.{field}"
         for name, section in sections.items()
-        for field, value in section["properties"].items()
+        for field, value in section.get("properties", {}).items()
         if not value.get("description")
     ]
     assert silent == []
+
+
+def fields_of_rules(schema: Any, *, is_rule: bool = False) -> Iterator[tuple[str, Any]]:
+    """The fields that are named under an `allOf`, which says something of fields that are declared beside it."""
+    if isinstance(schema, list):
+        for part in schema:
+            yield from fields_of_rules(part, is_rule=is_rule)
+    elif isinstance(schema, dict):
+        if is_rule and isinstance(fields := schema.get("properties"), dict):
+            yield from fields.items()
+        for key, part in schema.items():
+            yield from fields_of_rules(part, is_rule=is_rule or key == "allOf")
+
+
+def test_no_field_is_completed_a_second_time_by_what_is_said_of_it() -> None:
+    """The language server of YAML completes whatever is named in a part that fits."""
+    schema = json_schema()
+    del schema["$defs"]["Search"]["properties"]["space"]["properties"]  # whose `from` and `to` it completes once
+    found = list(fields_of_rules(schema))
+    assert len(found) > 30
+    assert [name for name, part in found if not part.get("doNotSuggest")] == []

@@ -275,6 +275,14 @@ def test_one_bad_file_spoils_no_message_about_another(write: Write, tmp_path: Pa
     assert "'Nett' is not a model; did you mean" in problem(modules, "{name: Nett}", tmp_path)
 
 
+def test_what_is_suggested_of_a_module_is_of_the_kind_that_is_chosen(write: Write, tmp_path: Path) -> None:
+    """A loss whose name is nearer would not do as a model."""
+    modules = write(my=f"{NET}\n\ndef nets(logits, labels):\n    return 0\n")
+    found = problem(modules, "{name: 'my:netss'}", tmp_path)
+    assert "defines no class or function netss; did you mean 'Net'? (known: Net, nets)" in found
+    assert "defines no class or function Nett; did you mean 'Net'?" in problem(modules, "{name: 'my:Nett'}", tmp_path)
+
+
 def test_a_dataset_must_be_told_which_images_are_to_train_on(write: Write, tmp_path: Path) -> None:
     modules = write(my="class Data:\n    def __init__(self, root, split: str = 'train'): pass\n")
     path = tmp_path / "job.yaml"

@@ -144,6 +144,8 @@ def test_a_slip_in_a_name_is_found(names: dict[str, Any]) -> None:
         ("fp8", ["auto", "fp32", "bf16", "fp16"], None),
         ("rate", ["lr", "momentum", "name"], None),
         ("size", ["batch_size", "image_size"], None),
+        ("batch", ["batch_size", "image_size", "path"], "batch_size"),
+        ("random_crop", catalog.AUGMENTATIONS, "crop"),
         ("12", ["11", "13", "16", "19"], "11"),
         ("50", ["11", "13", "16", "19"], None),
         ("a-b.yaml", ["a-b.yaml"], None),
@@ -192,6 +194,7 @@ def test_what_is_known_better_is_said(more: str, message: str) -> None:
     ("model", "message"),
     [
         ("{name: resnet50}", "'resnet50' is not a model; write torchvision/resnet50 (known: "),
+        ("{name: vgg16}", "'vgg16' is not a model; did you mean 'vgg'? (known: "),
         ("{name: vgg11_bn}", "'vgg11_bn' is not a model; write torchvision/vgg11_bn (known: "),
         ("{name: torchvision/resnet5}", "'torchvision/resnet5' is not a model; did you mean 'torchvision/resnet50'?"),
         ("{name: torchvision/zzz}", "'torchvision/zzz' is not a model (docs/job-files.md has the 78 that are known)"),
