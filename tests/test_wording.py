@@ -60,7 +60,7 @@ NEVER_ONE = {
     "jobfile/reading.py": ["{size:,} bytes"],  # too many
     "jobfile/yamltree.py": ["{len(data):,} bytes"],  # too many
     "queue/tickets.py": ["{len(content):,} bytes"],  # too many
-    "results/compare.py": ["{len(comparison.same)} fields"],
+    "results/choice.py": ["{len(named):,} runs"],  # several
     "results/export_model.py": ["{len(expected)} classes", "{len(expected)} tensors"],  # of eight images; of a network
     "results/preview.py": ["{NUM_AUGMENTED} epochs"],
     "results/runs.py": ["{len(found)} runs"],  # several
@@ -68,6 +68,7 @@ NEVER_ONE = {
     "results/sweep_report.py": ["{len(axes):,} fields", "{sweep_importance.FEWEST} trials"],  # too many; ten
     "training/logbook.py": ["{features.shape[1]:,} values"],  # too many
     "training/starting_weights.py": ["{len(names)} runs"],  # several
+    "worker/notifications.py": ["{end.attempt} attempts"],  # several
 }
 
 
