@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
+import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -134,6 +136,25 @@ def test_q_ends_it_and_other_keys_are_not_written_onto_the_table(home: Home) -> 
         assert "hello" not in screen.output
         screen.press(b"q")
         assert screen.end() == 0
+
+
+@pytest.mark.skipif(shutil.which("bash") is None, reason="there is no bash here")
+def test_ctrl_z_gives_the_terminal_to_the_shell_until_it_goes_on(home: Home) -> None:
+    with Screen(["bash", "--norc", "-i"]) as shell:
+        shell.press(f"{shlex.join(command(home))}\n".encode())
+        shell.read(lambda shell: shell.frame, "a table")
+        shell.press(b"\x1a")
+        shell.read(lambda shell: "Stopped" in shell.output, "the shell")
+        shell.press(b"stty -a; echo $((40 + 2))\n")
+        shell.read(lambda shell: re.search(r"^42\r$", shell.output, re.MULTILINE), "its answer")
+        assert re.search(r"[; ]echo echoe", shell.output), "keys are seen"
+        drawn = shell.num_frames
+        shell.press(b"fg\n")
+        shell.read(lambda shell: shell.num_frames > drawn, "another table")
+        shell.press(b"q")
+        shell.read(lambda shell: shell.output.count("\x1b[?1049l") == 2, "its end")
+        shell.press(b"exit\n")
+        assert shell.end() == 0
 
 
 @pytest.mark.parametrize(("columns", "rows"), [(30, 6), (50, 10), (80, 24)])
