@@ -77,8 +77,8 @@ class LiveTable:
             Column("EPOCH", [_epoch(job) for job in running], _numbers),
             Column("ACCURACY", [accuracy_of(job) for job in running]),
             Column("LEFT", [in_words(job.time_left_s) if job.time_left_s else "" for job in running]),
-            Column("GPU", [job.gpu.replace("NVIDIA ", "") or "cpu" if has_gpu else "" for job in running]),
-            Column("WORKER", [job.worker for job in running], _tail),
+            Column("GPU", [_gpu(job).replace("NVIDIA ", "") if has_gpu else "" for job in running]),
+            Column("WORKER", [job.where or job.worker for job in running], _tail),
             Column("NOTE", ["" if _fits_in_bar(job) else _note(job) for job in running]),
         ]
         ids, state = found[:2]
@@ -110,11 +110,18 @@ class LiveTable:
             return
         shown = [column for column in columns if column.width]
         yield _joined([Part(pad(cut(column.name, column.width), column.width), "bold")] for column in shown)
-        num_shown = len(glance.running) if len(glance.running) <= room else max(1, room - 1)
-        for number, job in enumerate(glance.running[:num_shown]):
-            yield _joined(self._cell(column, number, job) for column in shown)
-        if num_shown < len(glance.running):
-            yield [Part(f"... and {len(glance.running) - num_shown:,} more that run", "dim")]
+        told = {column.name for column in shown}
+        rows: list[Line] = []
+        for number, job in enumerate(glance.running):
+            lines = [_joined(self._cell(column, number, job) for column in shown)]
+            if "NOTE" not in told and not job.is_sweep and not _fits_in_bar(job) and (note := _note(job)):
+                lines.append([Part(cut(f"{TRIAL}{TRIAL}{note}", self.columns), "dim")])
+            is_last = number == len(glance.running) - 1
+            if rows and len(rows) + len(lines) > room - (not is_last):
+                rows.append([Part(f"... and {len(glance.running) - number:,} more that run", "dim")])
+                break
+            rows += lines
+        yield from rows
 
     def _cell(self, column: Column, number: int, job: JobView) -> Line:
         text = column.cells[number]
@@ -207,8 +214,8 @@ def plain_lines(glance: Glance, *, header: Line) -> list[list[str]]:
     rows = [names] if jobs else []
     for job in jobs:
         is_running = job.state == "running"
-        places = [job.worker if is_running else ""]
-        places += [(job.gpu or "cpu") if is_running else ""] if has_gpu else []
+        places = [(job.where or job.worker) if is_running else ""]
+        places += [_gpu(job) if is_running else ""] if has_gpu else []
         why = " ".join(job.why.split())
         rows.append([_indented(job), state_of(job), _epoch(job), accuracy_of(job), *places, why])
     return [["  ".join(part.text for part in header if part.text.strip())], *rows]
@@ -265,8 +272,13 @@ def _numbers(epoch: str, room: int = 0) -> str:
 
 def _note(job: JobView) -> str:
     """What there is to say of a job that runs; of a sweep without its trials' count, which has a column."""
-    note = "" if job.why == TRAINING else " ".join(job.why.split())
+    note = "" if job.why in (TRAINING, f"{TRAINING}, {job.where}") else " ".join(job.why.split())
     return re.sub(r"^\d+ of [\d,]+ trials?\b *", "", note) if job.is_sweep else note
+
+
+def _gpu(job: JobView) -> str:
+    """Its GPU; a sweep computes on nothing, and a cluster gives what it gives."""
+    return job.gpu or ("" if job.is_sweep or job.where else "cpu")
 
 
 def _fits_in_bar(job: JobView) -> bool:

@@ -172,7 +172,10 @@ class Screen:
         ready, _, _ = select.select([self.woken, *keys], [], [], seconds)
         if self.woken in ready:
             os.read(self.woken, 4096)
-        return bool(set(keys) & set(ready)) and os.read(keys[0], 1024)[:1] in (b"q", b"Q", b"")
+        if not set(keys) & set(ready):
+            return False
+        pressed = os.read(keys[0], 1024)
+        return not pressed or b"q" in pressed.lower()
 
     def _painted(self, line: Line) -> str:
         from rich.text import Text

@@ -247,6 +247,16 @@ def test_a_sweep_has_its_trials_as_a_bar_and_those_that_run_below_it(
         claim.lease.release()
 
 
+def test_what_is_wrong_with_a_job_that_runs_is_told_however_narrow_the_terminal_is(home: Home, running: Claim) -> None:
+    home.queue.lease(running.id).unlink()  # as if nobody had it
+    with watched(home, columns=60) as screen:
+        screen.read(lambda screen: len(screen.frame) > 3, "its row and a line below")
+        assert screen.frame[2].startswith("tiny")
+        assert screen.frame[3].strip() == "its worker died; the next worker goes on with it"
+        screen.resize(160, 24)
+        screen.read(lambda screen: "its worker died" in row(screen, running.id), "the same beside the rest")
+
+
 def test_no_color_is_heeded_and_colours_are_there_else(home: Home, running: Claim) -> None:
     for environment, has_colours in (({}, True), ({"NO_COLOR": "1"}, False)):
         with watched(home, **environment) as screen:
