@@ -69,12 +69,24 @@ def test_a_job_that_runs_has_a_bar_its_time_left_its_gpu_and_its_worker(home: Ho
         assert header == ["ID", "STATE", "PROGRESS", "EPOCH", "ACCURACY", "LEFT", "GPU", "WORKER"]
         told = re.split(r" {2,}", row(screen, running.id).strip())
         assert told[:2] == [running.id, "running"]
-        assert re.fullmatch(r"(━+)(─+)", told[2])
+        assert re.fullmatch(r"━+╸?─+", told[2])
         assert told[2].count("━") / len(told[2]) == pytest.approx(0.3, abs=0.1)
         assert told[3:] == ["30 %", "3/10", "87.50 %", "75 s", "0 H200", "host-1a2b"]
         tell(home, running, epoch=9, step=95)
         screen.read(lambda screen: "9/10" in row(screen, running.id), "its next epoch")
         assert "95 %" in row(screen, running.id)
+
+
+def test_room_that_a_column_has_left_goes_to_the_bar(home: Home, running: Claim) -> None:
+    for columns in range(70, 120, 7):
+        with watched(home, columns=columns) as screen:
+            screen.read(lambda screen: len(screen.frame) > 2, "its row")
+            bar = re.search(r"[━╸─]+", screen.frame[2])
+            assert bar is not None
+            free = columns - len(screen.frame[2].rstrip())
+            is_whole = running.id in screen.frame[2]
+            assert len(bar[0]) == 20 or free == 0
+            assert is_whole or free == 0
 
 
 def test_jobs_that_come_move_and_go_are_followed(home: Home, pipeline: Pipeline, job_file: JobFile) -> None:
