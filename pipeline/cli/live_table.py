@@ -19,6 +19,7 @@ from pipeline.queue.views import ENDED, JobView
 from pipeline.wording import in_words, plural
 
 LEAST_BAR = 8  # columns
+ROOMY, LEAST_OTHERS = 14, 5  # lines: with so many, what runs leaves these to other jobs
 STYLES = {"WORKER": "dim", "NOTE": "dim", "GPU": "dim"}
 
 
@@ -57,7 +58,8 @@ class LiveTable:
         room = max(1, self.rows - 1)
         top = [header, *([[Part(cut(hint, self.columns), "yellow")]] if hint else [])]
         columns = self._columns(glance)
-        lines = [*top[:room], *self._running(glance, columns, max(1, room - len(top) - 3))]
+        others = LEAST_OTHERS if room >= ROOMY and (glance.ended or glance.waiting) else 0
+        lines = [*top[:room], *self._running(glance, columns, max(1, room - len(top) - 1 - others))]
         lines += self._others(glance, columns, room - len(lines))
         return [_clipped(line, self.columns) for line in lines[:room]]
 

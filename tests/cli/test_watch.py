@@ -201,6 +201,23 @@ def test_more_jobs_than_lines_are_counted(home: Home, job_file: JobFile, running
         assert screen.frame[-1].strip() == "... and 4 more that ended and 18 more that wait"
 
 
+def test_more_running_jobs_than_lines_are_counted_and_the_oldest_are_shown(home: Home, job_file: JobFile) -> None:
+    queue = Queue(home)
+    ids = queue.submit_all([load_all([job_file()], [], home)[0]] * 12)
+    claims = [queue.claim("host-1a2b") for _ in range(11)]
+    with watched(home, rows=10) as screen:
+        screen.read(lambda screen: len(screen.frame) > 4, "the jobs")
+        assert [line.split()[0] for line in screen.frame if line.startswith("tiny")] == ids[:5]
+        assert "... and 6 more that run" in "".join(screen.frame)
+        assert len(screen.frame) < 10
+        screen.resize(140, 16)
+        screen.read(lambda screen: ids[11] in "".join(screen.frame), "room for the one that waits, too")
+        assert "... and 5 more that run" in "".join(screen.frame)
+    for claim in claims:
+        assert isinstance(claim, Claim)
+        claim.lease.release()
+
+
 def test_why_a_job_failed_is_told_whole_where_lines_are_free(home: Home, pipeline: Pipeline, job_file: JobFile) -> None:
     why = "the loss is nan at step 3; " + "a smaller learning rate helps; " * 4 + "so it ends"
     first, second = submitted(pipeline, job_file(), job_file())
