@@ -59,6 +59,7 @@ class Screen:
         )
         self._theirs = theirs  # stays open, so that settings can be read when the program is gone
         self.output = ""
+        self._decode = codecs.getincrementaldecoder("utf-8")("replace").decode  # a character may come in two reads
 
     def resize(self, columns: int, rows: int) -> None:
         fcntl.ioctl(self.fd, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
@@ -69,11 +70,10 @@ class Screen:
     def read(self, until: Callable[[Screen], object], what: str) -> None:
         """Takes what the program writes until something is true of it. Raises AssertionError after a minute."""
         deadline = time.monotonic() + 60
-        decode = codecs.getincrementaldecoder("utf-8")("replace").decode
         while not until(self):
             assert time.monotonic() < deadline, f"{what}: {self.output[-4000:]!r}"
             if select.select([self.fd], [], [], 0.05)[0]:
-                self.output += decode(os.read(self.fd, 65536))
+                self.output += self._decode(os.read(self.fd, 65536))
 
     @property
     def frame(self) -> list[str]:
@@ -89,7 +89,7 @@ class Screen:
         """What remains on the terminal is in `output` then. Returns the exit code."""
         self.read(lambda screen: screen.process.poll() is not None, "its end")
         while select.select([self.fd], [], [], 0.1)[0]:
-            self.output += os.read(self.fd, 65536).decode(errors="replace")
+            self.output += self._decode(os.read(self.fd, 65536))
         return self.process.returncode
 
     @property

@@ -5,11 +5,12 @@ A line is made of parts, text with a style; who prints it makes colours of them.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from pipeline.cli import live_cells
+from pipeline.cli.live_cells import BAR, PERCENT
 from pipeline.cli.short_ids import LEAST_ID, ShortIds
 from pipeline.cli.terminal import COLOURS, accuracy_of, state_of
 from pipeline.folding import GAP, LEAST, cut, fold, pad, width
@@ -17,11 +18,9 @@ from pipeline.queue.glances import Glance
 from pipeline.queue.views import ENDED, JobView
 from pipeline.wording import in_words, plural
 
-BAR, LEAST_BAR = 20, 8  # columns
-PERCENT = 6  # of them, behind a bar
-TRIAL = "  "  # before the id of a trial, below its sweep
+LEAST_BAR = 8  # columns
+ROOMY, LEAST_OTHERS = 14, 5  # lines: with so many, what runs leaves these to other jobs
 STYLES = {"WORKER": "dim", "NOTE": "dim", "GPU": "dim"}
-TRAINING = "training"  # why a job runs that has nothing else to say
 
 
 class Part(NamedTuple):
@@ -47,19 +46,20 @@ class Column:
 
 @dataclass(frozen=True)
 class LiveTable:
-    """columns, rows: of the terminal. bar: what is done and what is left of one."""
+    """columns, rows: of the terminal. bar: what is done, the half of one, and what is left."""
 
     short: ShortIds
     columns: int
     rows: int
-    bar: tuple[str, str] = ("━", "─")
+    bar: tuple[str, str, str] = ("━", "╸", "─")
 
     def lines(self, glance: Glance, *, header: Line, hint: str = "") -> list[Line]:
         """As many as the terminal has rows, at most; the last of its rows stays free."""
         room = max(1, self.rows - 1)
         top = [header, *([[Part(cut(hint, self.columns), "yellow")]] if hint else [])]
         columns = self._columns(glance)
-        lines = [*top[:room], *self._running(glance, columns, max(1, room - len(top) - 3))]
+        others = LEAST_OTHERS if room >= ROOMY and (glance.ended or glance.waiting) else 0
+        lines = [*top[:room], *self._running(glance, columns, max(1, room - len(top) - 1 - others))]
         lines += self._others(glance, columns, room - len(lines))
         return [_clipped(line, self.columns) for line in lines[:room]]
 
@@ -68,18 +68,18 @@ class LiveTable:
         running = glance.running
         has_gpu = any(job.gpu for job in running)
         others = [state_of(job) for job in [*glance.ended, *glance.waiting]]
-        bar = Column("PROGRESS", ["" if _share(job) is not None else _note(job) for job in running])
+        bar = Column("PROGRESS", ["" if live_cells.share(job) is not None else live_cells.note(job) for job in running])
         bar.width = BAR + PERCENT if running else 0
         found = [
-            Column("ID", [_indented(job) for job in running] or [""], self.short.cut),
+            Column("ID", [live_cells.indented(job) for job in running] or [""], self.short.cut),
             Column("STATE", [state_of(job) for job in running]),
             bar,
-            Column("EPOCH", [_epoch(job) for job in running], _numbers),
+            Column("EPOCH", [live_cells.epoch(job) for job in running], live_cells.numbers),
             Column("ACCURACY", [accuracy_of(job) for job in running]),
             Column("LEFT", [in_words(job.time_left_s) if job.time_left_s else "" for job in running]),
-            Column("GPU", [job.gpu.replace("NVIDIA ", "") or "cpu" if has_gpu else "" for job in running]),
-            Column("WORKER", [job.worker for job in running], _tail),
-            Column("NOTE", ["" if _fits_in_bar(job) else _note(job) for job in running]),
+            Column("GPU", [live_cells.gpu(job).replace("NVIDIA ", "") if has_gpu else "" for job in running]),
+            Column("WORKER", [job.where or job.worker for job in running], live_cells.tail),
+            Column("NOTE", ["" if live_cells.fits_in_bar(job) else live_cells.note(job) for job in running]),
         ]
         ids, state = found[:2]
         ids.width = max([ids.width, *(width(job.id) for job in [*glance.ended, *glance.waiting])])
@@ -89,7 +89,7 @@ class LiveTable:
 
     def _fit(self, by_name: dict[str, Column]) -> None:
         least = [("NOTE", 24), ("PROGRESS", 10 + PERCENT), ("ID", 30), ("WORKER", 12), ("GPU", 8), ("NOTE", 12)]
-        numbers = max(map(width, ["EPOCH", *(_numbers(cell) for cell in by_name["EPOCH"].cells)]))
+        numbers = max(map(width, ["EPOCH", *(live_cells.numbers(cell) for cell in by_name["EPOCH"].cells)]))
         least += [
             ("NOTE", 0),
             ("EPOCH", numbers),
@@ -99,31 +99,46 @@ class LiveTable:
             ("ID", LEAST_ID),
         ]
         least += [("GPU", 3), ("GPU", 0), ("LEFT", 0), ("ACCURACY", 0), ("EPOCH", 0), ("PROGRESS", 0)]
+        full = {name: column.width for name, column in by_name.items()}
         for name, smallest in least:
-            excess = sum(column.width + GAP for column in by_name.values() if column.width) - GAP - self.columns
-            column = by_name[name]
+            column, excess = by_name[name], _total(by_name.values()) - self.columns
             if excess > 0 and column.width > smallest:
                 column.width = max(smallest, column.width - excess) if smallest else 0
+        for name in ("PROGRESS", "ID"):  # what was left out whole may have left some room
+            column, spare = by_name[name], self.columns - _total(by_name.values())
+            column.width = min(full[name], column.width + max(spare, 0)) if column.width else 0
 
     def _running(self, glance: Glance, columns: Sequence[Column], room: int) -> Iterator[Line]:
         if not glance.running:
             return
         shown = [column for column in columns if column.width]
         yield _joined([Part(pad(cut(column.name, column.width), column.width), "bold")] for column in shown)
-        num_shown = len(glance.running) if len(glance.running) <= room else max(1, room - 1)
-        for number, job in enumerate(glance.running[:num_shown]):
-            yield _joined(self._cell(column, number, job) for column in shown)
-        if num_shown < len(glance.running):
-            yield [Part(f"... and {len(glance.running) - num_shown:,} more that run", "dim")]
+        told = {column.name for column in shown}
+        rows: list[Line] = []
+        for number, job in enumerate(glance.running):
+            lines = [_joined(self._cell(column, number, job) for column in shown)]
+            if (
+                "NOTE" not in told
+                and not job.is_sweep
+                and not live_cells.fits_in_bar(job)
+                and (note := live_cells.note(job))
+            ):
+                lines.append([Part(cut(f"    {note}", self.columns), "dim")])
+            is_last = number == len(glance.running) - 1
+            if rows and len(rows) + len(lines) > room - (not is_last):
+                rows.append([Part(f"... and {len(glance.running) - number:,} more that run", "dim")])
+                break
+            rows += lines
+        yield from rows
 
     def _cell(self, column: Column, number: int, job: JobView) -> Line:
         text = column.cells[number]
-        share = _share(job)
+        share = live_cells.share(job)
         if column.name == "PROGRESS" and share is not None:
             length = column.width - PERCENT
-            done = int(length * share)
-            bar = Part(self.bar[0] * done, "magenta" if job.is_sweep else "cyan")
-            return [bar, Part(self.bar[1] * (length - done), "dim"), Part(f"{100 * share:4.0f} %")]
+            done, half = divmod(int(2 * length * share), 2)
+            bar = Part(self.bar[0] * done + self.bar[1] * half, "magenta" if job.is_sweep else "cyan")
+            return [bar, Part(self.bar[2] * (length - done - half), "dim"), Part(f"{100 * share:4.0f} %")]
         style = COLOURS.get(text, "") if column.name == "STATE" else STYLES.get(column.name, "")
         return [Part(pad(column.shorten(text, column.width), column.width), style)]
 
@@ -147,7 +162,10 @@ class LiveTable:
     def _rows(self, jobs: Sequence[JobView], columns: Sequence[Column], *, spare: int) -> Iterator[Line]:
         """spare: lines that nothing else is shown in, for reasons that are longer than one."""
         ids, state = columns[:2]
-        epochs, accuracies = [_numbers(_epoch(job)) for job in jobs], [accuracy_of(job) for job in jobs]
+        epochs, accuracies = (
+            [live_cells.numbers(live_cells.epoch(job)) for job in jobs],
+            [accuracy_of(job) for job in jobs],
+        )
         figures = [column for column in (Column("EPOCH", epochs), Column("ACCURACY", accuracies)) if column.width]
         widths = [column.width for column in (ids, state, *figures)]
         while (room := self.columns - sum(widths) - GAP * len(widths)) < LEAST and figures:
@@ -207,11 +225,15 @@ def plain_lines(glance: Glance, *, header: Line) -> list[list[str]]:
     rows = [names] if jobs else []
     for job in jobs:
         is_running = job.state == "running"
-        places = [job.worker if is_running else ""]
-        places += [(job.gpu or "cpu") if is_running else ""] if has_gpu else []
+        places = [(job.where or job.worker) if is_running else ""]
+        places += [live_cells.gpu(job) if is_running else ""] if has_gpu else []
         why = " ".join(job.why.split())
-        rows.append([_indented(job), state_of(job), _epoch(job), accuracy_of(job), *places, why])
+        rows.append([live_cells.indented(job), state_of(job), live_cells.epoch(job), accuracy_of(job), *places, why])
     return [["  ".join(part.text for part in header if part.text.strip())], *rows]
+
+
+def _total(columns: Iterable[Column]) -> int:
+    return sum(column.width + GAP for column in columns if column.width) - GAP
 
 
 def _joined(cells: Iterable[Line]) -> Line:
@@ -244,40 +266,3 @@ def _more(glance: Glance, ended: int, waiting: int) -> str:
     left = {"that ended": num_ended - ended, "that wait": counts.get("pending", 0) - waiting if glance.waiting else 0}
     told = " and ".join(f"{count:,} more {which}" for which, count in left.items() if count > 0)
     return f"... and {told}" if told else ""
-
-
-def _share(job: JobView) -> float | None:
-    """How much of it is done, from 0 to 1; None where that is not known."""
-    done, of = (job.epoch, job.epochs) if job.is_sweep else (job.step, job.steps)
-    return min(1.0, max(0.0, done / of)) if of > 0 else None
-
-
-def _epoch(job: JobView) -> str:
-    if not job.epochs:
-        return ""
-    return f"{job.epoch}/{job.epochs}{' trials' if job.is_sweep else ''}"
-
-
-def _numbers(epoch: str, room: int = 0) -> str:
-    """The count alone, of trials too, where there is no room for the word."""
-    return epoch if width(epoch) <= room else epoch.removesuffix(" trials")
-
-
-def _note(job: JobView) -> str:
-    """What there is to say of a job that runs; of a sweep without its trials' count, which has a column."""
-    note = "" if job.why == TRAINING else " ".join(job.why.split())
-    return re.sub(r"^\d+ of [\d,]+ trials?\b *", "", note) if job.is_sweep else note
-
-
-def _fits_in_bar(job: JobView) -> bool:
-    """Whether what it is doing is told in place of its bar, for it has none yet."""
-    return _share(job) is None and width(_note(job)) <= BAR + PERCENT
-
-
-def _indented(job: JobView) -> str:
-    return f"{TRIAL}{job.id}" if job.trial is not None and job.state == "running" else job.id
-
-
-def _tail(name: str, room: int) -> str:
-    """A worker's name where there is no room for it: its end, by which workers of one host differ."""
-    return name if width(name) <= room else f"…{name[len(name) - room + 1 :]}"

@@ -14,7 +14,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from types import FrameType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pipeline.cli.live_table import Line, LiveTable, Part, header_of, plain_lines
 from pipeline.cli.short_ids import ShortIds
@@ -140,6 +140,7 @@ class Screen:
         self.text = ""
         self.woken, self._waker = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         self._stack = contextlib.ExitStack()
+        self._settings: list[Any] = []  # of the terminal, before
 
     def __enter__(self) -> Screen:
         self._stack.callback(self._show_last)
@@ -147,7 +148,6 @@ class Screen:
         self._stack.enter_context(_signals({signal.SIGTERM: _exit, signal.SIGHUP: _exit, signal.SIGTSTP: self._pause}))
         self._stack.enter_context(_signals({signal.SIGWINCH: _nothing}))
         self._stack.callback(signal.set_wakeup_fd, signal.set_wakeup_fd(self._waker, warn_on_full_buffer=False))
-        self._stack.enter_context(_keys_unseen())
         self._enter()
         return self
 
@@ -174,7 +174,10 @@ class Screen:
         ready, _, _ = select.select([self.woken, *keys], [], [], seconds)
         if self.woken in ready:
             os.read(self.woken, 4096)
-        return bool(set(keys) & set(ready)) and os.read(keys[0], 1024) in (b"q", b"Q", b"")
+        if not set(keys) & set(ready):
+            return False
+        pressed = os.read(keys[0], 1024)
+        return not pressed or b"q" in pressed.lower()
 
     def _painted(self, line: Line) -> str:
         from rich.text import Text
@@ -185,9 +188,22 @@ class Screen:
         return captured.get()
 
     def _enter(self) -> None:
+        """Keys that are pressed are not written onto the table, and are read one by one; Ctrl-C does what it does."""
+        import termios
+
+        if _is_terminal(sys.stdin):
+            self._settings = termios.tcgetattr(sys.stdin.fileno())
+            ours = [*self._settings]
+            ours[3] &= ~(termios.ECHO | termios.ICANON)
+            termios.tcsetattr(sys.stdin.fileno(), termios.TCSANOW, ours)
         self._write(BEGIN)
 
     def _leave(self) -> None:
+        import termios
+
+        if self._settings:
+            termios.tcsetattr(sys.stdin.fileno(), termios.TCSANOW, self._settings)
+            self._settings = []
         self._write(END)
 
     def _show_last(self) -> None:
@@ -198,7 +214,7 @@ class Screen:
         del frame
         self._leave()
         before = signal.signal(number, signal.SIG_DFL)
-        os.kill(os.getpid(), number)
+        os.kill(os.getpid(), number)  # it stops here
         signal.signal(number, before)
         self._enter()
 
@@ -236,22 +252,3 @@ def _signals(handlers: dict[signal.Signals, Callable[[int, FrameType | None], No
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-
-
-@contextlib.contextmanager
-def _keys_unseen() -> Iterator[None]:
-    """Keys that are pressed are not written onto the table, and are read one by one; Ctrl-C does what it does."""
-    if not _is_terminal(sys.stdin):
-        yield
-        return
-    import termios
-
-    fd = sys.stdin.fileno()
-    before = termios.tcgetattr(fd)
-    changed = [*before]
-    changed[3] = before[3] & ~(termios.ECHO | termios.ICANON)
-    termios.tcsetattr(fd, termios.TCSANOW, changed)
-    try:
-        yield
-    finally:
-        termios.tcsetattr(fd, termios.TCSANOW, before)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
+import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -67,12 +69,24 @@ def test_a_job_that_runs_has_a_bar_its_time_left_its_gpu_and_its_worker(home: Ho
         assert header == ["ID", "STATE", "PROGRESS", "EPOCH", "ACCURACY", "LEFT", "GPU", "WORKER"]
         told = re.split(r" {2,}", row(screen, running.id).strip())
         assert told[:2] == [running.id, "running"]
-        assert re.fullmatch(r"(━+)(─+)", told[2])
+        assert re.fullmatch(r"━+╸?─+", told[2])
         assert told[2].count("━") / len(told[2]) == pytest.approx(0.3, abs=0.1)
         assert told[3:] == ["30 %", "3/10", "87.50 %", "75 s", "0 H200", "host-1a2b"]
         tell(home, running, epoch=9, step=95)
         screen.read(lambda screen: "9/10" in row(screen, running.id), "its next epoch")
         assert "95 %" in row(screen, running.id)
+
+
+def test_room_that_a_column_has_left_goes_to_the_bar(home: Home, running: Claim) -> None:
+    for columns in range(70, 120, 7):
+        with watched(home, columns=columns) as screen:
+            screen.read(lambda screen: len(screen.frame) > 2, "its row")
+            bar = re.search(r"[━╸─]+", screen.frame[2])
+            assert bar is not None
+            free = columns - len(screen.frame[2].rstrip())
+            is_whole = running.id in screen.frame[2]
+            assert len(bar[0]) == 20 or free == 0
+            assert is_whole or free == 0
 
 
 def test_jobs_that_come_move_and_go_are_followed(home: Home, pipeline: Pipeline, job_file: JobFile) -> None:
@@ -136,6 +150,25 @@ def test_q_ends_it_and_other_keys_are_not_written_onto_the_table(home: Home) -> 
         assert screen.end() == 0
 
 
+@pytest.mark.skipif(shutil.which("bash") is None, reason="there is no bash here")
+def test_ctrl_z_gives_the_terminal_to_the_shell_until_it_goes_on(home: Home) -> None:
+    with Screen(["bash", "--norc", "-i"]) as shell:
+        shell.press(f"{shlex.join(command(home))}\n".encode())
+        shell.read(lambda shell: shell.frame, "a table")
+        shell.press(b"\x1a")
+        shell.read(lambda shell: "Stopped" in shell.output, "the shell")
+        shell.press(b"stty -a; echo $((40 + 2))\n")
+        shell.read(lambda shell: re.search(r"^42\r$", shell.output, re.MULTILINE), "its answer")
+        assert re.search(r"[; ]echo echoe", shell.output), "keys are seen"
+        drawn = shell.num_frames
+        shell.press(b"fg\n")
+        shell.read(lambda shell: shell.num_frames > drawn, "another table")
+        shell.press(b"q")
+        shell.read(lambda shell: shell.output.count("\x1b[?1049l") == 2, "its end")
+        shell.press(b"exit\n")
+        assert shell.end() == 0
+
+
 @pytest.mark.parametrize(("columns", "rows"), [(30, 6), (50, 10), (80, 24)])
 def test_a_terminal_of_another_size_gets_a_table_that_fits(
     home: Home, pipeline: Pipeline, job_file: JobFile, running: Claim, columns: int, rows: int
@@ -166,6 +199,23 @@ def test_more_jobs_than_lines_are_counted(home: Home, job_file: JobFile, running
         shown = [line.split()[0] for line in screen.frame if line.startswith("tiny")]
         assert shown[0] == running.id
         assert screen.frame[-1].strip() == "... and 4 more that ended and 18 more that wait"
+
+
+def test_more_running_jobs_than_lines_are_counted_and_the_oldest_are_shown(home: Home, job_file: JobFile) -> None:
+    queue = Queue(home)
+    ids = queue.submit_all([load_all([job_file()], [], home)[0]] * 12)
+    claims = [queue.claim("host-1a2b") for _ in range(11)]
+    with watched(home, rows=10) as screen:
+        screen.read(lambda screen: len(screen.frame) > 4, "the jobs")
+        assert [line.split()[0] for line in screen.frame if line.startswith("tiny")] == ids[:5]
+        assert "... and 6 more that run" in "".join(screen.frame)
+        assert len(screen.frame) < 10
+        screen.resize(140, 16)
+        screen.read(lambda screen: ids[11] in "".join(screen.frame), "room for the one that waits, too")
+        assert "... and 5 more that run" in "".join(screen.frame)
+    for claim in claims:
+        assert isinstance(claim, Claim)
+        claim.lease.release()
 
 
 def test_why_a_job_failed_is_told_whole_where_lines_are_free(home: Home, pipeline: Pipeline, job_file: JobFile) -> None:
@@ -224,6 +274,16 @@ def test_a_sweep_has_its_trials_as_a_bar_and_those_that_run_below_it(
     for claim in claims:
         assert isinstance(claim, Claim)
         claim.lease.release()
+
+
+def test_what_is_wrong_with_a_job_that_runs_is_told_however_narrow_the_terminal_is(home: Home, running: Claim) -> None:
+    home.queue.lease(running.id).unlink()  # as if nobody had it
+    with watched(home, columns=60) as screen:
+        screen.read(lambda screen: len(screen.frame) > 3, "its row and a line below")
+        assert screen.frame[2].startswith("tiny")
+        assert screen.frame[3].strip() == "its worker died; the next worker goes on with it"
+        screen.resize(160, 24)
+        screen.read(lambda screen: "its worker died" in row(screen, running.id), "the same beside the rest")
 
 
 def test_no_color_is_heeded_and_colours_are_there_else(home: Home, running: Claim) -> None:
