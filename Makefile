@@ -72,9 +72,11 @@ endif
 help: ## Print this
 	@echo "usage: make TARGET [JOB=name] [SET=\"train.epochs=2 ...\"] [MODE=docker|local]"
 	@echo
-	@sed -n 's/^\([a-z-]*\):.*## /  \1|/p' Makefile | awk -F'|' '{ printf "%-10s %s\n", $$1, $$2 }'
+	@sed -n 's/^\([a-z-]*\):.*## /  \1|/p' Makefile | awk -F'|' -v width=80 '{ line = sprintf("%-12s", $$1); \
+	  num = split($$2, words, " "); for (i = 1; i <= num; i++) { \
+	    if (length(line) + 1 + length(words[i]) > width) { print line; line = sprintf("%-12s", "") } line = line " " words[i] } print line }'
 	@echo
-	@echo "jobs: $(KNOWN)"
+	@echo "jobs: $(KNOWN)" | fold -s -w 80
 
 home:
 	@echo "home: $(HOME_IS)" >&2

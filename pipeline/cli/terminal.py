@@ -119,6 +119,7 @@ def _facts(job: JobView) -> list[tuple[str, str]]:
     rows = [("job", job.id), ("state", job.state), ("outcome", job.outcome or "none yet"), ("why", job.why)]
     places = {"where": job.where, "worker": job.worker, "GPU": job.gpu}
     rows += [(label, place) for label, place in places.items() if place]
+    rows += [("after", ", ".join(job.after))] if job.after else []
     train_loss = tags.EPOCH_LOSS if tags.EPOCH_LOSS in metrics else tags.TRAIN_LOSS
     train_accuracy = tags.EPOCH_ACCURACY if tags.EPOCH_ACCURACY in metrics else tags.TRAIN_ACCURACY
     accuracies = {
