@@ -39,7 +39,7 @@ import torch
 imported_at = time.time()
 from pipeline.home.paths import Home
 from pipeline.jobfile.spec import Spec
-from pipeline.training import attempt
+from pipeline.cli.foreground import train_here
 from pipeline.training.step import EagerStep
 take = EagerStep.__call__
 def first(self, batches, **options):
@@ -52,7 +52,7 @@ def first(self, batches, **options):
     os._exit(0)
 EagerStep.__call__ = first
 import sys
-attempt.train_in_foreground(Home(Path(sys.argv[1])), Spec.model_validate_json(sys.argv[2]), echo=print)
+train_here(Home(Path(sys.argv[1])), Spec.model_validate_json(sys.argv[2]), echo=print)
 """
 
 

@@ -15,14 +15,14 @@ from typing import Any
 
 import optuna
 
+from pipeline.cli.foreground import train_here
 from pipeline.home import epoch_record
-from pipeline.home.paths import Home, RunPaths
+from pipeline.home.paths import Home
 from pipeline.jobfile.reading import load
 from pipeline.jobfile.search import Range
 from pipeline.jobfile.spec import Spec
 from pipeline.jobfile.sweep import with_values
 from pipeline.queue.sweeps import score
-from pipeline.training.attempt import train_in_foreground
 
 
 def main() -> int:
@@ -34,8 +34,8 @@ def main() -> int:
     def objective(trial: optuna.Trial) -> float:
         values = {key: suggest(trial, key, field) for key, field in search.space.items()}
         spec = Spec.model_validate(with_values(sweep.model_dump(), values))
-        result, folder = train_in_foreground(home, spec, echo=tell_nobody)
-        found = score(epoch_record.read(RunPaths(folder).epochs), result.metrics, search.objectives)
+        result = train_here(home, spec, echo=tell_nobody)
+        found = score(epoch_record.read(home.run(result.id).epochs), result.metrics, search.objectives)
         if result.outcome != "succeeded" or found is None:
             raise RuntimeError(f"trial {trial.number} {result.outcome}: {result.why}")
         return found.values[0]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from pipeline.cli.arguments import Ids, message, queue_of
+from pipeline.cli.arguments import Ids, make_home, message, queue_of
 from pipeline.cli.streams import drop_unwritten_output
 from pipeline.errors import QueueError, UsageError
 from pipeline.home import durable
@@ -59,6 +59,7 @@ def retry(context: typer.Context, ids: Ids) -> None:
 def pause(context: typer.Context) -> None:
     """Start no further job of the queue; those that run go on."""
     queue = queue_of(context)
+    make_home(queue)
     pausing.pause(queue)
     message(f"paused: no job of {queue.home.root} is started until `pipeline resume`; those that run go on")
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import sys
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -14,16 +16,19 @@ import typer
 
 from pipeline.cli import own_code
 from pipeline.cli.arguments import Overrides, make_home, message, queue_of
-from pipeline.errors import PipelineError, UsageError
+from pipeline.errors import PipelineError, QueueError, UsageError
 from pipeline.home import durable
+from pipeline.home.records import Result
 from pipeline.jobfile import reading
-from pipeline.stop import ASKED, Stop
+from pipeline.stop import ASKED, Stop, listen
 from pipeline.wording import plural
 from pipeline.worker import notifications
 from pipeline.worker.executors.local import child_environment
 
 if TYPE_CHECKING:
+    from pipeline.home.paths import Home
     from pipeline.home.records import End
+    from pipeline.jobfile.spec import Spec
     from pipeline.queue.claims import Claim
     from pipeline.queue.job_queue import Queue
 
@@ -46,15 +51,17 @@ def run(
     if resume is not None and overrides:
         raise UsageError("--set changes nothing in a job that goes on; give a job file for a new one")
     _begin_anew_in(child_environment())  # before anything is read: the file may be a pipe
-    queue, addresses = queue_of(context), notifications.take_addresses()
-    try:
-        claim = _take_up(queue, resume) if resume is not None else _begin(queue, file, overrides or [])
-    except OSError as error:
-        raise UsageError(f"{queue.home.root}: cannot be a home: {durable.in_words(error)}") from None
-    try:
-        end = _train(queue, claim)
-    finally:
-        claim.lease.release()
+    queue, addresses, stop = queue_of(context), notifications.take_addresses(), Stop()
+    signals = [signal.SIGINT, signal.SIGTERM]
+    if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # as nohup has it
+        signals.append(signal.SIGHUP)
+    with listen(stop, *signals):
+        claim = _claim(queue, file, overrides or [], resume)
+        message(f"{claim.id}: begins in the foreground; Ctrl-C saves it")
+        try:
+            end = _train(queue, claim, stop, echo=_echo)
+        finally:
+            claim.lease.release()
     _tell(queue, end)
     if end.outcome != "cancelled":  # by whoever sits here
         notifications.tell(queue.home, end.id, end, message, addresses)
@@ -62,36 +69,58 @@ def run(
         raise typer.Exit(1)
 
 
-def _begin(queue: Queue, file: Path | None, overrides: list[str]) -> Claim:
+def _claim(queue: Queue, file: Path | None, overrides: list[str], resume: str | None) -> Claim:
+    """The job, in the hands of this process. Raises PipelineError."""
     from pipeline.queue import foreground
 
-    assert file is not None
-    spec = reading.load(file, overrides, modules=own_code.modules_for(file, queue.home))
-    if spec.search is not None:
-        raise UsageError(f"{file}: is a sweep, of {plural(spec.search.num_trials, 'job')}; submit it")
-    make_home(queue)
-    return foreground.begin(queue, spec)
+    try:
+        if resume is not None:
+            return foreground.take_up(queue, queue.tickets.find(resume))
+        assert file is not None
+        spec = reading.load(file, overrides, modules=own_code.modules_for(file, queue.home))
+        if spec.search is not None:
+            raise UsageError(f"{file}: is a sweep, of {plural(spec.search.num_trials, 'job')}; submit it")
+        make_home(queue)
+        return foreground.begin(queue, spec)
+    except OSError as error:
+        if error.errno in durable.DISK_FULL:
+            raise QueueError(f"{queue.home.root}: the disk is full, and nothing was begun") from None
+        raise UsageError(f"{queue.home.root}: cannot be a home: {durable.in_words(error)}") from None
 
 
-def _take_up(queue: Queue, prefix: str) -> Claim:
-    from pipeline.queue import foreground
-
-    return foreground.take_up(queue, queue.tickets.find(prefix))
-
-
-def _train(queue: Queue, claim: Claim) -> End:
-    """Train it to its end, and record that. Raises QueueError where it cannot be recorded."""
+def _train(queue: Queue, claim: Claim, stop: Stop, *, echo: Callable[[str], None]) -> End:
+    """Train it to its end, and record that. Raises QueueError where the disk does not let it."""
     from pipeline.training.attempt import train_in_foreground
     from pipeline.worker.running_job import prepare_run
 
-    queue.records.make_way_for_run(claim.id)
-    prepare_run(queue.home.run(claim.id), claim)
-    stop = Stop()
-    threading.Thread(target=_heed_cancel, args=(queue, claim.id, stop), daemon=True).start()
-    result = train_in_foreground(queue.home, claim.id, claim.attempts.number, stop, echo=_echo)
-    end = queue.settle(claim, result)
+    number = claim.attempts.number
+    result = Result(number, "interrupted", "it could not be begun")
+    try:
+        queue.records.make_way_for_run(claim.id)
+        prepare_run(queue.home.run(claim.id), claim)
+        threading.Thread(target=_heed_cancel, args=(queue, claim.id, stop), daemon=True).start()
+        result = train_in_foreground(queue.home, claim.id, number, stop, echo=echo)
+        end = queue.settle(claim, result)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            queue.settle(claim, result)
+        why = f"{durable.in_words(error)}; `pipeline run --resume {claim.id}` goes on"
+        raise QueueError(f"{claim.id}: cannot be run, or its end not be recorded, now: {why}") from None
     assert end is not None, "nobody else would take it up"
     return end
+
+
+def train_here(home: Home, spec: Spec, *, echo: Callable[[str], None]) -> End:
+    """Train a job in this process, as `run` does: for programs, as benchmarks. Raises PipelineError, and OSError."""
+    from pipeline.queue import foreground
+    from pipeline.queue.job_queue import Queue
+
+    queue = Queue(home)
+    claim = foreground.begin(queue, spec)
+    try:
+        return _train(queue, claim, Stop(), echo=echo)
+    finally:
+        claim.lease.release()
 
 
 def _heed_cancel(queue: Queue, job_id: str, stop: Stop) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -11,7 +12,8 @@ from pipeline.cli.arguments import Ids, message, print_lines, queue_of
 from pipeline.cli.control import do_each
 from pipeline.errors import PipelineError, UsageError
 from pipeline.home import durable
-from pipeline.queue import removal, repair
+from pipeline.home.ids import ID
+from pipeline.queue import removal
 from pipeline.wording import in_bytes, plural, table
 
 if TYPE_CHECKING:
@@ -27,22 +29,15 @@ def rm(context: typer.Context, ids: Ids) -> None:
         num_trials = removal.remove(queue, job_id)
         return f"removed, and {plural(num_trials, 'trial')} of it" if num_trials else "removed"
 
-    do_each(queue, ids, remove_one, find=lambda prefix: _find(queue, prefix))
-    repair.finish_removals(queue)
+    removal.finish(queue)
+    do_each(queue, ids, remove_one, find=lambda word: _find(queue, word))
 
 
-def _find(queue: Queue, prefix: str) -> str:
-    """A job, or a run that has no ticket. Raises UsageError."""
-    from pipeline.results import runs
-
-    try:
-        return queue.tickets.find(prefix)
-    except UsageError:
-        try:
-            return runs.find(queue.home, prefix).root.name
-        except UsageError:
-            pass
-        raise
+def _find(queue: Queue, word: str) -> str:
+    """A job; or, by its whole id, a run that has no ticket, as of an earlier version. Raises UsageError."""
+    if ID.fullmatch(word) and queue.tickets.state(word) is None and queue.home.run(word).root.is_dir():
+        return word
+    return queue.tickets.find(word)
 
 
 def prune(
@@ -62,7 +57,11 @@ def prune(
         raise UsageError("which jobs? --keep N, --older 30d, --failed, or several of these")
     queue = queue_of(context)
     wanted = removal.Wanted(keep or 0, _seconds(older) if older is not None else 0.0, failed)
-    chosen = removal.choose(queue, wanted)
+    needed = removal.needs(queue)
+    meant = removal.choose(queue, wanted)
+    chosen = [job for job in meant if removal.who_needs(job.id, needed) is None]
+    if len(meant) > len(chosen):
+        message(f"left out, as other jobs need what they have: {plural(len(meant) - len(chosen), 'job')}")
     if not chosen:
         message(f"there is nothing to remove in {queue.home.root}")
         return
@@ -74,7 +73,7 @@ def prune(
     if not yes and not (sys.stdin.isatty() and typer.confirm(f"remove {what}?", err=True)):
         message(f"nothing was removed; --yes removes {what}")
         return
-    _remove_all(queue, [job.id for job in chosen])
+    _remove_all(queue, [job.id for job in chosen], needed)
     message(f"removed {what}")
 
 
@@ -94,16 +93,16 @@ def _seconds(text: str) -> float:
         raise UsageError(f"--older: {text!r} {error.message()}") from None
 
 
-def _remove_all(queue: Queue, job_ids: list[str]) -> None:
+def _remove_all(queue: Queue, job_ids: list[str], needed: Mapping[str, str]) -> None:
     """Raises PipelineError with all that could not be removed, after the others."""
+    removal.finish(queue)
     refused = []
     for job_id in job_ids:
         try:
-            removal.remove(queue, job_id)
+            removal.remove(queue, job_id, needed)
         except PipelineError as error:
             refused.append(str(error))
         except OSError as error:
             refused.append(f"{job_id}: cannot be removed now: {durable.in_words(error)}")
-    repair.finish_removals(queue)
     if refused:
         raise PipelineError("\n".join(refused))

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import signal
+import sys
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
@@ -64,6 +65,7 @@ def up(
     """Run the worker and TensorBoard together; Ctrl-C stops both."""
     from pipeline.board.tensorboard_process import TensorBoard, check_is_free
 
+    signal.signal(signal.SIGTERM, _leave)  # until the worker listens
     engine = engine_of(on, address, slots=slots)
     queue = queue_of(context)
     check_is_free(host, port)  # before anything is made or started
@@ -77,6 +79,10 @@ def up(
             serving.callback(board_addresses.hold(queue.paths, board.url).release)
         message(f"TensorBoard: {board.url} (its page reloads by itself once you switch that on in its settings)")
         work(home, drain=drain, slots=slots, engine=engine, on_tick=board.keep_alive, at_end=serving.close)
+
+
+def _leave(number: int, frame: object) -> NoReturn:  # noqa: ARG001
+    sys.exit(0)
 
 
 def down(context: typer.Context) -> None:

@@ -161,18 +161,22 @@ def read_all(
 
 
 def require_others(queue: Queue, tickets: Sequence[Ticket], origins: Sequence[Origins]) -> None:
-    """Raises SpecError, with the lines, where a job is to run after one that is not there."""
+    """Raises SpecError, with the lines, where a job is to run after one that is not there, or has not succeeded."""
     from pipeline.queue import dependencies
 
     if not any(ticket.after for ticket in tickets):
         return
     problems = list[Problem]()
-    known = [*queue.tickets.states(), *(ticket.id for ticket in tickets)]
+    new = [ticket.id for ticket in tickets]
+    known = [*queue.tickets.states(), *new]
+    others = dependencies.Dependencies(queue.records, new)
     for ticket, found in zip(tickets, origins, strict=True):
         try:
-            dependencies.ids_of(ticket, queue.tickets, known)
+            why = others.why_never(dependencies.ids_of(ticket, queue.tickets, known))
         except UsageError as error:
-            problems.append(Problem(*found.find(("after",)), "after", str(error)))
+            why = str(error)
+        if why:
+            problems.append(Problem(*found.find(("after",)), "after", why))
     if problems:
         raise SpecError(list(dict.fromkeys(problems)))
 

@@ -38,7 +38,7 @@ def by_age(job_ids: Iterable[str]) -> list[str]:
 def _age_key(job_id: str) -> str:
     """Of an id. Without a regular expression: `status` sorts 100,000."""
     number = job_id[job_id.rfind("-") + 1 :]
-    if len(number) == 6 and job_id[-8:-7] == "Z":
+    if len(number) == 6 and job_id[-8:-7] == "Z" and job_id[-_LEN_OF_BEFORE:-21].isdigit():
         return job_id[-_LEN_OF_BEFORE:]
     return "~" + number.zfill(12)  # after every digit
 

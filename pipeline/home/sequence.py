@@ -6,17 +6,17 @@ is made of it, so none is given twice. Where the file is lost or damaged, the hi
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import fcntl
 import os
+import re
 from collections.abc import Sequence
 
 from pipeline.home import durable
 from pipeline.home.ids import make_id, number_of
-from pipeline.home.paths import STATES, Home
+from pipeline.home.paths import STATES, Home, QueuePaths
 
-_BYTES = 16  # decimal digits, and a line end: written in place, within one block of any disk
+_WHOLE = re.compile(rb"0[0-9]{14}\n")  # written in place, within one block of any disk; an id has at most 12 digits
 
 
 def new_ids(home: Home, names: Sequence[str]) -> list[str]:
@@ -39,15 +39,29 @@ def _after(last: int, names: Sequence[str]) -> list[str]:
     return [make_id(name, last + nth) for nth, name in enumerate(names, start=1)]
 
 
+def was_given(paths: QueuePaths, job_id: str) -> bool:
+    """Whether a text is an id whose number has been used, so that it can be no beginning of another. Raises OSError."""
+    number = number_of(job_id)
+    if not number:
+        return False
+    try:
+        fd = durable.open_plain(paths.sequence)
+    except FileNotFoundError:
+        return False
+    try:
+        return number <= _read(fd)
+    finally:
+        os.close(fd)
+
+
 def _read(fd: int) -> int:
     """The last number; 0 where the file does not say."""
-    with contextlib.suppress(ValueError):
-        return max(0, int(os.pread(fd, _BYTES + 1, 0)))
-    return 0
+    content = os.pread(fd, 17, 0)
+    return int(content) if _WHOLE.fullmatch(content) else 0
 
 
 def _write(fd: int, last: int) -> None:
-    content = f"{last:0{_BYTES - 1}d}\n".encode()
+    content = f"{last:015d}\n".encode()
     if os.pwrite(fd, content, 0) != len(content):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     os.ftruncate(fd, len(content))

@@ -16,9 +16,21 @@ def is_drained(queue: Queue, but_for: Set[str] = frozenset()) -> bool:
     there, or among those that wait. but_for: jobs that are not waited for, whatever state they are in.
     """
     running, alive = queue.tickets.ids("running"), queue.live_workers()
-    if not set(queue.tickets.ids("pending")).issubset(but_for):
+    if _without(but_for, queue, set(queue.tickets.ids("pending"))):
         return False
     return all(job_id in but_for or _leaves_nothing(queue, job_id, alive) for job_id in running)
+
+
+def _without(but_for: Set[str], queue: Queue, pending: set[str]) -> set[str]:
+    """Those that are waited for: not `but_for`, nor what is to run after one of these."""
+    left, not_waited_for = pending - but_for, set(but_for)
+    if not but_for:
+        return left
+    tickets = [ticket for job_id in left if isinstance(ticket := queue.tickets.read("pending", job_id), Ticket)]
+    while more := {ticket.id for ticket in tickets if ticket.id in left and not_waited_for.intersection(ticket.after)}:
+        not_waited_for |= more
+        left -= more
+    return left
 
 
 def _leaves_nothing(queue: Queue, job_id: str, alive: Container[str]) -> bool:

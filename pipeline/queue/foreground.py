@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -28,8 +29,8 @@ def begin(queue: Queue, spec: Spec) -> Claim:
     """
     queue.create()
     (ticket,) = submitting.numbered(queue.home, [dataclasses.replace(Ticket.new(spec), after=[])])
-    lease = Lease.acquire(queue.paths.lease(ticket.id))
-    assert lease is not None, "nobody knows its id yet"
+    while (lease := Lease.acquire(queue.paths.lease(ticket.id))) is None:
+        time.sleep(0.01)  # nobody knows the id yet, but a repair may be looking whether the lease is free
     claim = Claim(ticket, lease, Attempts(), spec)
     with _released_on_error(lease):
         claim.attempts.begin(FOREGROUND, record_of(claim))
@@ -39,7 +40,7 @@ def begin(queue: Queue, spec: Spec) -> Claim:
 
 
 def take_up(queue: Queue, job_id: str) -> Claim:
-    """A job of the queue that does not run, in the hands of this process, to go on from its last checkpoint.
+    """A job of the queue that does not run, in the hands of this process, to go on from its last checkpoint, at once.
 
     Raises QueueError where it runs or has succeeded, or is no training, and OSError.
     """
@@ -55,7 +56,7 @@ def take_up(queue: Queue, job_id: str) -> Claim:
             raise QueueError(f"{job_id}: its ticket cannot be read")
         if ticket.is_sweep:
             raise QueueError(f"{job_id}: is a sweep, which a worker runs; `pipeline retry {job_id}` queues it again")
-        taken = queue.take(ticket, lease, FOREGROUND, record_of)
+        taken = queue.take(dataclasses.replace(ticket, after=[]), lease, FOREGROUND, record_of)
         if isinstance(taken, Ended):
             raise QueueError(f"{job_id}: {taken.end.outcome}: {taken.end.why}")
         if taken is None:

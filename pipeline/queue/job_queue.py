@@ -72,14 +72,12 @@ class Queue:
         return self.submit_all([job])[0]
 
     def submit_all(self, jobs: Iterable[Spec | Ticket]) -> list[str]:
-        """As `submit`, waiting once for the folder's storage. All are in, or none and QueueError says why.
-
-        Raises UsageError where one is to run after a job that is not there.
-        """
+        """As `submit`, waiting once for the storage. All are in, or none and QueueError or UsageError says why."""
         self.create()
         tickets = [job if isinstance(job, Ticket) else Ticket.new(job) for job in jobs]
         numbered = submitting.numbered(self.home, tickets)
-        return submitting.put(self.paths, dependencies.resolved(self.tickets, numbered))
+        submitting.put(self.paths, dependencies.resolved(self.tickets, numbered))
+        return [ticket.id for ticket in numbered]
 
     # Claiming
 
@@ -141,7 +139,7 @@ class Queue:
         if self.follow_end(ticket.id, "running"):
             return None
         claim = Claim(ticket, lease, self.records.sound_attempts(ticket.id))
-        if request := self.stop_request(ticket.id) or self._never_starts(ticket):
+        if request := self.stop_request(ticket.id) or self._never_starts(claim):
             return self.end_waiting(claim, request)
         try:
             claim.spec = ticket.validated()
@@ -152,14 +150,17 @@ class Queue:
         self.records.write_attempts(ticket.id, claim.attempts)
         return claim
 
-    def _never_starts(self, ticket: Ticket) -> StopRequest | None:
-        why = Dependencies(self.records).why_never(ticket.after)
+    def _never_starts(self, claim: Claim) -> StopRequest | None:
+        """Why a job has to end that waits for others. One that was started once has waited for them."""
+        if claim.attempts.number:
+            return None
+        why = Dependencies(self.records).why_never(claim.ticket.after)
         return StopRequest(why=why) if why else None
 
     def _candidates(self, *, only_sweeps: bool) -> Iterator[Ticket]:
         """Those that wait and may be claimed now, each read when it is asked for."""
         self.waiting.look()
-        others = Dependencies(self.records)
+        others = Dependencies(self.records, self.waiting)
         held = set(durable.names_in(self.paths.control))
         for job_id in self.waiting.sweeps() if only_sweeps else self.waiting:
             if self.refusals.is_passed_over(job_id):

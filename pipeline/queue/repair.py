@@ -15,7 +15,7 @@ from pipeline.errors import QueueError, SpecError
 from pipeline.home import durable
 from pipeline.home.lease import Lease
 from pipeline.home.paths import REMOVED
-from pipeline.home.records import FOLDER_OF, End, Progress, Result, StopRequest
+from pipeline.home.records import FOLDER_OF, FOREGROUND, End, Progress, Result, StopRequest
 from pipeline.home.sweep_record import FOR_ITS_SWEEP
 from pipeline.queue.claims import Claim
 from pipeline.queue.job_queue import Queue
@@ -33,6 +33,7 @@ class Repaired:
     job_id: str = ""
     end: End | None = None
     is_stuck: bool = False  # it could not be put right now, and is tried again
+    was_in_foreground: bool = False
 
 
 @dataclass
@@ -133,7 +134,9 @@ def _settle_if_abandoned(queue: Queue, job_id: str) -> list[Repaired]:
         return []
     state, end = settled
     what = f"now {state}" if end is None else f"{end.outcome}: {end.why}"
-    return [Repaired(f"{job_id}: its worker died; {what}", job_id, end)]
+    in_foreground = queue.attempts(job_id).latest.get("executor") == FOREGROUND
+    who = "process" if in_foreground else "worker"
+    return [Repaired(f"{job_id}: its {who} died; {what}", job_id, end, was_in_foreground=in_foreground)]
 
 
 def settle_abandoned(queue: Queue, job_id: str, lease: Lease) -> tuple[str | None, End | None] | None:
@@ -167,7 +170,8 @@ def _left_by(claim: Claim, result: Result | None, progress: Progress | None) -> 
     number = claim.attempts.number
     if result is not None and result.attempt == number:
         return result
-    why = f"attempt {number} was lost: its worker was killed, or the machine went down"
+    who = "process" if claim.is_in_foreground else "worker"
+    why = f"attempt {number} was lost: its {who} was killed, or the machine went down"
     return Result.after(progress or Progress(number), attempt=number, outcome="lost", why=why)
 
 
@@ -257,7 +261,9 @@ def retry_held(queue: Queue, job_id: str) -> None:
     state = queue.tickets.state(job_id)
     if state not in ("failed", "cancelled"):
         hint = "; submit its job file again for a new run" if state == "done" else ""
-        raise QueueError(f"{job_id}: is {state}; only a failed or cancelled job can be retried{hint}")
+        raise QueueError(
+            f"{job_id}: is {state or 'not there any more'}; only a failed or cancelled job can be retried{hint}"
+        )
     end, attempts = queue.records.recorded_end(job_id), queue.records.sound_attempts(job_id)
     if end is not None and attempts.is_open:
         attempts.end(end)

@@ -21,8 +21,11 @@ def numbered(home: Home, tickets: Sequence[Ticket]) -> list[Ticket]:
     return [ticket if ticket.id else dataclasses.replace(ticket, id=next(ids)) for ticket in tickets]
 
 
-def put(paths: QueuePaths, tickets: Sequence[Ticket], state: str = "pending") -> list[str]:
-    """Writes tickets that have their ids into a state's folder. All are in, or none, and QueueError says why."""
+def put(paths: QueuePaths, tickets: Sequence[Ticket], state: str = "pending") -> None:
+    """Writes tickets that have their ids into a state's folder, in their order.
+
+    All are in, or none, and QueueError says why.
+    """
     ids: list[str] = []
     try:
         for ticket in tickets:
@@ -31,10 +34,9 @@ def put(paths: QueuePaths, tickets: Sequence[Ticket], state: str = "pending") ->
             durable.create(paths.ticket(state, ticket.id), content, by_way_of=paths.tmp)
         durable.fsync_folder(paths.state(state))
     except BaseException as error:
-        for job_id in ids:  # nobody was told of it yet; a worker that was quicker keeps its job
+        for job_id in reversed(ids):  # nobody was told of it yet; a worker that was quicker keeps its job
             with contextlib.suppress(OSError):
                 paths.ticket(state, job_id).unlink()
         if isinstance(error, OSError):
             raise QueueError(f"{paths.root}: nothing was submitted: {error.strerror}") from error
         raise
-    return ids

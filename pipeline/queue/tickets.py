@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline.errors import OwnCodeError, Problem, QueueError, SpecError, UsageError
-from pipeline.home import durable
+from pipeline.home import durable, sequence
 from pipeline.home.ids import ID, by_age, name_of
 from pipeline.home.paths import MODULE, STATES, QueuePaths
 from pipeline.home.records import now
@@ -255,12 +255,15 @@ class Tickets:
         """The id that begins so; `latest` is the newest. Raises UsageError where there is none, or more than one.
 
         A name that one job alone has is meant as that: of a sweep's trials, `digits_sweep-2` is the third, and not 22.
-        Where no id begins so, the number at the end of one will do: `3f2a`.
+        Where no id begins so, the number at the end of one will do: `3f2a`. The whole id of a job that is gone is no
+        beginning of another's.
         """
         require_prefix(prefix)
         if ID.fullmatch(prefix) and self.state(prefix):
             return prefix
         ids = by_age(self.states())
+        if sequence.was_given(self.paths, prefix) and prefix not in ids:
+            raise UsageError(f"{prefix}: is not there any more")
         if not ids:
             raise UsageError(f"{self.paths.root}: there are no jobs here yet")
         if prefix == "latest":

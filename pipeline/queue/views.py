@@ -90,11 +90,12 @@ def survey(queue: Queue, state: str | None = None, *, most_ended: int | None = N
     recorded = {*durable.names_in(queue.paths.jobs), *durable.names_in(queue.home.runs)}
     durable.expect(sum(most_ended is None or states[job_id] not in ENDED for job_id in ids))
     found, num_ended, num_earlier = Survey(), 0, 0
+    others = Dependencies(queue.records, {job_id for job_id, where in states.items() if where not in ENDED})
     for job_id in reversed(ids):
         if num_ended == most_ended and states[job_id] in ENDED:
             num_earlier += 1
             continue
-        view = _follow(queue, job_id, states[job_id], is_recorded=job_id in recorded)
+        view = _follow(queue, job_id, states[job_id], is_recorded=job_id in recorded, others=others)
         found.ids.add(job_id)
         if isinstance(view, ForeignFile):
             found.foreign.append(view)
@@ -120,20 +121,27 @@ def job(queue: Queue, job_id: str, state: str) -> JobView | None:
     return view if isinstance(view, JobView) else None
 
 
-def _follow(queue: Queue, job_id: str, state: str | None, *, is_recorded: bool = True) -> JobView | ForeignFile | None:
+def _follow(
+    queue: Queue, job_id: str, state: str | None, *, is_recorded: bool = True, others: Dependencies | None = None
+) -> JobView | ForeignFile | None:
     """One job, wherever it goes while it is looked at; None where its ticket is gone. Raises OSError."""
     for _ in range(LOOKS):
         if state is None:
             return None
-        view = _look(queue, job_id, state, is_recorded=is_recorded)
+        view = _look(queue, job_id, state, is_recorded=is_recorded, others=others)
         if view is not None:
             return view
         state, is_recorded = queue.tickets.state(job_id), True
     return None
 
 
-def _look(queue: Queue, job_id: str, state: str, *, is_recorded: bool = True) -> JobView | ForeignFile | None:
-    """One job in a state; None where it has moved on. is_recorded: whether there may be more of it than its ticket."""
+def _look(
+    queue: Queue, job_id: str, state: str, *, is_recorded: bool = True, others: Dependencies | None = None
+) -> JobView | ForeignFile | None:
+    """One job in a state; None where it has moved on.
+
+    is_recorded: whether there may be more of it than its ticket. others: what is known of jobs that others wait for.
+    """
     try:
         end = queue.records.sound_end(job_id) if state in ENDED else None
         ticket = None if end else queue.tickets.read(state, job_id)
@@ -141,10 +149,12 @@ def _look(queue: Queue, job_id: str, state: str, *, is_recorded: bool = True) ->
         return unreadable(queue, job_id, state, f"it cannot be read now: {durable.in_words(error)}")
     if end is not None:
         return JobView(**{**vars(end), "id": job_id, "state": state, "run_dir": queue.home.run_text(job_id)})
-    return _without_end(queue, ticket, state, is_recorded=is_recorded) if isinstance(ticket, Ticket) else ticket
+    if not isinstance(ticket, Ticket):
+        return ticket
+    return _without_end(queue, ticket, state, others or Dependencies(queue.records), is_recorded=is_recorded)
 
 
-def _without_end(queue: Queue, ticket: Ticket, state: str, *, is_recorded: bool) -> JobView:
+def _without_end(queue: Queue, ticket: Ticket, state: str, others: Dependencies, *, is_recorded: bool) -> JobView:
     problems: list[str] = []
     attempts, progress, is_alive = NO_ATTEMPTS, None, True
     if is_recorded or state != "pending":
@@ -154,9 +164,7 @@ def _without_end(queue: Queue, ticket: Ticket, state: str, *, is_recorded: bool)
         _readable(lambda: back_off.must_wait(queue.paths.wait(ticket.id)), problems)  # else it is claimed by nobody
     progress = progress or _before_it_began(_epochs(ticket))
     where = where_of(attempts.latest)
-    waits_for = (
-        (_readable(lambda: Dependencies(queue.records).open(ticket.after), problems) or []) if ticket.after else []
-    )
+    waits_for = (_readable(lambda: others.open(ticket.after), problems) or []) if ticket.after else []
     why = _why(state, attempts, progress, is_alive=is_alive, waits_for=waits_for)
     return JobView(
         id=ticket.id,

@@ -11,6 +11,7 @@ import os
 import re
 
 from pipeline.errors import UsageError
+from pipeline.home import sequence
 from pipeline.home.ids import ID, age_key, name_of
 from pipeline.home.paths import STATES, Home, RunPaths
 from pipeline.jobfile import frozen
@@ -23,12 +24,18 @@ TIME_OF_BEFORE = re.compile(r"(\d{8})T\d{6}")  # in ids as they were: day and se
 
 
 def find(home: Home, prefix: str) -> RunPaths:
-    """Returns the run whose id begins so; `latest` is the newest. Raises UsageError where there is not exactly one."""
+    """Returns the run whose id begins so, or has that number; `latest` is the newest.
+
+    Raises UsageError where there is not exactly one.
+    """
     require_prefix(prefix)
     names = folders(home)
     if prefix in names and home.run(prefix).spec.is_file():
         return home.run(prefix)
+    if sequence.was_given(home.queue, prefix) and prefix not in names:
+        raise UsageError(_why_none(home, prefix, names))
     begin_so = names if prefix == "latest" else [name for name in names if name.startswith(prefix)]
+    begin_so = begin_so or [name for name in names if name.endswith(f"-{prefix}")]  # by its number
     found = [name for name in begin_so if home.run(name).spec.is_file()]
     if not found:
         raise UsageError(_why_none(home, prefix, names))

@@ -75,7 +75,7 @@ def offer_to_be_killed_first() -> None:
 
 
 def train_in_foreground(home: Home, job_id: str, number: int, stop: Stop, *, echo: Callable[[str], None]) -> Result:
-    """Train a job in this process; Ctrl-C saves it. Its lease is held, and its spec is in its run's folder.
+    """Train a job in this process, until `stop` is asked. Its lease is held, and its spec is in its run's folder.
 
     Raises OSError where its log cannot be written.
     """
@@ -85,10 +85,7 @@ def train_in_foreground(home: Home, job_id: str, number: int, stop: Stop, *, ech
         append_line(log.fileno(), line)
         echo(line)
 
-    signals = [signal.SIGINT, signal.SIGTERM]
-    if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # as nohup has it
-        signals.append(signal.SIGHUP)
-    with log, listen(stop, *signals):
+    with log:
         return Attempt(home, job_id, number, stop, write).execute()
 
 
@@ -111,7 +108,10 @@ class Attempt:
                 return self.record(*self.ending_of(RuntimeError(f"Interrupted: {request}")))
             ending = ("lost" if str(request) == WORKER_DIED else "interrupted", f"{request}; {self.what_is_saved()}")
         except BaseException as error:  # noqa: BLE001 - the job's boundary: whatever it was, it is recorded
-            ending = self.ending_of(error)
+            if isinstance(error, KeyboardInterrupt) and self.stop.why:  # asked twice, in the foreground
+                ending = ("interrupted", f"{self.stop.why} twice; {self.what_is_saved()}")
+            else:
+                ending = self.ending_of(error)
         return self.record(*ending)
 
     def ending_of(self, error: BaseException) -> Ending:

@@ -84,7 +84,8 @@ def _find(init: str, home: Home) -> tuple[Path, bool]:
         if not path.is_file():
             raise DataError(f"model.init: there is no file {path}")
         return path, path.is_relative_to(home.runs)
-    names = sorted(run.name for run in home.runs.iterdir() if run.name.startswith(init)) if home.runs.is_dir() else []
+    runs = sorted(run.name for run in home.runs.iterdir()) if home.runs.is_dir() else []
+    names = [name for name in runs if name.startswith(init)] or [name for name in runs if name.endswith(f"-{init}")]
     if init in names:
         names = [init]
     if len(names) != 1:

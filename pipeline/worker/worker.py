@@ -277,7 +277,7 @@ class Worker:
     def tell_repair(self, repaired: Repaired) -> None:
         self.complaints.make(repaired.line)
         if repaired.end is not None:
-            self.num_unsuccessful += repaired.end.outcome not in WELL
+            self.num_unsuccessful += repaired.end.outcome not in WELL and not repaired.was_in_foreground
             self.afterwards.ask(repaired.job_id, repaired.end)
 
     def leave_at_once(self) -> None:

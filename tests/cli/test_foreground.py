@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.server
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -119,6 +120,42 @@ def test_one_that_was_stopped_is_taken_up_here_or_in_the_queue(pipeline: Pipelin
     assert view.why.startswith("cancelled at step")
 
 
+def test_asked_twice_it_does_not_wait(home: Home, tmp_path: Path) -> None:
+    with foreground(home, write(tmp_path, LONG)) as process:
+        process.send_signal(signal.SIGSTOP)
+        process.send_signal(signal.SIGINT)
+        process.send_signal(signal.SIGTERM)  # both are there when it goes on
+        process.send_signal(signal.SIGCONT)
+        rest(process)
+    view = views.find(Queue(home), "fore")
+    assert view.outcome in ("cancelled", None), "it is saved, or dead; never failed"
+
+
+@pytest.mark.skipif(shutil.which("strace") is None, reason="strace is not installed")
+@pytest.mark.parametrize("nth", [1, 5, 9, 13, 17])
+def test_a_full_disk_is_told_with_the_way_on(home: Home, file: Path, nth: int) -> None:
+    Queue(home).create()
+    run = [sys.executable, "-m", "pipeline.cli", "--home", str(home.root), "run", str(file)]
+    full = ["strace", "-f", "-qq", "-o", os.devnull, "-e", f"inject=fsync:error=ENOSPC:when={nth}+"]
+    done = subprocess.run([*full, *run], capture_output=True, text=True, timeout=240, check=False)
+    assert done.returncode == 1, done.stderr
+    assert "Traceback" not in done.stderr
+    has_begun = "fore-0001: begins in the foreground" in done.stderr
+    ways = ("run --resume fore-0001`", "run --resume fore-0001,") if has_begun else ("nothing was", "No space left")
+    assert any(way in done.stderr for way in ways), done.stderr
+    repair.repair(Queue(home))
+    assert Queue(home).tickets.ids("pending") == []
+
+
+def test_one_that_waits_for_others_is_run_at_once(pipeline: Pipeline, home: Home, file: Path) -> None:
+    queue = Queue(home)
+    assert pipeline("submit", file, "--set", "name=first").returncode == 0
+    assert pipeline("submit", file, "--set", "after=first").returncode == 0
+    repair.cancel(queue, "first-0001")
+    assert pipeline("run", "--resume", "fore").returncode == 0
+    assert views.find(queue, "fore").outcome == "succeeded"
+
+
 def test_one_that_was_killed_is_queued_by_nobody_but_a_person(home: Home, tmp_path: Path) -> None:
     queue = Queue(home)
     with foreground(home, write(tmp_path, LONG)) as process:
@@ -131,7 +168,7 @@ def test_one_that_was_killed_is_queued_by_nobody_but_a_person(home: Home, tmp_pa
         process.kill()
         rest(process)
     (line,) = [repaired.line for repaired in repair.repair(queue)]
-    assert "fore-0001: its worker died; lost: attempt 2 was lost" in line
+    assert "fore-0001: its process died; lost: attempt 2 was lost" in line
     assert views.find(queue, "fore").outcome == "lost"
     attempts = Attempts.read(queue.paths.attempts("fore-0001"))
     assert attempts is not None

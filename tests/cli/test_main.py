@@ -26,6 +26,7 @@ def test_the_commands_are_those_of_the_contract() -> None:
     assert COMMANDS.keys() == {
         *("validate", "submit", "worker", "up", "status", "show", "logs", "cancel", "retry", "schema", "run", "doctor"),
         *("export", "compare", "report", "predict", "export-model", "down", "health", "new", "preview", "best"),
+        *("rm", "prune", "pause", "resume"),
     }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import subprocess
 from collections.abc import Callable
 
@@ -13,6 +14,7 @@ from pipeline.home.records import Outcome, Result
 from pipeline.queue import repair
 from pipeline.queue.claims import Claim
 from pipeline.queue.job_queue import Queue
+from pipeline.queue.tickets import Ticket
 
 Pipeline = Callable[..., subprocess.CompletedProcess[str]]
 NAMES = ("first", "second", "third")
@@ -58,8 +60,18 @@ def test_rm_removes_a_run_without_a_ticket(queue: Queue, pipeline: Pipeline) -> 
     run = queue.home.run("old-20260101T000000000000Z-aaaaaa")
     run.root.mkdir()
     run.spec.write_text("name: old\n")
-    assert pipeline("rm", "old").returncode == 0
+    assert pipeline("rm", "old").returncode == 2, "by its whole id alone"
+    assert pipeline("rm", run.root.name).returncode == 0
     assert not run.root.exists()
+
+
+def test_rm_refuses_what_may_be_several_and_what_is_gone(queue: Queue, pipeline: Pipeline) -> None:
+    queue.submit(quick_spec("first"))
+    done = pipeline("rm", "first")
+    assert (done.returncode, "first: 2 ids begin so" in done.stderr) == (2, True)
+    assert pipeline("rm", "first-0001").returncode == 0
+    done = pipeline("rm", "first-0001")
+    assert (done.returncode, done.stderr) == (2, "error: first-0001: is not there any more\n")
 
 
 def test_prune_shows_first_and_removes_once_it_is_confirmed(queue: Queue, pipeline: Pipeline) -> None:
@@ -75,6 +87,13 @@ def test_prune_shows_first_and_removes_once_it_is_confirmed(queue: Queue, pipeli
     assert (done.returncode, "removed 2 jobs with 2.0 MB" in done.stderr) == (0, True)
     assert ids(queue) == {"third-0003", "waits-0004"}
     assert repair.repair(queue) == []
+
+
+def test_prune_says_what_it_leaves_out(queue: Queue, pipeline: Pipeline) -> None:
+    queue.submit_all([dataclasses.replace(Ticket.new(quick_spec("next")), after=["first"])])
+    done = pipeline("prune", "--keep", "0", "--yes")
+    assert "left out, as other jobs need what they have: 1 job" in done.stderr
+    assert ids(queue) == {"first-0001", "waits-0004", "next-0005"}
 
 
 def test_prune_removes_what_failed_alone(queue: Queue, pipeline: Pipeline) -> None:

@@ -107,7 +107,7 @@ class Checkout:
     def kind(self, line: str) -> list[str]:
         """Returns what two lines have in common that differ in numbers, ids, the machine, and which run was better."""
         line = line.replace(str(self.root), "/home/you/pipeline").replace(self.env["TENSORBOARD_PORT"], "6006")
-        line = re.sub(r"\d{8}T\d{12}Z-[0-9a-f]{6}", "ID", line)
+        line = re.sub(r"(?<=[a-z0-9])-[0-9a-f]{4}\b", "-ID", line)
         line = re.sub(r"cpu \([^)]*\), (fp32|bf16)", "cpu", line)
         line = re.sub(r"\d[\d,.]*(e-?\d+)?", "0", line)
         line = re.sub(r"\b0 (s|min) left", "0 left", line)

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.cli.foreground import train_here
 from pipeline.home.paths import Home
 from pipeline.jobfile import reading
-from pipeline.training.attempt import train_in_foreground
 
 JOBS = Path(__file__).parents[2] / "jobs"
 DATA = os.environ.get("PIPELINE_TEST_DATA")
@@ -24,7 +24,7 @@ def test_the_tutorial_network_learns_mnist(home: Home) -> None:
     """98.5 % or better; three epochs in place of the job's ten."""
     shutil.copytree(Path(str(DATA)) / "MNIST", home.datasets / "MNIST")
     spec = reading.load(JOBS / "net_mnist.yaml", ["train.epochs=3"])
-    result, _ = train_in_foreground(home, spec, echo=print)
+    result = train_here(home, spec, echo=print)
     assert result.outcome == "succeeded", result.why
     assert result.metrics["test/accuracy"] >= 0.985
 
@@ -42,7 +42,7 @@ def test_images_in_a_folder_are_trained_on_from_memory_and_from_disk_alike(home:
     for in_memory in ("always", "never"):
         changes = [f"data.path={folder}", f"data.in_memory={in_memory}", "train.epochs=1", "train.precision=fp32"]
         spec = reading.load(JOBS / "image_folder.yaml", [*changes, "data.batch_size=32", "train.deterministic=true"])
-        result, _ = train_in_foreground(home, spec, echo=print)
+        result = train_here(home, spec, echo=print)
         assert result.outcome == "succeeded", result.why
         losses.append(result.metrics["train/loss"])
     assert losses[0] == pytest.approx(losses[1], rel=1e-3)

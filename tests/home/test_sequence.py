@@ -44,7 +44,9 @@ def test_many_processes_never_get_one_number_twice(made: Home) -> None:
     assert all(ids == by_age(ids) for ids in found)
 
 
-@pytest.mark.parametrize("content", [None, b"", b"\0" * 16, b"-3\n", b"torn", b"000000000000009\n0"])
+@pytest.mark.parametrize(
+    "content", [None, b"", b"\0" * 16, b"-3\n", b"9\n", b"800000000000001\n", b"000000000000009\n0"]
+)
 def test_a_number_that_is_lost_is_found_again(made: Home, content: bytes | None) -> None:
     queue = Queue(made)
     first = queue.submit(quick_spec())
@@ -89,6 +91,7 @@ def test_ids_of_before_are_older_than_all_others() -> None:
     assert by_age(["net-0001", BEFORE, "net-10000", "net-ffff"]) == [BEFORE, "net-0001", "net-ffff", "net-10000"]
     assert [age_key("no id"), age_key("net"), age_key("net-1")] == ["", "", ""]
     assert by_age([BEFORE, "a-20261128T112440071143Z-ffffff"])[-1] == BEFORE
+    assert by_age(["xZ-100001", "net-ffff", BEFORE]) == [BEFORE, "net-ffff", "xZ-100001"]
 
 
 @pytest.mark.parametrize("name", ["a", "n" * 64, "with-dash_and-20261120T101112000001Z-00ff00", "cafe-0001"])

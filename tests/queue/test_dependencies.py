@@ -4,21 +4,20 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 from quick import quick_spec
 
 from pipeline.errors import UsageError
+from pipeline.home import durable
 from pipeline.home.paths import Home
 from pipeline.home.records import Outcome, Result
-from pipeline.queue import repair, views
+from pipeline.queue import removal, repair, views
 from pipeline.queue.claims import Claim, Ended
 from pipeline.queue.drained import is_drained
 from pipeline.queue.job_queue import Queue
 from pipeline.queue.tickets import ForeignFile, Ticket
-
-JobFile = Callable[..., object]
 
 
 @pytest.fixture
@@ -93,7 +92,7 @@ def test_a_name_stands_for_its_latest_job_and_what_is_submitted_with_it_is_the_l
     [
         ([("b", "nobody")], r"after: no job is called 'nobody'; there are no jobs here yet"),
         ([("net",), ("b", "nte")], r"after: no job is called 'nte'; did you mean 'net'\?"),
-        ([("a", "b"), ("b", "a")], r"after: these wait for each other: a-0001, b-0002"),
+        ([("a", "b"), ("b", "a")], r"after: these wait for each other: a, b"),
     ],
 )
 def test_what_can_never_be_is_refused_and_nothing_is_submitted(
@@ -104,10 +103,65 @@ def test_what_can_never_be_is_refused_and_nothing_is_submitted(
     assert queue.tickets.states() == {}
 
 
-def test_a_job_that_is_gone_is_waited_for_by_nobody(queue: Queue) -> None:
+@pytest.mark.parametrize("gone", ["removed", "in quarantine"])
+def test_a_job_that_is_gone_has_not_succeeded(queue: Queue, gone: str) -> None:
     first, second = queue.submit_all([ticket("first"), ticket("second", "first")])
-    queue.paths.ticket("pending", first).unlink()
+    if gone == "removed":
+        queue.paths.ticket("pending", first).unlink()
+    else:
+        queue.paths.ticket("pending", first).write_text("{")
+        repair.repair(queue)
+    ended = queue.claim("worker")
+    assert isinstance(ended, Ended)
+    assert (ended.id, ended.end.outcome) == (second, "cancelled")
+    assert ended.end.why.endswith(f"{first}, which it was to run after, is not there any more")
+
+
+def test_one_that_was_started_has_waited_for_them(queue: Queue) -> None:
+    """What it waited for may be removed since; a retry needs it no more."""
+    first, second = queue.submit_all([ticket("first"), ticket("second", "first")])
+    end(queue, first, "succeeded")
+    end(queue, second, "failed")
+    removal.remove(queue, first)
+    repair.retry(queue, second)
     end(queue, second, "succeeded")
+
+
+def test_of_jobs_that_are_submitted_together_those_before_are_there_first(
+    queue: Queue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A worker may claim one before the next is there, and whoever submits may be killed in between."""
+    made: list[str] = []
+    create = durable.create
+
+    def record(path: Path, data: bytes, *, by_way_of: Path) -> None:
+        made.append(path.stem)
+        create(path, data, by_way_of=by_way_of)
+
+    monkeypatch.setattr(durable, "create", record)
+    last, middle, first = queue.submit_all([ticket("last", "middle"), ticket("middle", "first"), ticket("first")])
+    assert made == [first, middle, last]
+    assert [last, middle, first] == ["last-0001", "middle-0002", "first-0003"], "the ids are as the files were given"
+
+
+def test_the_id_of_a_job_that_is_gone_is_nobody_elses(queue: Queue) -> None:
+    """`a-0001` may be the id of a job, the name of one, and the beginning of the id of a third."""
+    gone, other = queue.submit_all([ticket("a"), ticket("a-0001")])
+    end(queue, gone, "succeeded")
+    removal.remove(queue, gone)
+    with pytest.raises(UsageError, match="a-0001: is not there any more"):
+        queue.tickets.find(gone)
+    with pytest.raises(UsageError, match="a-0001: is not there any more"):
+        queue.submit_all([ticket("b", gone)])
+    assert queue.tickets.find(other) == other
+    assert queue.tickets.find("a-00") == other
+
+
+def test_nobody_waits_for_what_waits_for_a_hopeless_job(queue: Queue) -> None:
+    first, _, _ = queue.submit_all([ticket("first"), ticket("second", "first"), ticket("third", "second")])
+    assert is_drained(queue, but_for={first})
+    queue.submit(quick_spec("fourth"))
+    assert not is_drained(queue, but_for={first})
 
 
 def test_an_unread_ticket_starts_no_sooner(queue: Queue) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import os
+import resource
 import shutil
 import subprocess
 import sys
@@ -73,21 +74,22 @@ def test_what_has_not_ended_is_refused(queue: Queue) -> None:
     assert queue.tickets.state(job_id) == "running"
 
 
-@pytest.mark.parametrize("needs", ["after", "init"])
+@pytest.mark.parametrize("needs", ["after", "init", "file", "searched"])
 def test_what_another_job_needs_stays_until_that_has_ended(queue: Queue, needs: str) -> None:
     job_id = ended(queue, "first")
     ticket = Ticket.new(quick_spec("second"))
     if needs == "after":
         ticket = dataclasses.replace(ticket, after=["first"])
+    elif needs == "searched":
+        ticket.spec["search"] = {"space": {"model.init": ["nobody", job_id]}}
     else:
-        ticket.spec["model"]["init"] = job_id
+        ticket.spec["model"]["init"] = job_id if needs == "init" else str(queue.home.run(job_id).best)
     (second,) = queue.submit_all([ticket])
     with pytest.raises(QueueError, match=f"{job_id}: {second} needs it"):
         removal.remove(queue, job_id)
-    assert removal.choose(queue, Wanted()) == []
     repair.cancel(queue, second)
-    assert [job.id for job in removal.choose(queue, Wanted())] == [job_id, second]
     removal.remove(queue, job_id)
+    assert queue.tickets.state(job_id) is None
 
 
 def let_go_of(path: Path) -> None:
@@ -113,6 +115,78 @@ def test_a_sweep_goes_with_its_trials(home: Home) -> None:
     assert removal.remove(queue, sweep) == 2
     assert queue.tickets.states() == {}
     assert list(home.runs.iterdir()) == []
+
+
+def test_a_trial_stays_while_its_sweep_counts_on_it(home: Home) -> None:
+    sweep, (trial,) = make_sweep(home, [Told({"train.optimizer.lr": 0.1})])
+    queue = Queue(home)
+    with pytest.raises(QueueError, match=f"{trial}: is a trial of {sweep}, which has not ended"):
+        removal.remove(queue, trial)
+    let_go_of(queue.paths.lease(sweep))
+    repair.cancel(queue, sweep)
+    removal.remove(queue, trial)
+    assert removal.remove(queue, sweep) == 0
+
+
+def test_a_failed_sweep_with_a_good_trial_did_not_only_fail(home: Home) -> None:
+    sweep, _ = make_sweep(home, [Told({"train.optimizer.lr": 0.1}), Told({"train.optimizer.lr": 0.2}, "failed")])
+    queue = Queue(home)
+    let_go_of(queue.paths.lease(sweep))
+    repair.cancel(queue, sweep)
+    queue.paths.ticket("cancelled", sweep).rename(queue.paths.ticket("failed", sweep))
+    assert removal.choose(queue, Wanted(only_failed=True)) == []
+    assert [job.id for job in removal.choose(queue, Wanted())] == [sweep]
+
+
+def test_more_trials_than_files_that_may_be_open(home: Home) -> None:
+    sweep, _ = make_sweep(home, [Told({"train.optimizer.lr": 0.1}, accuracies=[0.5]) for _ in range(60)])
+    queue = Queue(home)
+    for path in queue.paths.leases.iterdir():
+        let_go_of(path)
+    repair.cancel(queue, sweep)
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (len(list(Path("/proc/self/fd").iterdir())) + 30, before[1]))
+    try:
+        assert removal.remove(queue, sweep) == 60
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+
+
+def test_what_a_killed_removal_has_left_is_in_nobodys_way(queue: Queue) -> None:
+    """It was killed after the first step, and the job was retried, and failed once more."""
+    job_id = ended(queue, "first", "failed")
+    hidden = queue.home.removed_run(job_id)
+    hidden.mkdir()
+    (hidden / "last.pt").write_bytes(b"x")
+    removal.remove(queue, job_id)
+    assert left(queue, job_id) == []
+
+
+def test_a_run_that_is_a_link_is_let_go_and_not_what_it_leads_to(queue: Queue, tmp_path: Path) -> None:
+    job_id = ended(queue, "first")
+    run = queue.home.run(job_id).root
+    run.rename(tmp_path / "elsewhere")
+    run.symlink_to(tmp_path / "elsewhere")
+    removal.remove(queue, job_id)
+    assert left(queue, job_id) == []
+    assert (tmp_path / "elsewhere" / "checkpoints").is_dir()
+
+
+def test_files_that_stay_are_said(queue: Queue, monkeypatch: pytest.MonkeyPatch) -> None:
+    job_id = ended(queue, "first")
+    monkeypatch.setattr(shutil, "rmtree", lambda path, ignore_errors: None)  # noqa: ARG005 - as of a file that may not go
+    with pytest.raises(QueueError, match=f"{job_id}: is removed, but not all of its files: .*removed-{job_id}"):
+        removal.remove(queue, job_id)
+    assert queue.tickets.state(job_id) is None
+
+
+def test_records_without_a_ticket_go_with_the_next_removal(queue: Queue) -> None:
+    job_id, running = ended(queue, "first"), queue.submit(quick_spec("second"))
+    claim = queue.claim("worker")
+    assert isinstance(claim, Claim)
+    queue.paths.ticket("done", job_id).unlink()
+    removal.finish(queue)
+    assert [path.name for path in queue.paths.jobs.iterdir()] == [running]
 
 
 def test_those_are_chosen_that_meet_all_that_is_asked(queue: Queue) -> None:
@@ -151,8 +225,8 @@ def test_a_kill_in_between_leaves_no_job_that_runs_again(queue: Queue, call: str
     assert queue.tickets.state(job_id) in (None, "done"), "it is never queued again"
     if queue.tickets.state(job_id):
         removal.remove(queue, job_id)
-    repair.finish_removals(queue)
-    assert [path for path in left(queue, job_id) if path.parent != queue.paths.jobs] == []
+    removal.finish(queue)
+    assert left(queue, job_id) == []
 
 
 def test_what_a_removal_that_was_killed_has_left_goes_with_the_next_repair(queue: Queue) -> None:

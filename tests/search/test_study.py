@@ -248,12 +248,12 @@ def test_a_part_of_a_grid_is_spread_over_it_and_each_point_comes_once(folder: Pa
     assert max(seeds) > 50
 
 
-ODD = [True, 1, 1.0, 0, False, "1", "true", None, [], [1], [True], {"name": "sgd"}, {"name": "sgd", "lr": 1}, "", 1e-9]
+ODD = [True, 1, 2.0, 0, False, "1", "true", None, [], [1], [True], {"name": "sgd"}, {"name": "sgd", "lr": 1}, "", 1e-9]
 
 
 @pytest.mark.parametrize(
     "choices",
-    [ODD, [1, True], [1, 1.0], [0.0, False], [None], [None, "null"], [[1, 2], [2, 1]], [3, 2.5], ["a", "b"], ["é\n"]],
+    [ODD, [1, True], [1, 2.0], [0.0, False], [None], [None, "null"], [[1, 2], [2, 1]], [3, 2.5], ["a", "b"], ["é\n"]],
     ids=repr,
 )
 @pytest.mark.parametrize("sampler", ["grid", "random"])
