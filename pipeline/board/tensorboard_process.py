@@ -10,6 +10,7 @@ import contextlib
 import ctypes
 import errno
 import json
+import os
 import secrets
 import signal
 import socket
@@ -23,6 +24,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from pipeline.errors import PipelineError
+from pipeline.home.paths import NOTIFY
 from pipeline.home.records import now
 
 RELOAD_S = 5  # between two looks at the event files; the default of 30 does not feel live
@@ -57,6 +59,7 @@ class TensorBoard:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
+                env={name: value for name, value in os.environ.items() if name != NOTIFY},
                 start_new_session=True,
                 preexec_fn=_die_with_parent if sys.platform == "linux" else None,
             )

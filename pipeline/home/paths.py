@@ -22,6 +22,7 @@ DATASETS = "PIPELINE_DATASETS"  # environment variable: where the datasets are, 
 DATA = "PIPELINE_DATA"  # environment variable: a folder of datasets that may be read-only
 MODULES = "PIPELINE_MODULES"  # environment variable: a folder of modules of the user's own
 REMOVED = ".removed-"  # begins the names of runs that are being removed
+NOTIFY = "PIPELINE_NOTIFY"  # environment variable: whom a worker tells, with passwords: for no process that it starts
 STATES = ("pending", "running", "done", "failed", "cancelled")
 """The folders that a ticket can lie in; the folder is the job's state."""
 MODULE = re.compile(r"(?:[A-Za-z_][A-Za-z0-9_]*/){0,8}[A-Za-z_][A-Za-z0-9_]*\.py")

@@ -20,7 +20,7 @@ from functools import partial
 from pathlib import Path
 
 from pipeline.home import durable
-from pipeline.home.paths import Home
+from pipeline.home.paths import NOTIFY, Home
 from pipeline.home.records import WELL, End, Progress
 from pipeline.queue.checks import Check
 from pipeline.wording import in_words
@@ -28,7 +28,6 @@ from pipeline.worker import notifier
 from pipeline.worker.errands import Ended, Errand, Errands
 from pipeline.worker.notifier import Message, Task, Trouble
 
-NOTIFY = "PIPELINE_NOTIFY"  # environment variable: addresses as apprise takes them
 LIMIT_S = 60.0  # of one notification
 POLL_S = 0.05
 MOST_WAITING = 1_000

@@ -168,3 +168,15 @@ def test_of_two_that_are_started_at_once_on_a_port_one_is_told_so(tmp_path: Path
     finally:
         for board in boards:
             board.stop()
+
+
+def test_it_is_not_told_whom_a_worker_tells(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """There are passwords in that, and everybody on the network may ask this process something."""
+    monkeypatch.setenv("PIPELINE_NOTIFY", "mailto://somebody:secret@example.com")
+    board = TensorBoard(tmp_path / "runs", port=free_port())
+    try:
+        environment = Path(f"/proc/{board.process.pid}/environ").read_bytes()
+    finally:
+        board.stop()
+    assert b"PATH=" in environment
+    assert b"secret" not in environment

@@ -16,11 +16,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from pipeline.errors import UsageError
+from pipeline.home.paths import NOTIFY
 from pipeline.home.records import Outcome
 from pipeline.jobfile.resources import Resources
 from pipeline.stop import GRACE_S
 from pipeline.worker.executors.engine import BusyError, RefusedError, Seen, Task, UnreachableError
-from pipeline.worker.notifications import NOTIFY
 
 LIMIT_S = 60.0  # for one command
 SAVE_S = int(2 * GRACE_S)  # before its time limit, a job is told to save itself
