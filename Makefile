@@ -11,6 +11,7 @@ checkout:
 	  $(foreach name,$(FOLDERS),$(if $($(name)),$(name)="$(call whole,$(name))")) $(MAKECMDGOALS)
 else
 
+MAKEOVERRIDES :=# in no environment but as variables of their own: there may be a password among them
 VENV     := .venv
 RAY_VERSION := ==2.60.0# that the tests of clusters are made with
 PYTHON   ?= python3

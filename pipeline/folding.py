@@ -80,6 +80,7 @@ def cut(text: str, room: int, *, mark: str = "…") -> str:
     """The text in so many columns: cut behind a word where it is too long, inside of one where that is long as well."""
     if width(text) <= room:
         return text
+    text = text[: 2 * max(room, 0) + 100]  # more cannot be shown, but for accents, and each character is measured
     while text and width(text) + len(mark) > room:
         text = text[:-1]
     head, blank, _ = text.rpartition(" ")

@@ -79,7 +79,7 @@ class Screen:
     def frame(self) -> list[str]:
         """The lines that were drawn last, whole, without colours."""
         frames = [frame for frame in self.output.split("\x1b[H")[1:] if "\x1b[J" in frame]
-        return ANSI.sub("", frames[-1].partition("\x1b[J")[0]).split("\r\n") if frames else []
+        return ANSI.sub("", frames[-1].partition("\x1b[J")[0]).removesuffix("\r\n").split("\r\n") if frames else []
 
     @property
     def num_frames(self) -> int:

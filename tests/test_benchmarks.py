@@ -82,5 +82,5 @@ def test_the_benchmark_of_a_sweep_runs_in_small() -> None:
     assert done.returncode in (0, 1), done.stderr  # 1: so short trials take longer to start than to train
     (sides,) = json.loads(done.stdout)["rounds"]
     assert set(sides) == {"peer", "2-workers"}
-    assert set(sides["peer"]["parts"]) == {"loads", "trains"}
+    assert set(sides["peer"]["parts"]) == {"process", "loads", "trains", "leaves"}
     assert set(sides["2-workers"]["parts"]) == {"process", "loads", "trains", "leaves"}

@@ -59,7 +59,7 @@ class TensorBoard:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
-                env={name: value for name, value in os.environ.items() if name != NOTIFY},
+                env={name: value for name, value in os.environ.items() if name not in (NOTIFY, "MAKEFLAGS")},
                 start_new_session=True,
                 preexec_fn=_die_with_parent if sys.platform == "linux" else None,
             )

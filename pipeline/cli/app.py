@@ -121,7 +121,7 @@ def options(
     home: Annotated[
         Path | None,
         typer.Option(
-            help="Folder of queue, runs and datasets; default: $PIPELINE_HOME, else var of this checkout, else ./var.",
+            help="Folder of queue, runs and datasets; default: $PIPELINE_HOME, else ./var, or that of a folder above.",
             show_default=False,
         ),
     ] = None,

@@ -99,5 +99,5 @@ def check_no_gpu() -> Check:
         return Check("gpu", "warning", f"there is an NVIDIA driver, and jobs run on the CPU: {why_no_gpu()}")
     text = "none; jobs with device auto run on the CPU"
     if torch.version.cuda is not None and Path(sys.prefix, MARK_OF_MAKE).exists():
-        text += ", for which `make clean` and `make doctor TORCH=cpu` install a PyTorch that is 4 GB smaller"
+        text += ", for which `make clean` and `make demo TORCH=cpu` install a PyTorch that is 4 GB smaller"
     return Check("gpu", "ok", text)

@@ -18,7 +18,8 @@ from pipeline.queue.glances import Glance
 from pipeline.queue.views import ENDED, JobView
 from pipeline.wording import in_words, plural
 
-LEAST_BAR = 8  # columns
+LEAST_BAR, LEAST_WHY = 8, 4  # columns
+MAX_REASON = 1_000  # characters
 ROOMY, LEAST_OTHERS = 14, 5  # lines: with so many, what runs leaves these to other jobs
 STYLES = {"WORKER": "dim", "NOTE": "dim", "GPU": "dim"}
 
@@ -84,14 +85,21 @@ class LiveTable:
         ids, state = found[:2]
         ids.width = max([ids.width, *(width(job.id) for job in [*glance.ended, *glance.waiting])])
         state.width = max([state.width, *map(width, others)])
+        if others:  # reasons are told beside their ids
+            ids.width = min(ids.width, max(LEAST_ID, self.columns - state.width - 2 * GAP - LEAST))
         self._fit({column.name: column for column in found})
         return found
 
     def _fit(self, by_name: dict[str, Column]) -> None:
-        least = [("NOTE", 24), ("PROGRESS", 10 + PERCENT), ("ID", 30), ("WORKER", 12), ("GPU", 8), ("NOTE", 12)]
+        least = [
+            ("NOTE", 0),
+            ("PROGRESS", 10 + PERCENT),
+            ("ID", 30),
+            ("WORKER", 12),
+            ("GPU", 8),
+        ]  # a note has a line below
         numbers = max(map(width, ["EPOCH", *(live_cells.numbers(cell) for cell in by_name["EPOCH"].cells)]))
         least += [
-            ("NOTE", 0),
             ("EPOCH", numbers),
             ("ID", 20),
             ("PROGRESS", LEAST_BAR + PERCENT),
@@ -163,7 +171,7 @@ class LiveTable:
         """spare: lines that nothing else is shown in, for reasons that are longer than one."""
         ids, state = columns[:2]
         epochs, accuracies = (
-            [live_cells.numbers(live_cells.epoch(job)) for job in jobs],
+            ["" if job.is_sweep else live_cells.epoch(job) for job in jobs],
             [accuracy_of(job) for job in jobs],
         )
         figures = [column for column in (Column("EPOCH", epochs), Column("ACCURACY", accuracies)) if column.width]
@@ -171,7 +179,7 @@ class LiveTable:
         while (room := self.columns - sum(widths) - GAP * len(widths)) < LEAST and figures:
             figures.pop()
             widths.pop()
-        room = max(0, room)
+        room = room if room >= LEAST_WHY else 0
         names = [*("ID", "STATE"), *(column.name for column in figures), *(["WHY"] if room else [])]
         yield _joined([Part(pad(cut(name, to), to), "bold")] for name, to in zip(names, [*widths, room], strict=False))
         for number, (job, reason) in enumerate(zip(jobs, _reasons(jobs, room, spare=spare), strict=True)):
@@ -188,7 +196,7 @@ class LiveTable:
 
 def _reasons(jobs: Sequence[JobView], room: int, *, spare: int) -> list[list[str]]:
     """Why each is where it is, in a line; on `spare` further lines first those that failed are told whole."""
-    reasons = [" ".join(job.why.split()) for job in jobs]
+    reasons = [" ".join(job.why[:MAX_REASON].split()) for job in jobs]
     found = [[cut(reason, room)] for reason in reasons]
     for number in sorted(range(len(jobs)), key=lambda number: jobs[number].state != "failed"):
         whole = fold(reasons[number], room) if room >= LEAST else found[number]
@@ -262,7 +270,8 @@ def _divide(num_ended: int, num_waiting: int, room: int) -> tuple[int, int]:
 def _more(glance: Glance, ended: int, waiting: int) -> str:
     """Says how many there are beside those that are shown."""
     counts = glance.counts
-    num_ended = sum(counts.get(state, 0) for state in ENDED) if glance.ended else 0
+    states = ENDED if glance.state is None else {glance.state}
+    num_ended = sum(counts.get(state, 0) for state in states) if glance.ended else 0
     left = {"that ended": num_ended - ended, "that wait": counts.get("pending", 0) - waiting if glance.waiting else 0}
     told = " and ".join(f"{count:,} more {which}" for which, count in left.items() if count > 0)
     return f"... and {told}" if told else ""

@@ -46,7 +46,7 @@ def compare(
     words: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="ID...",
+            metavar="ID",
             help="Ids, or names of jobs: of a name its latest run, or all where it stands alone.",
             show_default=False,
         ),

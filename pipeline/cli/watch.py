@@ -20,6 +20,7 @@ from pipeline.cli.live_table import Line, LiveTable, Part, header_of, plain_line
 from pipeline.cli.short_ids import ShortIds
 from pipeline.cli.streams import drop_unwritten_output
 from pipeline.cli.terminal import NEXT, RECENT, console
+from pipeline.folding import width
 from pipeline.home import durable
 from pipeline.queue.glances import Glance, Watcher
 from pipeline.queue.pausing import PAUSED
@@ -165,8 +166,10 @@ class Screen:
 
     def draw(self, lines: Sequence[Line]) -> None:
         """Writes over what is there, all at once; what is longer than it is wiped."""
-        self.text = "\n".join(map(self._painted, lines))
-        self._write(HOME + self.text.replace("\n", f"{END_OF_LINE}\n") + END_OF_LINE + BELOW)
+        painted = list(map(self._painted, lines))
+        self.text = "\n".join(painted)
+        # wiped before it is written: behind a line that is full, some terminals would wipe its last letter
+        self._write(HOME + "".join(f"{END_OF_LINE}{line}\n" for line in painted) + BELOW)
 
     def wait(self, seconds: float) -> bool:
         """Waits for so long, or until the size is another one; whether `q` was pressed."""
@@ -224,8 +227,10 @@ class Screen:
 
 
 def _printable(text: str) -> str:
-    """What a job says may hold what moves the cursor."""
-    return text if text.isprintable() else "".join(one if one.isprintable() else "?" for one in text)
+    """What a job says may hold what moves the cursor. As wide as it was: what takes no column is left out."""
+    if text.isprintable():
+        return text
+    return "".join(one if one.isprintable() else "" if width(one) == 0 else "?" for one in text)
 
 
 def _is_terminal(stream: object) -> bool:

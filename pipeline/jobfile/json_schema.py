@@ -26,7 +26,9 @@ def json_schema() -> JsonSchema:
         for name in (*choice.entries, *choice.further_names[:1], *choice.own_names()):
             _define(choice.section_class(name), definitions)
     root = _define(Spec, definitions)
-    root["allOf"] = silent(list(schema_rules.of_file()))
+    is_sweep: JsonSchema = {"properties": {"search": {"type": "object"}}, "required": ["search"]}
+    rules: JsonSchema = {"allOf": list(schema_rules.of_file())}
+    root["allOf"] = silent([{"if": is_sweep, "else": rules}])  # what is searched may be other than what is written
     del definitions[Spec.__name__]
     schema_space.complete(definitions)
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", "$defs": definitions, **root}

@@ -34,6 +34,8 @@ class Origins:
             raise UsageError(f"{source}: write it as key=value, for example --set train.epochs=3")
         try:
             new = yamltree.parse(value.encode("utf-8", "surrogatepass"), source)
+            if "#" in value and not _is_without_comment(value, new.plain()):
+                raise UsageError(f"{source}: what follows # is a comment; put it in quotes: {key}='\"a # b\"'")
         except SpecError as error:
             raise SpecError([problem._replace(line=0) for problem in error.problems]) from None
         self.mark(new, source)
@@ -89,6 +91,24 @@ class Origins:
             if not other_line and len(list(yamltree.walk(self.root, field))) == len(field):
                 source, line = other, 0  # the override that changed what the field depends on
         return source, line
+
+
+def _is_without_comment(value: str, read: Any) -> bool:
+    """Whether no # of a text begins a comment: with another mark in its place it says the same."""
+    mark = "\ufdd0"  # no character of any text
+    try:
+        marked = yamltree.parse(value.replace("#", mark).encode("utf-8", "surrogatepass"), "").plain()
+    except SpecError:
+        return False
+    return bool(_with_hashes(marked, mark) == read)
+
+
+def _with_hashes(value: Any, mark: str) -> Any:
+    if isinstance(value, str):
+        return value.replace(mark, "#")
+    if isinstance(value, list):
+        return [_with_hashes(inner, mark) for inner in value]
+    return {key: _with_hashes(inner, mark) for key, inner in value.items()} if isinstance(value, dict) else value
 
 
 def _restoring(node: Node, key: str) -> Callable[[], None]:

@@ -32,6 +32,7 @@ class Glance:
     waiting: list[JobView] = field(default_factory=list)  # the next ones, first the one that is claimed first
     ended: list[JobView] = field(default_factory=list)  # the latest
     workers: list[str] = field(default_factory=list)
+    state: str | None = None  # of the jobs that were wanted; None: all
 
 
 @dataclass
@@ -61,7 +62,7 @@ class Watcher:
         waiting = [] if state not in (None, "pending") else self._views("pending", self._waiting, most)
         ended = [] if state in ("pending", "running") else list(self._latest(most, state, with_trials=with_trials))
         counts = {name: len(found) for name, found in ids.items()}
-        return Glance(counts, _grouped(running), waiting, ended, self.queue.live_workers())
+        return Glance(counts, _grouped(running), waiting, ended, self.queue.live_workers(), state)
 
     def all_ids(self) -> Iterator[str]:
         """Those of the last look."""

@@ -164,8 +164,9 @@ def _without_end(queue: Queue, ticket: Ticket, state: str, others: Dependencies,
         _readable(lambda: back_off.must_wait(queue.paths.wait(ticket.id)), problems)  # else it is claimed by nobody
     progress = progress or _before_it_began(_epochs(ticket))
     where = where_of(attempts.latest)
-    waits_for = (_readable(lambda: others.open(ticket.after), problems) or []) if ticket.after else []
-    why = _why(state, attempts, progress, is_alive=is_alive, waits_for=waits_for)
+    why = _why(state, attempts, progress, is_alive=is_alive)
+    if ticket.after and state == "pending" and not attempts.number:
+        why = _readable(lambda: _why_held(ticket, others), problems) or why
     return JobView(
         id=ticket.id,
         name=ticket.name,
@@ -236,10 +237,16 @@ def unreadable(queue: Queue, job_id: str, state: str, why: str) -> JobView:
     )
 
 
-def _why(state: str, attempts: Attempts, progress: Progress, *, is_alive: bool, waits_for: Sequence[str] = ()) -> str:
+def _why_held(ticket: Ticket, others: Dependencies) -> str:
+    """Why the jobs that it waits for keep it from being started; empty where they do not."""
+    if never := others.why_never(ticket.after):
+        return f"{never}; the next worker cancels it"
+    waits_for = others.open(ticket.after)
+    return f"waits for {', '.join(waits_for)}" if waits_for else ""
+
+
+def _why(state: str, attempts: Attempts, progress: Progress, *, is_alive: bool) -> str:
     latest = attempts.latest
-    if state == "pending" and waits_for:
-        return f"waits for {', '.join(waits_for)}"
     if state == "pending":
         return f"queued again: {latest['why']}" if latest.get("why") else "waits for a worker"
     if state != "running":

@@ -6,6 +6,7 @@ here raises for it.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -63,7 +64,8 @@ def _fields(entry: dict[str, Any]) -> Fields:
 
 
 def _known(values: dict[str, Any]) -> Fields:
-    return {f"{PREFIX}{name}": value for name, value in values.items() if isinstance(value, str | int | float)}
+    known = {name: value for name, value in values.items() if isinstance(value, str | int | float)}
+    return {f"{PREFIX}{name}": value for name, value in known.items() if isinstance(value, str) or math.isfinite(value)}
 
 
 def _commit(code: dict[str, Any]) -> str | None:

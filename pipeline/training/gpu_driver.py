@@ -46,7 +46,7 @@ def why_no_gpu() -> str:
     """Says what keeps PyTorch from seeing a GPU, and what to do about it."""
     if torch.version.cuda is None:
         return (
-            "this PyTorch is built without CUDA; `make clean`, then `make doctor` without TORCH=cpu, installs the other"
+            "this PyTorch is built without CUDA; `make clean`, then `make demo` without TORCH=cpu, installs the other"
         )
     supported, needed = supported_cuda(), int(torch.version.cuda.partition(".")[0])
     if supported is None:

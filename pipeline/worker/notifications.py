@@ -99,6 +99,8 @@ class Notifications:
 
 def take_addresses() -> list[str]:
     """What PIPELINE_NOTIFY names, which is taken out of the environment: what is started from now on has it not."""
+    for made in ("MAKEFLAGS", "MFLAGS", "MAKEOVERRIDES"):  # which have it too, where it was given to make
+        os.environ.pop(made, None)
     return notifier.split(os.environ.pop(NOTIFY, ""))
 
 
@@ -199,5 +201,6 @@ def figures_of(end: End) -> str:
 
 
 def command(home: Home, verb: str, job_id: str) -> str:
-    where = [] if home == Home.find() else ["--home", str(home.root)]
+    is_found = home == Home.find() and not os.environ.get("PIPELINE_HOME")  # whoever is told may have another
+    where = [] if is_found else ["--home", str(home.root)]
     return shlex.join(["pipeline", *where, verb, job_id])

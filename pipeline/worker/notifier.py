@@ -67,8 +67,9 @@ class Trouble:
 
 
 def split(text: str) -> list[str]:
-    """The addresses in a text, as apprise parts them: by blanks or commas before whatever begins like an address."""
-    return [part for part in re.split(rf"[,\s]+(?={SCHEME})", text.strip(", \t\r\n")) if part]
+    """The addresses in a text, parted by blanks, or by commas before whatever begins like an address."""
+    parts = re.split(rf"\s+|,(?={SCHEME})", text)
+    return [part.strip(",") for part in parts if part.strip(",")]
 
 
 def name(address: str) -> str:

@@ -119,7 +119,7 @@ def test_doctor_names_the_way_from_a_pytorch_without_cuda_to_one_with_it(machine
     verdict, text = checks["gpu"]
     assert verdict == "error"
     assert GPU in text
-    assert "`make clean`, then `make doctor` without TORCH=cpu" in text
+    assert "`make clean`, then `make demo` without TORCH=cpu" in text
 
 
 def test_doctor_warns_where_a_driver_is_all_that_is_seen_of_a_gpu(machine: Machine) -> None:
@@ -143,4 +143,4 @@ def test_doctor_tells_of_the_smaller_pytorch_where_no_gpu_is(
     checks = machine.checks(cuda)
     assert "driver" not in checks
     assert checks["gpu"][0] == "ok"
-    assert ("`make doctor TORCH=cpu`" in checks["gpu"][1]) == is_told
+    assert ("`make demo TORCH=cpu`" in checks["gpu"][1]) == is_told

@@ -354,3 +354,28 @@ def test_worker_and_gpu_are_in_json_and_in_show(home: Home, pipeline: Pipeline, 
     assert json.loads(pipeline("show", running.id, "--json").stdout) == job
     facts = dict(re.split(r"  +", line, maxsplit=1) for line in pipeline("show", running.id).stdout.splitlines())
     assert (facts["worker"], facts["GPU"]) == ("host-1a2b", "0 NVIDIA H200")
+
+
+def test_nothing_is_wiped_behind_a_line_that_is_full(home: Home, running: Claim) -> None:
+    """There some terminals wipe its last letter."""
+    with watched(home, columns=80) as screen:
+        screen.read(lambda screen: running.id in row(screen, running.id), "its row")
+        assert len(screen.frame[0]) == 80, "the header ends with the time"
+        assert "\x1b[K\r\n" not in screen.output
+
+
+def test_reasons_are_told_beside_ids_that_are_longer_than_the_terminal(
+    home: Home, pipeline: Pipeline, job_file: JobFile
+) -> None:
+    submitted(pipeline, job_file(text=f"name: {'n' * 64}\nmodel: {{name: net}}\ndata: {{name: mnist}}\n"))
+    with watched(home, columns=80) as screen:
+        screen.read(lambda screen: "waits for a worker" in "\n".join(screen.frame), "its reason")
+        assert row(screen, "nnnn").split()[1] == "pending"
+
+
+def test_what_takes_no_column_is_no_question_mark(home: Home, running: Claim) -> None:
+    progress = Progress(1, epochs=10, steps=0, note="sees 👨\u200d👩\u200d👧 and a\u0007bell")
+    durable.replace_json(home.run(running.id).progress, progress.to_json())
+    with watched(home) as screen:
+        screen.read(lambda screen: "bell" in "\n".join(screen.frame), "its note")
+        assert "sees 👨👩👧 and a?bell" in "\n".join(screen.frame)

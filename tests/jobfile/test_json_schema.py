@@ -16,6 +16,7 @@ from typing import Any
 
 import jsonschema
 import pytest
+import yaml
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from job_schema import HEAD, UNSAID, Unsaid, complaints
@@ -152,6 +153,18 @@ def test_an_editor_finds_what_does_not_go_together(model: str, data: str) -> Non
     text = f"name: x\nmodel: {model}\ndata: {data}\n"
     assert complaints(text)
     assert errors(text=text)
+
+
+@pytest.mark.parametrize(
+    "space",
+    ["data.image_size: [32, 64]", "model.name: [net, cnn_bn]", "data.name: [cifar10, cifar100]"],
+)
+def test_an_editor_takes_a_sweep_whose_values_make_it_right(space: str) -> None:
+    """What is written beside the search is not what is trained."""
+    file = "name: hunt\nmodel: {name: vgg}\ndata: {name: mnist}\n"
+    jsonschema.validate(yaml.safe_load(f"{file}search: {{trials: 2, space: {{{space}}}}}\n"), json_schema())
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate(yaml.safe_load(file), json_schema())
 
 
 @pytest.mark.parametrize("unsaid", UNSAID, ids=lambda unsaid: unsaid.why)

@@ -137,6 +137,14 @@ def test_an_enormous_override_is_named_in_short() -> None:
     assert message == f"--set name={'[' * 52}...: nested deeper than 20 levels"
 
 
+@pytest.mark.parametrize("value", ["fix #3 and # 4", "# all of it", "[a, b] # c"])
+def test_an_override_is_never_cut_where_a_comment_would_begin(value: str) -> None:
+    with pytest.raises(UsageError, match=r"what follows # is a comment; put it in quotes: description="):
+        read("", f"description={value}")
+    assert read("", f'description="{value}"').description == value
+    assert read("", "description=issue#3").description == "issue#3"
+
+
 def test_a_missing_file_names_its_neighbours(job_file: Callable[..., Path]) -> None:
     path = job_file(name="vgg11.yaml")
     with pytest.raises(

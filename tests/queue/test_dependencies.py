@@ -64,6 +64,7 @@ def test_it_is_passed_over_by_others_that_may_run(queue: Queue) -> None:
 def test_it_ends_where_one_before_it_did_not_succeed_and_retry_takes_both_up(queue: Queue, outcome: Outcome) -> None:
     first, second, third = queue.submit_all([ticket("first"), ticket("second", "first"), ticket("third", "second")])
     end(queue, first, outcome)
+    assert views.find(queue, second).why.endswith(f"has ended as {outcome}; the next worker cancels it")
     ended = queue.claim("worker")
     assert isinstance(ended, Ended)
     why = f"cancelled while it waited: {first}, which it was to run after, has ended as {outcome}"

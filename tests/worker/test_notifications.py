@@ -423,12 +423,6 @@ def test_doctor_says_whether_it_would_work(
 # What may be said of addresses
 
 
-def test_addresses_are_parted_as_apprise_parts_them() -> None:
-    text = " json://a:1/b c, mailto://x:y@z?to=a@b,c@d\nntfy://t ,"
-    assert notifier.split(text) == ["json://a:1/b c", "mailto://x:y@z?to=a@b,c@d", "ntfy://t"]
-    assert notifier.split(" ,") == []
-
-
 @pytest.mark.parametrize(
     ("address", "text"),
     [
@@ -442,3 +436,26 @@ def test_addresses_are_parted_as_apprise_parts_them() -> None:
 )
 def test_no_part_of_an_address_is_left_in_what_is_said(address: str, text: str) -> None:
     assert SECRET not in notifier.without(address, text).lower()
+
+
+def test_make_hands_no_address_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where it was given to make, make has it in a variable of its own as well."""
+    monkeypatch.setenv("PIPELINE_NOTIFY", f"json://{SECRET}")
+    monkeypatch.setenv("MAKEFLAGS", f" --no-print-directory -- PIPELINE_NOTIFY=json://{SECRET}")
+    assert notifications.take_addresses() == [f"json://{SECRET}"]
+    assert SECRET not in str(dict(os.environ))
+
+
+@pytest.mark.parametrize(
+    ("text", "addresses"),
+    [
+        ("json://a json://b", ["json://a", "json://b"]),
+        ("json://a,json://b , json://c", ["json://a", "json://b", "json://c"]),
+        ("mailto://x?to=a@b.c,d@e.f", ["mailto://x?to=a@b.c,d@e.f"]),
+        ("ntfy://topic, you@example.org", ["ntfy://topic", "you@example.org"]),
+        ("  ", []),
+    ],
+)
+def test_what_is_no_address_is_not_taken_for_a_part_of_one(text: str, addresses: list[str]) -> None:
+    """It is said then, as one that is not understood."""
+    assert notifier.split(text) == addresses
