@@ -41,7 +41,8 @@ def test_labels_say_what_it_is_and_what_it_was_built_from(images: dict[str, str]
 
 
 def test_the_user_is_the_same_in_both_and_not_root(images: dict[str, str]) -> None:
-    assert {inspected(image)["Config"]["User"] for image in images.values()} == {"pipeline"}
+    assert {inside(image, "id", "-un") for image in images.values()} == {"pipeline"}
+    assert {inspected(image)["Config"]["User"] for image in images.values()} == {inside(images["worker"], "id", "-u")}
     ids = {inside(image, "id", "-u") + ":" + inside(image, "id", "-g") for image in images.values()}
     assert len(ids) == 1
     assert "0" not in ids.pop().split(":")
