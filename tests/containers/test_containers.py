@@ -421,7 +421,7 @@ def test_the_make_verbs_act_on_the_containers(compose: Compose) -> None:
         return done
 
     job_id = verb("submit", "JOB=digits", f"SET={' '.join(SHORT)}").stdout.strip()
-    assert re.fullmatch(r"digits-\w+-\w+", job_id)
+    assert re.fullmatch("digits-[0-9a-f]{4}", job_id)
     assert job_id in verb("status").stdout
     assert f"TensorBoard: http://127.0.0.1:{compose.port}" in verb("up").stdout
     assert "succeeded: trained 1 epoch;" in verb("logs").stdout
