@@ -18,6 +18,8 @@ from quick import wait_until
 
 from pipeline.home.paths import Home
 from pipeline.home.records import End, Progress
+from pipeline.jobfile import frozen
+from pipeline.queue.claims import Claim
 from pipeline.queue.job_queue import Queue
 
 
@@ -90,3 +92,13 @@ def wait_for_end(queue: Queue, job_id: str) -> End:
 
 def outcomes(queue: Queue, job_id: str) -> list[str]:
     return [entry.get("outcome", "open") for entry in queue.attempts(job_id).entries]
+
+
+def leave_dead(queue: Queue, job_id: str) -> None:
+    """As a worker that was killed leaves a job: claimed, with its spec in its run, and nobody holds its lease."""
+    claim = queue.claim("gone")
+    assert isinstance(claim, Claim)
+    assert claim.id == job_id
+    assert claim.spec is not None
+    frozen.save(queue.home.run(job_id), claim.spec)
+    claim.lease.release()

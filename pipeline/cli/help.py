@@ -83,7 +83,9 @@ def errors_folded() -> Iterator[None]:
         raise
 
 
-class Command(TyperCommand):
+class _Folded:
+    """What commands and their group have in common: help, usage and errors that end where the terminal does."""
+
     def get_help(self, ctx: Any) -> str:
         return page(self, ctx)
 
@@ -92,20 +94,16 @@ class Command(TyperCommand):
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         with errors_folded():
-            return super().parse_args(ctx, args)
+            return super().parse_args(ctx, args)  # type: ignore[misc,no-any-return]
+
+
+class Command(_Folded, TyperCommand):
+    """A command whose help fits the terminal."""
 
     def invoke(self, ctx: Any) -> Any:
         with errors_folded():
             return super().invoke(ctx)
 
 
-class Group(TyperGroup):
-    def get_help(self, ctx: Any) -> str:
-        return page(self, ctx)
-
-    def get_usage(self, ctx: Any) -> str:
-        return "\n".join(usage(self, ctx, shutil.get_terminal_size().columns))
-
-    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        with errors_folded():
-            return super().parse_args(ctx, args)
+class Group(_Folded, TyperGroup):
+    """The commands together, likewise."""

@@ -235,6 +235,11 @@ class Attempts(Record):
         return self.is_open and self.entries[-1].get("executor", LOCAL) not in (LOCAL, FOREGROUND)
 
     @property
+    def is_in_foreground(self) -> bool:
+        """Whether the latest attempt was in the terminal of a person, who alone takes the job up again."""
+        return self.latest.get("executor") == FOREGROUND
+
+    @property
     def started_at(self) -> str | None:
         """When the job was first started."""
         return self.entries[0].get("started_at") if self.entries else None

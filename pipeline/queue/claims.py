@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from pipeline.home.lease import Lease
-from pipeline.home.records import FOREGROUND, Attempts, End
+from pipeline.home.records import Attempts, End
 from pipeline.queue.tickets import Ticket
 
 if TYPE_CHECKING:
@@ -43,14 +43,9 @@ class Claim:
         return self.ticket.is_sweep
 
     @property
-    def is_in_foreground(self) -> bool:
-        """Whether its latest attempt was in the terminal of a person, who alone takes it up again."""
-        return self.attempts.latest.get("executor") == FOREGROUND
-
-    @property
     def retry_on(self) -> tuple[tuple[str, ...], int]:
         """The ends of an attempt after which it is tried again, and how often. Of a sweep, the spec has its trials'."""
-        if self.is_in_foreground:
+        if self.attempts.is_in_foreground:
             return (), 0
         return (("lost",), SWEEP_RETRIES) if self.is_sweep else (self.resources.retry_on, self.resources.retries)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Container, Set
 
-from pipeline.home.records import FOREGROUND
 from pipeline.queue.job_queue import Queue, is_held
 from pipeline.queue.tickets import Ticket
 
@@ -41,7 +40,7 @@ def _leaves_nothing(queue: Queue, job_id: str, alive: Container[str]) -> bool:
         ticket = queue.tickets.read("running", job_id)
         if isinstance(ticket, Ticket) and ticket.is_sweep:
             return False
-        latest = queue.attempts(job_id).latest
-        return latest.get("executor") == FOREGROUND or latest.get("worker", "") in alive
+        attempts = queue.attempts(job_id)
+        return attempts.is_in_foreground or attempts.latest.get("worker", "") in alive
     except OSError:
         return True

@@ -196,7 +196,7 @@ class Queue:
         claim.attempts = copy.deepcopy(claim.attempts)  # so that it can be called again where the disk was full
         if claim.attempts.is_open:
             claim.attempts.end(result, lacked_room=lacked_room)
-        if claim.is_in_foreground and result.outcome == "interrupted":
+        if claim.attempts.is_in_foreground and result.outcome == "interrupted":
             result = dataclasses.replace(result, outcome="cancelled")
         retry_on, retries = claim.retry_on
         used = claim.attempts.retries_used

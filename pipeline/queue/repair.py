@@ -15,7 +15,7 @@ from pipeline.errors import QueueError, SpecError
 from pipeline.home import durable
 from pipeline.home.lease import Lease
 from pipeline.home.paths import REMOVED
-from pipeline.home.records import FOLDER_OF, FOREGROUND, End, Progress, Result, StopRequest
+from pipeline.home.records import FOLDER_OF, End, Progress, Result, StopRequest
 from pipeline.home.sweep_record import FOR_ITS_SWEEP
 from pipeline.queue.claims import Claim
 from pipeline.queue.job_queue import Queue
@@ -134,7 +134,7 @@ def _settle_if_abandoned(queue: Queue, job_id: str) -> list[Repaired]:
         return []
     state, end = settled
     what = f"now {state}" if end is None else f"{end.outcome}: {end.why}"
-    in_foreground = queue.attempts(job_id).latest.get("executor") == FOREGROUND
+    in_foreground = queue.attempts(job_id).is_in_foreground
     who = "process" if in_foreground else "worker"
     return [Repaired(f"{job_id}: its {who} died; {what}", job_id, end, was_in_foreground=in_foreground)]
 
@@ -170,7 +170,7 @@ def _left_by(claim: Claim, result: Result | None, progress: Progress | None) -> 
     number = claim.attempts.number
     if result is not None and result.attempt == number:
         return result
-    who = "process" if claim.is_in_foreground else "worker"
+    who = "process" if claim.attempts.is_in_foreground else "worker"
     why = f"attempt {number} was lost: its {who} was killed, or the machine went down"
     return Result.after(progress or Progress(number), attempt=number, outcome="lost", why=why)
 

@@ -14,7 +14,7 @@ from pipeline.errors import UsageError
 from pipeline.home import durable
 from pipeline.home.ids import by_age, name_of
 from pipeline.home.lease import Lease
-from pipeline.home.records import FOLDER_OF, FOREGROUND, Attempts, Progress
+from pipeline.home.records import FOLDER_OF, Attempts, Progress
 from pipeline.queue import back_off
 from pipeline.queue.dependencies import Dependencies
 from pipeline.queue.job_queue import Queue
@@ -254,7 +254,7 @@ def _why(state: str, attempts: Attempts, progress: Progress, *, is_alive: bool) 
     if attempts.is_elsewhere:
         said = progress.note or f"training, {where_of(latest)}"
         return said if is_alive else f"{said}; no worker watches it: `pipeline worker --on {latest.get('executor')}`"
-    if latest.get("executor") == FOREGROUND:
+    if attempts.is_in_foreground:
         said = f"{progress.note or 'training'}, in the foreground"
         return said if is_alive else "its process died; `pipeline run --resume` goes on with it"
     if not is_alive:

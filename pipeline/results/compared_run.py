@@ -142,7 +142,7 @@ def flatten(tree: Mapping[str, Any], before: str = "") -> dict[str, Any]:
 
 
 def _seconds(state: RunState) -> float | None:
-    """Adds up all attempts that have ended; a run in the foreground is one."""
+    """Adds up all attempts that have ended; a run without records is one."""
     spans = [(entry.get("started_at"), entry.get("finished_at")) for entry in state.entries]
     spans = spans or [(state.started_at, state.finished_at)]
     try:

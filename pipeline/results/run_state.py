@@ -1,7 +1,7 @@
 """How a run ended, or how far it is.
 
 The queue's records count first: they alone know what became of an attempt that was killed. The run's own `result.json`
-is what an attempt said of itself. It counts where the queue knows nothing, as of a run in the foreground, and only if
+is what an attempt said of itself. It counts where the queue knows nothing, as of a foreground run of before, only if
 no later attempt has begun.
 """
 

@@ -1,7 +1,7 @@
 """Finding runs by the beginnings of their ids. A run is a folder of HOME/runs that has a spec.
 
-That of `pipeline run` has no ticket in the queue. A ticket need not have a run: its job has not started, or the folder
-was removed.
+One that a `pipeline run` of before left has no ticket. A ticket need not have a run: its job has not started, or the
+folder was removed.
 """
 
 from __future__ import annotations

@@ -11,13 +11,12 @@ from pathlib import Path
 
 import pytest
 from quick import quick_spec, wait_until
+from worker_processes import leave_dead
 
 from pipeline.home.lease import Lease
 from pipeline.home.paths import Home
 from pipeline.home.records import End
-from pipeline.jobfile import frozen
 from pipeline.queue import repair
-from pipeline.queue.claims import Claim
 from pipeline.queue.job_queue import Queue
 
 # What runs in the place of training is told by the job's name.
@@ -89,11 +88,7 @@ def test_a_job_that_its_worker_left_dead_has_a_page_when_another_one_ends_it(
     queue: Queue, home: Home, start: Start
 ) -> None:
     job_id = submit(queue, "lost")
-    claim = queue.claim("gone")
-    assert isinstance(claim, Claim)
-    assert claim.spec is not None
-    frozen.save(home.run(job_id), claim.spec)
-    claim.lease.release()
+    leave_dead(queue, job_id)
     assert start("--drain").wait() == 1, "a job did not succeed, and nobody else says so"
     assert "was lost: its worker was killed" in home.run(job_id).report.read_text()
 

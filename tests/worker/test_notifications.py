@@ -15,14 +15,12 @@ from typing import Any
 
 import pytest
 from quick import quick_spec, wait_until
-from worker_processes import Start, end_of, queue, start, wait_for_end  # noqa: F401 - two are fixtures
+from worker_processes import Start, end_of, leave_dead, queue, start, wait_for_end  # noqa: F401 - two are fixtures
 
 from pipeline.home import durable
 from pipeline.home.paths import Home
 from pipeline.home.records import End, Progress
-from pipeline.jobfile import frozen
 from pipeline.queue import repair
-from pipeline.queue.claims import Claim
 from pipeline.queue.job_queue import Queue
 from pipeline.worker import notifications, notifier
 from pipeline.worker.executors.slurm import Slurm
@@ -215,15 +213,11 @@ def test_an_attempt_that_is_queued_again_is_not_told(queue: Queue, serve: Serve,
 
 
 def test_a_job_that_its_worker_left_dead_is_told_by_the_one_that_ends_it_alone(
-    queue: Queue, home: Home, serve: Serve, work: Work
+    queue: Queue, serve: Serve, work: Work
 ) -> None:
     server = serve()
     job_id = submit(queue, "lost")
-    claim = queue.claim("gone")
-    assert isinstance(claim, Claim)
-    assert claim.spec is not None
-    frozen.save(home.run(job_id), claim.spec)
-    claim.lease.release()
+    leave_dead(queue, job_id)
     assert work(server.address()).wait() == 1
     assert work(server.address()).wait() == 0
     assert server.asked == [f"{job_id} lost"]
