@@ -41,8 +41,8 @@ def against_fp32(bits: float, bits_in_fp32: float) -> str:
     return f"of {in_bits(bits_in_fp32)} in fp32{times}"
 
 
-def plural(count: int, noun: str) -> str:
-    """`1 trial`, `2,000 trials`, `3 classes`."""
+def plural(count: float, noun: str) -> str:
+    """`1 trial`, `2,000 trials`, `3 classes`, `9.9 epochs`."""
     ending = "es" if noun.endswith(("s", "x", "tch")) else "s"
     return f"{count:,} {noun}{'' if count == 1 else ending}"
 

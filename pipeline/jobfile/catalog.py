@@ -252,4 +252,15 @@ SCHEDULES: dict[str, Entry] = {
             "final_div_factor": option(float, 1e4, "The last rate is the first divided by this.", ge=1, le=10**12),
         },
     ),
+    "linear_one_cycle": Entry(
+        "pipeline.training.schedules:linear_one_cycle",
+        "straight up, then straight down (Page, 2018)",
+        options={
+            "start": option(float, 0.2, "Factor of the first step's rate.", gt=0, le=1),
+            "peak": option(
+                float, 0.23, "Share of all steps after which the factor is 1; 0: it falls at once.", ge=0, lt=1
+            ),
+            "end": option(float, 0.07, "Factor that is reached at the end.", ge=0, le=1),
+        },
+    ),
 }

@@ -32,7 +32,7 @@ class Facts(NamedTuple):
     image_size: int | None = None  # pixels a side
     image_size_from: str = ""  # in words: "digits has 8", "data.image_size is 8"
     batch_size: int | None = None
-    epochs: int | None = None
+    epochs: float | None = None
     label_smoothing: float | None = None
 
 
@@ -150,6 +150,13 @@ class Loss(Entry):
         if not facts.label_smoothing or self.is_smooth:
             return None
         return f"the loss {section.name!r} does not smooth labels; leave it out"
+
+
+@dataclass(frozen=True)
+class Optimizer(Entry):
+    """Called with parameters or groups of them, `fused` and its options; gives a `torch.optim.Optimizer`."""
+
+    parts_matrices: bool = False  # whether hidden weights are a group of their own, marked as `orthogonalized`
 
 
 @dataclass(frozen=True)

@@ -154,6 +154,20 @@ class OneOrMore:
         return {"anyOf": [item, {"items": item, "maxItems": self.most, "type": "array", "uniqueItems": True}]}
 
 
+class Fractional:
+    """Annotates a positive number that is mostly a whole one, and then is kept as such: `10`, `9.9`."""
+
+    def __init__(self, *, most: int) -> None:
+        self.most = most
+
+    def schema(self, of_type: CoreSchema) -> CoreSchema:  # noqa: ARG002
+        number = core_schema.float_schema(gt=0, le=self.most)
+        return core_schema.no_info_after_validator_function(lambda n: int(n) if n.is_integer() else n, number)
+
+    def json_schema(self, of_type: JsonSchema) -> JsonSchema:
+        return {**of_type, "exclusiveMinimum": 0, "maximum": self.most}
+
+
 MAX_DAYS = 366
 
 

@@ -51,6 +51,11 @@ class Data(NamedSection):
         description="Share of the training images that is held out to choose the best epoch by; the test set is then "
         "looked at once, at the end. Default: the best epoch is chosen on the test set.",
     )
+    test_augment: Literal["none", "mirror", "mirror_shift"] = field(
+        "none",
+        description="Average the logits of each held-out image over views of it: mirror: it and its mirror image; "
+        "mirror_shift: both moved by a pixel too, six views.",
+    )
     sampler: Literal["shuffle", "balanced"] = field(
         "shuffle",
         description="Each image once an epoch; balanced: as many, drawn at random from all classes alike.",
@@ -78,6 +83,12 @@ class ModelSection(NamedSection):
     )
     backbone_lr: float = field(
         1.0, gt=0, le=100, description="Factor of the learning rate of all layers but the last one."
+    )
+    batch_norm_momentum: float | None = field(
+        None,
+        gt=0,
+        le=1,
+        description="Share of each batch in batch norm's running mean and variance; default: the network's, mostly 0.1.",
     )
     quantize: Quantize | None = field(
         None,

@@ -91,7 +91,7 @@ def read_run(home: Home, run: RunPaths, *, say: Say) -> ComparedRun:
         curves,
         state.state,
         state.epoch,
-        state.epochs or (asked if isinstance(asked, int) else 0),
+        state.epochs or (math.ceil(asked) if isinstance(asked, (int, float)) else 0),
         state.steps,
         _seconds(state),
     )

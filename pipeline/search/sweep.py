@@ -12,6 +12,7 @@ always ready before somebody asks for it, so that however many workers there are
 from __future__ import annotations
 
 import dataclasses
+import math
 import time
 from collections.abc import Callable
 from typing import Any
@@ -77,12 +78,13 @@ class Sweep:
     def most_epochs(self) -> int:
         """That a trial may have, for they may be searched too."""
         values = self.search.space.get(EPOCHS, ())
-        return int(values.high) if isinstance(values, Range) else max(values, default=self.spec.train.epochs)
+        most = values.high if isinstance(values, Range) else max(values, default=self.spec.train.epochs)
+        return math.ceil(most)
 
     def takes_fractions(self, key: str) -> bool:
         """Tells whether a field whose range is in whole numbers takes others too, as a learning rate from 0 to 1."""
         values = self.search.space[key]
-        if not isinstance(values, Range) or not values.is_whole:
+        if not isinstance(values, Range) or not values.is_whole or key == EPOCHS:
             return False
         first = {k: v.low if isinstance(v, Range) else v[0] for k, v in self.search.space.items()}
         try:

@@ -165,7 +165,7 @@ class CapturedStep:
         """The row of this step in the learning rates of all that are left of the epoch, which are sent at once."""
         engine = self.engine
         if not 0 <= engine.step - self._first < len(self._rates):
-            left = -(-(engine.loader.num_batches - engine.batch) // engine.spec.train.accumulate)
+            left = -(-(engine.num_batches - engine.batch) // engine.spec.train.accumulate)
             steps = range(engine.step, engine.step + left)
             self._rates, self._first = [self.eager.rates(engine.schedule(step)) for step in steps], engine.step
             self._sent = to_device(torch.tensor(self._rates), engine.setting.device)

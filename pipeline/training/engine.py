@@ -7,6 +7,7 @@ and the position: finished epochs, batches of the one under way, steps in all.
 from __future__ import annotations
 
 import functools
+import math
 import operator
 from collections.abc import Callable
 from pathlib import Path
@@ -22,7 +23,16 @@ from pipeline.data.loader import Loader
 from pipeline.data.splits import FileSplit, Split
 from pipeline.errors import CheckpointError, DataError
 from pipeline.jobfile.spec import Spec
-from pipeline.training import backbone, older_checkpoints, optimizers, parts, pretrained
+from pipeline.training import (
+    backbone,
+    older_checkpoints,
+    optimizers,
+    parameter_groups,
+    parts,
+    pretrained,
+    view_average,
+    weight_average,
+)
 from pipeline.training.captured_forward import CapturedForward, Forward
 from pipeline.training.device import Setting, memory_format_of, use_onednn
 from pipeline.training.features import last_layer
@@ -33,6 +43,7 @@ from pipeline.training.patience import Patience
 EVALUATION_IMAGES = {"cpu": 500, "cuda": 2_500}
 """Of 32 pixels, at once, on each kind of device. More fall out of a CPU's cache; a GPU is bound by calls with fewer."""
 
+ROUNDING = 1e-6  # of a step: 0.7 epochs of 10 steps are 7, though 0.7 * 10 is more than that in binary
 TUNING_STEPS = 10_000  # that a job must still take for cuDNN to try its kernels, which takes some seconds
 MOST_READERS = {"train": 8, "test": 4}  # processes that read image files, 0.3 GB each
 
@@ -54,8 +65,8 @@ class Engine:
         self.forward: Forward = CapturedForward(self.judged) if setting.capture else self.judged
         if last_layer(self.model) is None and (spec.model.freeze_epochs or spec.model.backbone_lr != 1):
             raise DataError("the model has no linear layer and no convolution, so that it has no backbone to freeze")
-        groups = backbone.groups(self.model, scale=spec.model.backbone_lr, are_parted=spec.model.freeze_epochs > 0)
-        self.optimizer = parts.build_optimizer(spec, groups, fused=setting.fused)
+        self.optimizer = parts.build_optimizer(spec, parameter_groups.of(self.model, spec), fused=setting.fused)
+        self.average = weight_average.of(spec, self.model)
         counts = torch.bincount(dataset.train.labels, minlength=len(dataset.classes)).to(setting.device)
         self.loss, self.test_loss = (parts.build_loss(spec, counts, training=training) for training in (True, False))
         self.scaler = torch.amp.GradScaler(setting.device.type, enabled=setting.dtype is torch.float16)
@@ -96,6 +107,8 @@ class Engine:
         self.model.train()
         if self.spec.model.freeze_epochs:
             backbone.freeze(self.model, frozen=self.is_frozen)
+        if self.step == 0:
+            self.average.begin()
 
     @property
     def is_frozen(self) -> bool:
@@ -119,8 +132,19 @@ class Engine:
 
     def judged(self, images: torch.Tensor) -> torch.Tensor:
         """Returns the logits of images that are not trained on: float32 (N, classes). images: (N, C, H, W)."""
+        return self.judged_by(self.network, images)
+
+    def judged_by(self, network: Forward, images: torch.Tensor) -> torch.Tensor:
+        """As `judged`, by the network itself or what it was compiled to."""
         with self.setting.autocast():
-            return self.logits(self.network, images)
+            return view_average.mean_logits(
+                functools.partial(self.logits, network), images, kind=self.spec.data.test_augment
+            )
+
+    @property
+    def num_views(self) -> int:
+        """How often the network sees each held-out image."""
+        return view_average.NUM_VIEWS[self.spec.data.test_augment]
 
     def logits(self, network: Forward, images: torch.Tensor) -> torch.Tensor:
         """Returns float32 (N, classes). images: (N, C, H, W), normalized. To be called inside `setting.autocast`."""
@@ -129,12 +153,23 @@ class Engine:
 
     @property
     def moment(self) -> Moment:
-        return Moment(self.step, self.epoch, self.spec.train.epochs, is_stopped=self.patience.is_over(self.epoch))
+        return Moment(self.step, self.epoch, self.spec.train.num_epochs, is_stopped=self.patience.is_over(self.epoch))
 
     @property
     def is_epoch_trained(self) -> bool:
         """Whether all batches of the epoch under way are done, and its evaluation is what comes next."""
-        return self.batch == self.loader.num_batches
+        return self.batch == self.num_batches
+
+    @property
+    def num_batches(self) -> int:
+        """The batches of the epoch under way: all, but where the training ends within it."""
+        left = (self.num_steps - self.epoch * self.steps_per_epoch) * self.spec.train.accumulate
+        return min(self.loader.num_batches, left)
+
+    @property
+    def images_of_epoch(self) -> int:
+        """The images of the epoch under way, each batch's counted."""
+        return min(self.loader.num_images, self.num_batches * self.loader.batch_size)
 
     @property
     def first_point(self) -> int:
@@ -151,8 +186,8 @@ class Engine:
 
     @property
     def num_steps(self) -> int:
-        """The steps of the whole job."""
-        return self.steps_per_epoch * self.spec.train.epochs
+        """The steps of the whole job; an epoch that is cut short has one at least."""
+        return max(1, math.ceil(self.steps_per_epoch * self.spec.train.epochs - ROUNDING))
 
     @functools.cached_property
     def schedule(self) -> Callable[[int], float]:
@@ -173,7 +208,7 @@ class Engine:
         zeros = torch._foreach_mul(floats, 0.0) if floats else []  # but of what is not finite; in a few calls for all
         return {
             "is_finite": nn.utils.get_total_norm(zeros, norm_type=1.0) == 0,
-            "model": self.model.state_dict(),
+            **self.average.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "scaler": self.scaler.state_dict(),
             **self.means.state_dict(),
@@ -193,9 +228,10 @@ class Engine:
     def load_state_dict(self, state: dict[str, Any], *, log: Callable[[str], object] | None = None) -> None:
         """Raises CheckpointError where the state is of another model, or of none. log: is told of an older version."""
         try:
-            saved, of_optimizer = state["model"], state["optimizer"]
+            saved, of_optimizer = weight_average.trained(state), state["optimizer"]
             weights = older_checkpoints.up_to_date(self.model, saved)
             self.model.load_state_dict(weights)
+            self.average.load_state_dict(state)
             if weights is not saved:
                 of_optimizer = older_checkpoints.without_biases(self.model, self.optimizer, saved, of_optimizer)
             self.optimizer.load_state_dict(of_optimizer)

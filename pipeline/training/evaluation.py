@@ -63,8 +63,10 @@ def evaluate(
     engine.model.eval()
     engine.tune()
     all_logits, all_labels = [], []
-    features = None if features_of is None else LastFeatures(engine.model, features_of)
-    forward = engine.forward if features is None else functools.partial(_seen, engine)
+    features = None if features_of is None else LastFeatures(engine.model, features_of, num_views=engine.num_views)
+    forward = engine.forward
+    if features is not None:  # by the network itself, as a compiled or captured one calls no hooks
+        forward = functools.partial(engine.judged_by, engine.model)
     with features or contextlib.nullcontext():
         for images, labels in (loader or engine.held_out_loader).epoch(0):
             all_logits.append(forward(images))
@@ -72,12 +74,6 @@ def evaluate(
             stop.check()
     kept = None if features is None else features.result(len(engine.dataset.held_out))
     return judge(torch.cat(all_logits), torch.cat(all_labels), loss=engine.test_loss, features=kept)
-
-
-def _seen(engine: Engine, images: torch.Tensor) -> torch.Tensor:
-    """The logits, by the network itself: a compiled or captured one calls no hooks."""
-    with engine.setting.autocast():
-        return engine.logits(engine.model, images)
 
 
 def judge(

@@ -21,16 +21,21 @@ class LastFeatures:
     """While it is entered, keeps what the last layer is given, of some images of a pass over a split.
 
     model: the module itself; a compiled one does not call hooks that come later. indices: ascending.
+    num_views: that the network sees of each image, one after the other; the first one counts.
     """
 
-    def __init__(self, model: nn.Module, indices: list[int]) -> None:
+    def __init__(self, model: nn.Module, indices: list[int], *, num_views: int = 1) -> None:
         self.layer = last_layer(model)
         self.indices = torch.tensor(indices)
         self.kept: list[torch.Tensor] = []
-        self.num_seen = 0
+        self.num_seen = self.num_calls = 0
+        self.num_views = num_views
 
     def _keep(self, module: nn.Module, given: Any) -> None:  # noqa: ARG002
         if not given:  # by keyword, which a hook is not told of
+            return
+        self.num_calls += 1
+        if (self.num_calls - 1) % self.num_views:
             return
         values = given[0].detach()
         wanted = self.indices[(self.indices >= self.num_seen) & (self.indices < self.num_seen + len(values))]

@@ -45,10 +45,10 @@ def judge_best(engine: Engine, run: RunPaths, stop: Stop, *, log: Callable[[str]
 
 def outcome(engine: Engine, metrics: Mapping[str, float]) -> str:
     """Says what a training has come to."""
-    epochs = engine.spec.train.epochs
-    trained = f"trained {plural(epochs, 'epoch')}"
-    if engine.epoch < epochs:
-        trained = f"stopped early after epoch {engine.epoch} of {epochs}, {engine.patience.in_words()}"
+    train = engine.spec.train
+    trained = f"trained {plural(train.epochs, 'epoch')}"
+    if engine.epoch < train.num_epochs:
+        trained = f"stopped early after epoch {engine.epoch} of {train.epochs}, {engine.patience.in_words()}"
     if engine.dataset.val is None:
         return f"{trained}; test accuracy {100 * metrics[tags.TEST_ACCURACY]:.2f} %"
     best = f"epoch {engine.best_epoch} was best, with val accuracy {100 * metrics[tags.VAL_BEST]:.2f} %"

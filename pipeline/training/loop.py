@@ -73,7 +73,7 @@ class Loop:
             while not engine.moment.is_last:
                 self.train_epoch()
                 self.end_epoch()
-            if engine.epoch < engine.spec.train.epochs:
+            if engine.epoch < engine.spec.train.num_epochs:
                 self.logbook.log(f"stops early: {engine.patience.in_words()}")
         except Interrupted:
             with contextlib.suppress(OSError):  # a full disk: the job goes on from the checkpoint before
@@ -136,8 +136,9 @@ class Loop:
         engine = self.engine
         epoch, patience = engine.epoch + 1, engine.patience
         moment = dataclasses.replace(engine.moment, epoch=epoch, is_stopped=patience.is_over(epoch))  # if no better
-        evaluation = evaluate(engine, self.stop, features_of=self.logbook.wanted_features(moment))
-        trained = engine.means.read_epoch(num_images=engine.loader.num_images)
+        with engine.average.in_use():
+            evaluation = evaluate(engine, self.stop, features_of=self.logbook.wanted_features(moment))
+        trained = engine.means.read_epoch(num_images=engine.images_of_epoch)
         if not math.isfinite(evaluation.loss):
             name = engine.dataset.held_out_name
             raise DivergedError(f"the {name} loss is {evaluation.loss} after step {engine.step}: {DIVERGED_HINT}")
@@ -183,10 +184,11 @@ def take_steps(engine: Engine, step: Step) -> Iterator[int]:
     engine.begin_training()
     batches = engine.loader.epoch(engine.epoch, first=engine.batch)
     while not engine.is_epoch_trained:
-        num_batches = min(engine.spec.train.accumulate, engine.loader.num_batches - engine.batch)
+        num_batches = min(engine.spec.train.accumulate, engine.num_batches - engine.batch)
         lr = engine.schedule(engine.step)
         engine.num_images += step(itertools.islice(batches, num_batches), num_batches=num_batches, lr=lr)
         engine.batch, engine.step = engine.batch + num_batches, engine.step + 1
+        engine.average.update(engine.step, num_steps=engine.num_steps)
         yield engine.step
 
 

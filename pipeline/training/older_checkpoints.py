@@ -43,7 +43,7 @@ def without_biases(
 
     A state names its parameters by numbers, group by group in the order in which the optimizer got them; what is left
     keeps its order, which is all that PyTorch goes by. A bias came directly after its weight. All of them were in one
-    group: in the backbone of `backbone.py`, or where an optimizer of the user's own keeps what is not decayed.
+    group: one of `parameter_groups.py`, or where an optimizer of the user's own keeps what is not decayed.
     Raises ValueError or LookupError where it is the state of another optimizer.
     """
     biases = {bias: f"{bias.removesuffix('bias')}weight" for bias in _old_biases(model, weights)}

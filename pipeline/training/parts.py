@@ -46,9 +46,19 @@ def build_model(spec: Spec, *, num_classes: int, channels: int, image_size: int)
             raise DataError(f"model {section.name!r} cannot take {image_size}-pixel images: {error}") from None
         if section.entry.own is not None and isinstance(model, nn.Module):
             _make_lazy_parameters(model, torch.zeros(2, channels, image_size, image_size))
+    if section.batch_norm_momentum is not None and isinstance(model, nn.Module):
+        _set_batch_norm_momentum(model, section.batch_norm_momentum)
     if section.quantize is not None and isinstance(model, nn.Module):
         _quantize(model, section)
     return model
+
+
+def _set_batch_norm_momentum(model: nn.Module, momentum: float) -> None:
+    norms = [module for module in model.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
+    if not norms:
+        raise DataError("model.batch_norm_momentum: the model has no batch norm; leave it out")
+    for norm in norms:
+        norm.momentum = momentum
 
 
 def _quantize(model: nn.Module, section: ModelSection) -> None:

@@ -56,6 +56,26 @@ def one_cycle(
     return _cosine_between(1.0, last, (step - peak_step) / (last_step - peak_step))
 
 
+def linear_one_cycle(
+    step: int,
+    *,
+    steps: int,
+    steps_per_epoch: int,  # noqa: ARG001
+    start: float,
+    peak: float,
+    end: float,
+) -> float:
+    """A triangle: straight from `start` up to 1, which is reached after the share `peak` of all steps, then to `end`.
+
+    Page (2018), "How to Train Your ResNet"; with `start`, `peak` and `end` as in Jordan (2024), arXiv:2404.00498.
+    `end` is the factor after the last step, so that a step with `end` 0 has a learning rate too.
+    """
+    progress = step / steps
+    if progress < peak:
+        return start + (1 - start) * progress / peak
+    return 1 + (end - 1) * (progress - peak) / (1 - peak)
+
+
 def _warmup(step: int, warmup_steps: float) -> float:
     """Rises in even parts and reaches 1 with the step after the warm-up."""
     return min(1.0, (step + 1) / (warmup_steps + 1))

@@ -13,10 +13,10 @@ import torch
 from torch import nn
 
 from pipeline.data.loader import Batch
-from pipeline.training import backbone
 from pipeline.training.engine import Engine
 from pipeline.training.half_weights import HalfWeights
 from pipeline.training.mixing import Mixer, mixed_loss
+from pipeline.training.parameter_groups import LR_SCALE
 
 
 class Step(Protocol):
@@ -77,7 +77,7 @@ class EagerStep:
 
     def rates(self, lr: float) -> list[float]:
         """Returns the learning rate of each group of parameters, as a float32, which is what it is on a GPU."""
-        scaled = [lr * group.get(backbone.LR_SCALE, 1.0) for group in self.engine.optimizer.param_groups]
+        scaled = [lr * group.get(LR_SCALE, 1.0) for group in self.engine.optimizer.param_groups]
         return scaled if self.engine.setting.device.type == "cpu" else torch.tensor(scaled).tolist()
 
     def _add_gradient(

@@ -140,7 +140,7 @@ class ClusterAttempt:
         self._end: EngineEnd | None = None  # once `poll` has told that it has ended
         self._must_order_stop = False
         self._shown = ""
-        self._epochs = claim.spec.train.epochs if claim.spec else 0
+        self._epochs = claim.spec.train.num_epochs if claim.spec else 0
 
     @property
     def handle(self) -> dict[str, Any]:
