@@ -10,8 +10,17 @@ from typing import Any
 Row = tuple[str, str]
 
 
-OF_ALL_DATASETS = ("batch_size", "augment", "image_size", "val", "sampler", "readers")  # told by themselves, or not
-DEFAULTS_OF_MODELS = {"init": None, "freeze_epochs": 0, "backbone_lr": 1.0, "quantize": None}
+OF_ALL_DATASETS = (  # told by themselves, or not
+    *("batch_size", "augment", "image_size", "val", "sampler", "readers", "test_augment", "last_batch"),
+)
+DEFAULTS_OF_MODELS = {
+    "init": None,
+    "freeze_epochs": 0,
+    "backbone_lr": 1.0,
+    "batch_norm_momentum": None,
+    "quantize": None,
+}
+DEFAULTS_OF_OPTIMIZERS = {"bias_lr": 1.0, "bias_weight_decay": None, "norm_weight_decay": None}
 
 
 def describe_conditions(spec: dict[str, Any], manifest: dict[str, Any]) -> list[Row]:
@@ -29,17 +38,21 @@ def describe_conditions(spec: dict[str, Any], manifest: dict[str, Any]) -> list[
         ("Share held out to choose the best epoch by", data.get("val")),
         *_dataset(object_at(manifest, "dataset")),
         ("Augmentation", data.get("augment")),
+        ("Views at test time", None if data.get("test_augment") == "none" else data.get("test_augment")),
         ("Mixup's alpha", train.get("mixup") or None),
         ("CutMix's alpha", train.get("cutmix") or None),
         ("Sampler", "balanced" if data.get("sampler") == "balanced" else None),
         ("Batch size", data.get("batch_size")),
+        ("Last batch of an epoch", "left out" if data.get("last_batch") == "drop" else None),
         ("Batches in a step", train.get("accumulate")),
         ("Epochs", train.get("epochs")),
         ("Early stopping", train.get("early_stopping")),
-        ("Optimizer", train.get("optimizer")),
+        ("Optimizer", without(object_at(train, "optimizer"), DEFAULTS_OF_OPTIMIZERS)),
         ("Schedule", train.get("schedule")),
         ("Loss", train.get("loss")),
         ("Label smoothing", train.get("label_smoothing")),
+        ("Moving average of the weights", train.get("ema")),
+        ("Lookahead", train.get("lookahead")),
         ("Gradient clipped to norm", train.get("clip_grad_norm")),
         ("Device", _device(computes) or object_at(spec, "resources").get("device")),
         ("Precision", computes.get("precision") or train.get("precision")),

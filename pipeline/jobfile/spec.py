@@ -88,7 +88,7 @@ class ModelSection(NamedSection):
         None,
         gt=0,
         le=1,
-        description="Share of each batch in batch norm's running mean and variance; default: the network's, mostly 0.1.",
+        description="Share of each batch in batch norm's running mean and variance; default: the network's, often 0.1.",
     )
     quantize: Quantize | None = field(
         None,

@@ -35,6 +35,7 @@ from pipeline.jobfile.spec import Spec
 from pipeline.training import checkpoint, older_checkpoints
 from pipeline.training.engine import evaluation_batch
 from pipeline.training.parts import build_model
+from pipeline.training.view_average import mean_logits
 
 Which = Literal["best", "last", "previous"]
 Guess = tuple[str, float]  # a class and its probability
@@ -130,7 +131,8 @@ class Classifier:
         return torch.from_numpy(np.atleast_3d(array)).permute(2, 0, 1) / 255
 
     def _guesses(self, images: torch.Tensor, top: int) -> list[list[Guess]]:
-        best = self.logits(images).softmax(1).topk(min(top, len(self.input.classes)))
+        logits = mean_logits(self.logits, images, kind=self.spec.data.test_augment)
+        best = logits.softmax(1).topk(min(top, len(self.input.classes)))
         return [
             [(self.input.classes[index], probability) for index, probability in zip(*rows, strict=True)]
             for rows in zip(best.indices.tolist(), best.values.tolist(), strict=True)

@@ -12,7 +12,7 @@ from in_process import assert_identical, digits, engine_of, make_spec, weights  
 
 from pipeline.data.dataset import Dataset
 from pipeline.errors import DeviceError
-from pipeline.training import backbone, captured_step
+from pipeline.training import captured_step, parameter_groups
 from pipeline.training.captured_step import WARM_UP, CapturedStep, Outputs
 from pipeline.training.cuda_graph import CannotRecordError
 from pipeline.training.engine import Engine
@@ -60,7 +60,7 @@ def graphs(monkeypatch: pytest.MonkeyPatch) -> Graphs:
 
     def rates(self: EagerStep, lr: float) -> list[float]:
         groups = self.engine.optimizer.param_groups
-        return torch.tensor([lr * group.get(backbone.LR_SCALE, 1.0) for group in groups]).tolist()
+        return torch.tensor([lr * group.get(parameter_groups.LR_SCALE, 1.0) for group in groups]).tolist()
 
     monkeypatch.setattr(EagerStep, "rates", rates)  # as on a GPU
     return made

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ from in_process import (  # noqa: F401 - digits and ordinary_kernels are fixture
     make_spec,
     ordinary_kernels,
     take,
+    train_engine,
 )
 
 from pipeline.data.dataset import Dataset
@@ -101,3 +103,50 @@ def test_a_training_goes_on_with_weights_of_another_memory_format(name: str, dig
         next(take_steps(engine, EagerStep(engine)))
     for ours, theirs in zip(other.model.parameters(), contiguous.model.parameters(), strict=True):
         torch.testing.assert_close(ours, theirs, rtol=0.02, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("epochs", "accumulate", "steps", "images"),
+    [
+        (1.7, 1, 40, [1437, 17 * 64]),  # 23 steps an epoch, 39.1 in all
+        (1.5, 3, 12, [1437, 4 * 3 * 64]),  # 8 steps an epoch
+        (0.2, 1, 5, [5 * 64]),
+        (1e-6, 1, 1, [64]),
+        (1.999999, 1, 46, [1437, 1437]),
+        (2, 1, 46, [1437, 1437]),
+    ],
+)
+def test_an_epoch_that_is_cut_short_ends_the_training_where_it_is_asked_to(
+    epochs: float, accumulate: int, steps: int, images: list[int], digits: Dataset, tmp_path: Path
+) -> None:
+    engine = engine_of(make_spec(train={"epochs": epochs, "accumulate": accumulate}), digits)
+    assert engine.num_steps == steps
+    recorder = train_engine(engine, tmp_path)
+    assert (engine.step, engine.epoch, len(recorder.epochs)) == (steps, len(images), len(images))
+    assert engine.moment.is_last
+    assert engine.num_images == sum(images)
+    assert all("train/epoch_loss" in metrics for metrics in recorder.epochs), "of all that an epoch had"
+
+
+def test_the_schedule_ends_with_an_epoch_that_is_cut_short(digits: Dataset) -> None:
+    schedule = {"name": "linear_one_cycle", "peak": 0.0, "end": 0.0}
+    engine = engine_of(make_spec(train={"epochs": 1.7, "schedule": schedule, "optimizer": {"lr": 1.0}}), digits)
+    assert engine.schedule(39) == pytest.approx(1 / 40)
+
+
+def test_the_momentum_of_batch_norm_is_that_of_the_job(digits: Dataset) -> None:
+    """Running mean and variance after a step against PyTorch's formula."""
+    engine = engine_of(make_spec({"name": "cnn_bn", "batch_norm_momentum": 0.7}, train={"precision": "fp32"}), digits)
+    given: list[torch.Tensor] = []
+    norm = engine.model.features.bn1  # type: ignore[union-attr]
+    norm.register_forward_pre_hook(lambda _, inputs: given.append(inputs[0].detach()))
+    take(engine, 1)
+    assert isinstance(norm.running_mean, torch.Tensor)
+    assert isinstance(norm.running_var, torch.Tensor)
+    torch.testing.assert_close(norm.running_mean, 0.7 * given[0].mean((0, 2, 3)))
+    torch.testing.assert_close(norm.running_var, 0.3 + 0.7 * given[0].var((0, 2, 3)))
+
+
+def test_a_momentum_for_a_network_without_batch_norm_is_refused(digits: Dataset) -> None:
+    with pytest.raises(DataError, match="no batch norm"):
+        engine_of(make_spec({"name": "vgg", "widths": [8], "batch_norm_momentum": 0.4}), digits)

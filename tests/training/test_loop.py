@@ -56,6 +56,9 @@ RESUMED = {
     "augmented": make_spec(data={"augment": [{"name": "crop", "padding": 1}, "flip", {"name": "cutout", "size": 2}]}),
     "adamw": make_spec(train={"optimizer": {"name": "adamw"}, "schedule": {"name": "one_cycle"}}),
     "accumulated": make_spec(train={"accumulate": 3, "clip_grad_norm": 1.0, "label_smoothing": 0.1}),
+    "averaged": make_spec(train={"ema": {"decay": 0.9}}),
+    "looking ahead": make_spec(train={"lookahead": {"every": 4, "power": 3.0}}),
+    "cut short": make_spec(train={"epochs": 1.7, "accumulate": 2}),
     "dropout": make_spec(model={"name": "vgg", "widths": [8, "M", 8], "dropout": 0.5}),
 }
 

@@ -26,7 +26,7 @@ from pipeline.models.cnn_bn import CnnBn
 from pipeline.models.vgg import Vgg
 from pipeline.results.classifier import load
 from pipeline.stop import Stop
-from pipeline.training import backbone, checkpoint, older_checkpoints, parts
+from pipeline.training import checkpoint, older_checkpoints, parameter_groups, parts
 from pipeline.training.attempt import Attempt
 from pipeline.training.engine import Engine
 
@@ -93,8 +93,7 @@ def old_engine(spec: Spec, dataset: Dataset) -> Engine:
         parts._quantize(old, spec.model)
     old.to(memory_format=engine.setting.memory_format)
     engine.model, engine.network = old, old
-    groups = backbone.groups(old, scale=spec.model.backbone_lr, are_parted=spec.model.freeze_epochs > 0)
-    engine.optimizer = parts.build_optimizer(spec, groups, fused=engine.setting.fused)
+    engine.optimizer = parts.build_optimizer(spec, parameter_groups.of(old, spec), fused=engine.setting.fused)
     return engine
 
 

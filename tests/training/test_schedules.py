@@ -8,6 +8,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -29,7 +30,7 @@ def test_every_schedule_stays_between_zero_and_the_peak(name: str) -> None:
     assert max(factors) == pytest.approx(1, abs=1e-3)
 
 
-@pytest.mark.parametrize("name", [name for name in catalog.SCHEDULES if name != "one_cycle"])
+@pytest.mark.parametrize("name", [name for name in catalog.SCHEDULES if "one_cycle" not in name])
 def test_warm_up_rises_evenly_from_above_zero_to_the_peak(name: str) -> None:
     factors = [schedule(name, warmup_epochs=2.0)(step) for step in range(2 * PER_EPOCH + 1)]
     differences = [after - before for before, after in itertools.pairwise(factors)]
@@ -47,6 +48,18 @@ def test_one_cycle_is_that_of_pytorch() -> None:
         sgd.step()
         if step < STEPS - 1:
             theirs.step()
+
+
+def test_linear_one_cycle_is_the_line_between_its_three_factors() -> None:
+    """numpy's interpolation between the first step, the peak and the end, which is after the last step."""
+    factor = schedule("linear_one_cycle", start=0.2, peak=0.23, end=0.07)
+    expected = np.interp(range(STEPS), [0, 0.23 * STEPS, STEPS], [0.2, 1, 0.07])
+    assert [factor(step) for step in range(STEPS)] == pytest.approx(list(expected), abs=1e-12)
+
+
+def test_linear_one_cycle_may_begin_at_its_peak_and_end_at_nothing() -> None:
+    factor = schedule("linear_one_cycle", peak=0.0, end=0.0)
+    assert [factor(step) for step in (0, 50, 199)] == pytest.approx([1, 0.75, 1 / STEPS])
 
 
 def test_cosine_is_half_way_down_in_the_middle_and_ends_near_zero() -> None:
