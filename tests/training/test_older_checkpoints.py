@@ -26,7 +26,7 @@ from pipeline.models.cnn_bn import CnnBn
 from pipeline.models.vgg import Vgg
 from pipeline.results.classifier import load
 from pipeline.stop import Stop
-from pipeline.training import checkpoint, older_checkpoints, parameter_groups, parts
+from pipeline.training import checkpoint, older_checkpoints, parameter_groups, parts, weight_average
 from pipeline.training.attempt import Attempt
 from pipeline.training.engine import Engine
 
@@ -92,7 +92,7 @@ def old_engine(spec: Spec, dataset: Dataset) -> Engine:
     if spec.model.quantize is not None:
         parts._quantize(old, spec.model)
     old.to(memory_format=engine.setting.memory_format)
-    engine.model, engine.network = old, old
+    engine.model, engine.network, engine.average = old, old, weight_average.of(spec, old)
     engine.optimizer = parts.build_optimizer(spec, parameter_groups.of(old, spec), fused=engine.setting.fused)
     return engine
 
