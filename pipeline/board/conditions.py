@@ -10,7 +10,8 @@ from typing import Any
 Row = tuple[str, str]
 
 
-OF_ALL_DATASETS = ("batch_size", "augment", "image_size", "val", "sampler", "readers")  # told by themselves, or not
+OF_ALL_DATASETS = ("batch_size", "augment", "image_size", "val", "sampler", "last_batch", "readers")
+"""Told by themselves, or not."""
 DEFAULTS_OF_MODELS = {"init": None, "freeze_epochs": 0, "backbone_lr": 1.0, "quantize": None}
 
 
@@ -33,6 +34,7 @@ def describe_conditions(spec: dict[str, Any], manifest: dict[str, Any]) -> list[
         ("CutMix's alpha", train.get("cutmix") or None),
         ("Sampler", "balanced" if data.get("sampler") == "balanced" else None),
         ("Batch size", data.get("batch_size")),
+        ("Last batch", "left out, as it is smaller" if data.get("last_batch") == "drop" else None),
         ("Batches in a step", train.get("accumulate")),
         ("Epochs", train.get("epochs")),
         ("Early stopping", train.get("early_stopping")),

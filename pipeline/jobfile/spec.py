@@ -55,6 +55,11 @@ class Data(NamedSection):
         "shuffle",
         description="Each image once an epoch; balanced: as many, drawn at random from all classes alike.",
     )
+    last_batch: Literal["keep", "drop"] = field(
+        "keep",
+        description="The smaller batch at the end of each epoch of the training; drop: it is left out, as by PyTorch's "
+        "`DataLoader(drop_last=True)`, and so are other images in each epoch.",
+    )
     readers: Annotated[int, Bounds(ge=0, le=64)] | Literal["auto"] = field(
         "auto",
         description="Processes that decode images which stream from disk, for each split; 0.3 GB each. auto: by the "
