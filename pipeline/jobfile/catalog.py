@@ -111,7 +111,7 @@ AUGMENTATIONS: dict[str, Entry] = {
             "padding_mode": option(
                 Literal["constant", "reflect"],
                 "constant",
-                "What they are: black; reflect: the image, mirrored at its edge.",
+                "What they show: black; reflect: the image, mirrored at its edge, as torchvision's `RandomCrop`.",
             ),
         },
         rules=(no_larger_than_images("padding"), REFLECTS_LESS_THAN_IMAGES),
@@ -123,8 +123,8 @@ AUGMENTATIONS: dict[str, Entry] = {
             "alternate": option(
                 bool,
                 False,
-                "At random in the first epoch alone; then each image exactly if it was not in the epoch before, so that "
-                "two epochs show both sides (Jordan, 2024, arXiv:2404.00498, section 3.6).",
+                "At random in the first epoch only; then each image if it was not in the epoch before (Jordan, 2024, "
+                "arXiv:2404.00498, section 3.6).",
             ),
         },
     ),

@@ -57,8 +57,8 @@ class Data(NamedSection):
     )
     last_batch: Literal["keep", "drop"] = field(
         "keep",
-        description="The smaller batch at the end of each epoch of the training; drop: it is left out, as by PyTorch's "
-        "`DataLoader(drop_last=True)`, and so are other images in each epoch.",
+        description="Whether the smaller batch at the end of an epoch is trained on; drop: it is left out, as by "
+        "PyTorch's `DataLoader(drop_last=True)`. Other images are in it each epoch.",
     )
     readers: Annotated[int, Bounds(ge=0, le=64)] | Literal["auto"] = field(
         "auto",
