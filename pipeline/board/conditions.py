@@ -12,6 +12,7 @@ Row = tuple[str, str]
 
 OF_ALL_DATASETS = ("batch_size", "augment", "image_size", "val", "sampler", "last_batch", "readers")
 """Told by themselves, or not."""
+DEFAULTS_OF_AUGMENTATIONS = {"padding_mode": "constant", "alternate": False}
 DEFAULTS_OF_MODELS = {"init": None, "freeze_epochs": 0, "backbone_lr": 1.0, "quantize": None}
 
 
@@ -29,7 +30,7 @@ def describe_conditions(spec: dict[str, Any], manifest: dict[str, Any]) -> list[
         ("Dataset", {k: v for k, v in data.items() if k not in OF_ALL_DATASETS} or None),
         ("Share held out to choose the best epoch by", data.get("val")),
         *_dataset(object_at(manifest, "dataset")),
-        ("Augmentation", data.get("augment")),
+        ("Augmentation", _augmentation(data.get("augment"))),
         ("Mixup's alpha", train.get("mixup") or None),
         ("CutMix's alpha", train.get("cutmix") or None),
         ("Sampler", "balanced" if data.get("sampler") == "balanced" else None),
@@ -56,6 +57,12 @@ def describe_conditions(spec: dict[str, Any], manifest: dict[str, Any]) -> list[
 def without(section: dict[str, Any], defaults: dict[str, Any]) -> dict[str, Any] | None:
     """Returns a section less what is as it always is; None where nothing is left."""
     return {key: value for key, value in section.items() if key not in defaults or value != defaults[key]} or None
+
+
+def _augmentation(sections: object) -> object:
+    if not isinstance(sections, list):
+        return sections
+    return [without(one, DEFAULTS_OF_AUGMENTATIONS) if isinstance(one, dict) else one for one in sections]
 
 
 def describe_versions(manifest: dict[str, Any]) -> list[Row]:
