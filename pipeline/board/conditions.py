@@ -21,6 +21,7 @@ DEFAULTS_OF_MODELS = {
     "quantize": None,
 }
 DEFAULTS_OF_OPTIMIZERS = {"bias_lr": 1.0, "bias_weight_decay": None, "norm_weight_decay": None}
+DEFAULTS_OF_AUGMENTATIONS = {"padding_mode": "constant", "alternate": False}
 
 
 def describe_conditions(spec: dict[str, Any], manifest: dict[str, Any]) -> list[Row]:
@@ -37,13 +38,13 @@ def describe_conditions(spec: dict[str, Any], manifest: dict[str, Any]) -> list[
         ("Dataset", {k: v for k, v in data.items() if k not in OF_ALL_DATASETS} or None),
         ("Share held out to choose the best epoch by", data.get("val")),
         *_dataset(object_at(manifest, "dataset")),
-        ("Augmentation", data.get("augment")),
+        ("Augmentation", _augmentation(data.get("augment"))),
         ("Views at test time", None if data.get("test_augment") == "none" else data.get("test_augment")),
         ("Mixup's alpha", train.get("mixup") or None),
         ("CutMix's alpha", train.get("cutmix") or None),
         ("Sampler", "balanced" if data.get("sampler") == "balanced" else None),
         ("Batch size", data.get("batch_size")),
-        ("Last batch of an epoch", "left out" if data.get("last_batch") == "drop" else None),
+        ("Last batch", "left out, as it is smaller" if data.get("last_batch") == "drop" else None),
         ("Batches in a step", train.get("accumulate")),
         ("Epochs", train.get("epochs")),
         ("Early stopping", train.get("early_stopping")),
@@ -67,6 +68,12 @@ def describe_conditions(spec: dict[str, Any], manifest: dict[str, Any]) -> list[
 def without(section: dict[str, Any], defaults: dict[str, Any]) -> dict[str, Any] | None:
     """Returns a section less what is as it always is; None where nothing is left."""
     return {key: value for key, value in section.items() if key not in defaults or value != defaults[key]} or None
+
+
+def _augmentation(sections: object) -> object:
+    if not isinstance(sections, list):
+        return sections
+    return [without(one, DEFAULTS_OF_AUGMENTATIONS) if isinstance(one, dict) else one for one in sections]
 
 
 def describe_versions(manifest: dict[str, Any]) -> list[Row]:

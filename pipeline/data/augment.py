@@ -11,9 +11,12 @@ every device and in any chunk. fill: uint8 (C,), the training set's mean colour.
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 
 from pipeline.data.draws import Draws
+from pipeline.errors import DataError
 
 
 def crop(
@@ -22,23 +25,57 @@ def crop(
     draws: Draws,
     fill: torch.Tensor,  # noqa: ARG001
     padding: int,
+    padding_mode: Literal["constant", "reflect"] = "constant",
 ) -> torch.Tensor:
-    """Pad with black by `padding` pixels on each side, then cut the old size at any of the (2 padding + 1)^2 places.
+    """Pad by `padding` pixels on each side, then cut the old size at any of the (2 padding + 1)^2 places.
 
-    As `torchvision.transforms.RandomCrop(size, padding=padding)`.
+    As `torchvision.transforms.RandomCrop(size, padding=padding, padding_mode=padding_mode)`: `constant` pads with
+    black, `reflect` with the image mirrored at its outermost pixels, which are not repeated.
+    Raises DataError where the images are too small to be reflected.
     """
     num, height, width, channels = images.shape
-    padded_height, padded_width = height + 2 * padding, width + 2 * padding
-    padded = images.new_zeros(num, padded_height, padded_width, channels)
-    padded[:, padding : padding + height, padding : padding + width] = images
-
     top, left = draws.integers(2 * padding + 1, columns=2).T[..., None]
-    rows = torch.arange(num * padded_height, device=images.device).view(num, padded_height)[:, :height]
-    starts = torch.add(left, rows + top, alpha=padded_width).flatten()
+    if padding_mode == "reflect":
+        if padding >= min(height, width):
+            raise DataError(
+                f"data.augment: crop: padding_mode: reflect needs images larger than padding: {padding}, and they are "
+                f"{width} x {height} pixels; set a smaller padding, or padding_mode: constant"
+            )
+        padded, rows = _with_mirrored_columns(images, padding), _mirrored_rows(images, top - padding)
+    else:
+        padded_height = height + 2 * padding
+        padded = images.new_zeros(num, padded_height, width + 2 * padding, channels)
+        padded[:, padding : padding + height, padding : padding + width] = images
+        rows = torch.arange(num * padded_height, device=images.device).view(num, padded_height)[:, :height] + top
+    starts = torch.add(left, rows, alpha=width + 2 * padding).flatten()
     # Every run of `width` pixels, wherever it begins, is a row of this view, and index_select copies a row at once: 50
     # times as fast as indexing pixels.
     runs = padded.as_strided((padded.numel() // channels - width + 1, width * channels), (channels, 1))
     return runs.index_select(0, starts).view(images.shape)
+
+
+def _with_mirrored_columns(images: torch.Tensor, padding: int) -> torch.Tensor:
+    """Returns (N, H, W + 2 padding, C).
+
+    Only the new columns are gathered. On one thread of a Zen 5, padding by 4 and cutting 1365 images of 32 x 32 x 3
+    takes 1.1 ms; 2.0 where all columns are gathered, 2.5 with `Tensor.flip`, 0.5 with black in place of the image.
+    """
+    num, height, width, channels = images.shape
+    rows = images.view(num, height, width * channels)
+    before = torch.arange(padding, 0, -1, device=images.device)
+    after = torch.arange(width - 2, width - 2 - padding, -1, device=images.device)
+    values = torch.cat((before, after))[:, None] * channels + torch.arange(channels, device=images.device)
+    mirrored = rows.gather(2, values.flatten().expand(num, height, -1))
+    left, right = torch.split(mirrored, padding * channels, dim=2)
+    return torch.cat((left, rows, right), dim=2).view(num, height, -1, channels)
+
+
+def _mirrored_rows(images: torch.Tensor, first: torch.Tensor) -> torch.Tensor:
+    """Returns int64 (N, H), counted over all images: the H rows from number `first`, (N, 1), of each on, reflected."""
+    num, height = images.shape[:2]
+    rows = (first + torch.arange(height, device=images.device)).abs()
+    rows = height - 1 - (height - 1 - rows).abs()
+    return rows + torch.arange(0, num * height, height, device=images.device)[:, None]
 
 
 def flip(
@@ -46,12 +83,18 @@ def flip(
     *,
     draws: Draws,
     fill: torch.Tensor,  # noqa: ARG001
+    alternate: bool = False,
 ) -> torch.Tensor:
-    """Mirror left and right with probability 1/2, as `torchvision.transforms.RandomHorizontalFlip()`."""
+    """Mirror left and right with probability 1/2, as `torchvision.transforms.RandomHorizontalFlip()`.
+
+    alternate: that is done in the first epoch; later an image is mirrored exactly if it was not in the epoch before, so
+    that any two epochs in a row show both sides of each. Jordan (2024), arXiv:2404.00498, section 3.6.
+    """
+    is_mirrored = (draws.of_image(2) + draws.epoch) % 2 if alternate else draws.integers(2)
     num, height, width, channels = images.shape
     values = torch.arange(width * channels, device=images.device).view(width, channels)
     to_mirrored = torch.arange(channels * (width - 1), -channels * width, -2 * channels, device=images.device)
-    source = torch.addcmul(values, draws.integers(2)[..., None], to_mirrored[:, None]).view(num, 1, width * channels)
+    source = torch.addcmul(values, is_mirrored[..., None], to_mirrored[:, None]).view(num, 1, width * channels)
     rows = images.view(num, height, width * channels)
     return rows.gather(2, source.expand(rows.shape)).view(images.shape)
 

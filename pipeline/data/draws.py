@@ -12,51 +12,81 @@ from dataclasses import dataclass, field
 
 import torch
 
+OF_NO_EPOCH = -1  # in the place of an epoch's number
+
 
 @dataclass
 class EpochDraws:
-    """What one augmentation draws in one epoch: a row of each kind for every image, in the epoch's order."""
+    """What one augmentation draws in one epoch: a row of each kind for every image, in the epoch's order.
 
-    key: tuple[int, ...]  # seed, epoch, and which augmentation it is
+    order: which image of the split each of the epoch is, int64 (num_images,) on the CPU; None: they come as they are
+    there. split_size: images of the split; None: all of them come.
+    """
+
+    key: tuple[int, int, int]  # seed, epoch, and which augmentation it is
     num_images: int
     device: torch.device
-    _kinds: list[tuple[int, torch.Tensor]] = field(default_factory=list)  # below what, and what was drawn
+    order: torch.Tensor | None = None
+    split_size: int | None = None
+    _kinds: list[tuple[int, bool, torch.Tensor]] = field(default_factory=list)  # below what; of the image; the numbers
 
     def of(self, start: int, stop: int) -> Draws:
         """Returns the draws of the images from number `start` up to `stop` of the epoch."""
         return Draws(self, start, stop)
 
-    def kind(self, number: int, high: int, columns: int) -> torch.Tensor:
+    def kind(self, number: int, high: int, columns: int, *, of_image: bool = False) -> torch.Tensor:
         if number == len(self._kinds):
-            generator = generator_of(*self.key, number)
-            drawn = torch.randint(high, (self.num_images, columns), generator=generator)
-            self._kinds.append((high, to_device(drawn, self.device)))
-        limit, found = self._kinds[number]
-        assert (limit, found.shape[1]) == (high, columns), "an augmentation makes the same calls for any images"
+            drawn = self._draw_by_image(number, high, columns) if of_image else self._draw(number, high, columns)
+            self._kinds.append((high, of_image, to_device(drawn, self.device)))
+        *drawn_as, found = self._kinds[number]
+        is_same = (*drawn_as, found.shape[1]) == (high, of_image, columns)
+        assert is_same, "an augmentation makes the same calls for any images"
         return found
+
+    def _draw(self, number: int, high: int, columns: int) -> torch.Tensor:
+        return torch.randint(high, (self.num_images, columns), generator=generator_of(*self.key, number))
+
+    def _draw_by_image(self, number: int, high: int, columns: int) -> torch.Tensor:
+        """Numbers of the whole split, by a key that has no epoch; then those of this epoch's images."""
+        seed, _, augmentation = self.key
+        generator = generator_of(seed, OF_NO_EPOCH, augmentation, number)
+        drawn = torch.randint(high, (self.split_size or self.num_images, columns), generator=generator)
+        return drawn[: self.num_images] if self.order is None else drawn.index_select(0, self.order)
 
 
 @dataclass
 class Draws:
     """The random numbers of some images, for one call of one augmentation."""
 
-    epoch: EpochDraws
+    of_epoch: EpochDraws
     start: int
     stop: int
     _num_taken: int = 0
+
+    @property
+    def epoch(self) -> int:
+        """The epoch's number, from 0."""
+        return self.of_epoch.key[1]
 
     def integers(self, high: int, *, columns: int = 1) -> torch.Tensor:
         """Returns int64 (N, columns) on the device, a row an image: uniform from 0 up to, not including, `high`.
 
         Each call gives other numbers. An augmentation makes the same calls, in the same order, for any images.
         """
-        drawn = self.epoch.kind(self._num_taken, high, columns)[self.start : self.stop]
-        self._num_taken += 1
-        return drawn
+        return self._take(high, columns)
 
     def uniform(self, *, columns: int = 1) -> torch.Tensor:
         """Returns float32 (N, columns) on the device, a row an image: uniform from 0 up to, not including, 1."""
         return self.integers(2**24, columns=columns) * 2.0**-24  # as many as float32 tells apart
+
+    def of_image(self, high: int, *, columns: int = 1) -> torch.Tensor:
+        """As `integers`, but they belong to the image: the same in every epoch, wherever in its order the image is."""
+        return self._take(high, columns, of_image=True)
+
+    def _take(self, high: int, columns: int, *, of_image: bool = False) -> torch.Tensor:
+        drawn = self.of_epoch.kind(self._num_taken, high, columns, of_image=of_image)[self.start : self.stop]
+        self._num_taken += 1
+        return drawn
 
 
 def draw_order(seed: int, epoch: int, num_images: int) -> torch.Tensor:

@@ -37,8 +37,11 @@ COPIED_VALUES = 2**24  # of images that do not fit on the GPU: 16 MiB are copied
 class Loader:
     """Gives a split's batches, the last and smaller one included, but not one of a single image to train on.
 
+    Raises DataError where `drop_last` would leave nothing.
+
     augment: functions as in `augment.py`, their options already bound, applied in this order.
     balanced: an epoch has as many images, but drawn from all classes alike, some more than once.
+    drop_last: an epoch ends with its last whole batch, as with PyTorch's `DataLoader`.
     dtype: of the images that are given. num_readers: processes that read a FileSplit ahead, at most; 0: this one reads.
     """
 
@@ -54,13 +57,21 @@ class Loader:
         seed: int,
         shuffle: bool,
         balanced: bool = False,
+        drop_last: bool = False,
         num_readers: int = 2,
     ) -> None:
         self.batch_size, self.device = batch_size, device
         self.augment, self.seed, self.shuffle, self.balanced = tuple(augment), seed, shuffle, balanced
         self.num_images = len(split)
-        if shuffle and batch_size > 1 and self.num_images > 1 and self.num_images % batch_size == 1:
-            self.num_images -= 1  # batch norm has no variance of one image; it is another one each epoch
+        left_over = self.num_images % batch_size
+        is_single = shuffle and left_over == 1 and self.num_images > 1  # batch norm has no variance of one image
+        if drop_last or is_single:
+            self.num_images -= left_over  # of a shuffled split, other ones each epoch
+        if not self.num_images:
+            raise DataError(
+                f"data.last_batch: drop leaves nothing to train on: data.batch_size is {batch_size}, and there are "
+                f"{len(split)} images to train on; set data.batch_size: {len(split)}, or data.last_batch: keep"
+            )
         self.num_batches = -(-self.num_images // batch_size)
         self._split, self._labels = split, split.labels.to(device)
         values = split.image_size**2 * split.channels * batch_size
@@ -79,11 +90,12 @@ class Loader:
     def epoch(self, epoch: int, first: int = 0) -> Iterator[Batch]:
         """The batches of an epoch from number `first` on: images (B, C, H, W), channels_last; labels int64 (B,)."""
         start = first * self.batch_size
-        order = self._order(epoch)[start:]
+        whole = self._order(epoch)
+        order = whole[start:]
         if not len(order):
             return
         at = to_device(order, self.device)
-        labels, draws = self._labels.index_select(0, at), self._draws(epoch)
+        labels, draws = self._labels.index_select(0, at), self._draws(epoch, whole)
         for images in self._images.read(order, at, self._chunk_images):
             stop = start + len(images)
             images = self._prepared(images, draws, start)
@@ -93,8 +105,9 @@ class Loader:
 
     def peek(self, num: int) -> torch.Tensor:
         """Returns the first images of epoch 0 as they are trained on: (N, C, H, W). It disturbs no epoch under way."""
-        order = self._order(0)[:num]
-        return self._prepared(self._split.read(order.tolist()).to(self.device), self._draws(0), 0)
+        order = self._order(0)
+        images = self._split.read(order[:num].tolist()).to(self.device)
+        return self._prepared(images, self._draws(0, order), 0)
 
     def _order(self, epoch: int) -> torch.Tensor:
         if not self.shuffle:
@@ -103,9 +116,12 @@ class Loader:
             return draw_balanced_order(self.seed, epoch, self._split.labels)[: self.num_images]
         return draw_order(self.seed, epoch, len(self._labels))[: self.num_images]
 
-    def _draws(self, epoch: int) -> list[EpochDraws]:
-        """Of each augmentation."""
-        return [EpochDraws((self.seed, epoch, n), self.num_images, self.device) for n in range(len(self.augment))]
+    def _draws(self, epoch: int, order: torch.Tensor) -> list[EpochDraws]:
+        """Of each augmentation. order: of the whole epoch."""
+        return [
+            EpochDraws((self.seed, epoch, n), self.num_images, self.device, order, len(self._labels))
+            for n in range(len(self.augment))
+        ]
 
     def _prepared(self, images: torch.Tensor, draws: Sequence[EpochDraws], start: int) -> torch.Tensor:
         """Augmented and normalized. images: uint8 (N, H, W, C), from number `start` of an epoch on."""

@@ -15,6 +15,7 @@ from pipeline.jobfile.entry_rules import (
     CONVOLUTION_FIRST,
     DEPTH_OR_WIDTHS,
     NESTEROV_HAS_MOMENTUM,
+    REFLECTS_LESS_THAN_IMAGES,
     SOME_TO_TRAIN_ON,
     SPLIT_BY_ITS_OWN_FIELD,
     Shares,
@@ -104,11 +105,29 @@ DATASETS: dict[str, Dataset] = {
 AUGMENTATIONS: dict[str, Entry] = {
     "crop": Entry(
         "pipeline.data.augment:crop",
-        "pad with black, then crop at random",
-        options={"padding": option(int, 4, "Pixels added on each side.", ge=1, le=64)},
-        rules=(no_larger_than_images("padding"),),
+        "pad, then crop at random",
+        options={
+            "padding": option(int, 4, "Pixels added on each side.", ge=1, le=64),
+            "padding_mode": option(
+                Literal["constant", "reflect"],
+                "constant",
+                "What they show: black; reflect: the image, mirrored at its edge, as torchvision's `RandomCrop`.",
+            ),
+        },
+        rules=(no_larger_than_images("padding"), REFLECTS_LESS_THAN_IMAGES),
     ),
-    "flip": Entry("pipeline.data.augment:flip", "mirror left and right, every second image"),
+    "flip": Entry(
+        "pipeline.data.augment:flip",
+        "mirror left and right, every second image",
+        options={
+            "alternate": option(
+                bool,
+                False,
+                "At random in the first epoch only; then each image if it was not in the epoch before (Jordan, 2024, "
+                "arXiv:2404.00498, section 3.6).",
+            ),
+        },
+    ),
     "cutout": Entry(
         "pipeline.data.augment:cutout",
         "a square set to the mean colour (DeVries and Taylor, 2017)",

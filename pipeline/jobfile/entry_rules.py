@@ -58,6 +58,29 @@ def no_larger_than_images(option: str) -> Rule:
     return Rule(option, complaint, facts=("image_size",), said=said)
 
 
+def _cannot_be_reflected(section: Any, facts: Facts) -> str | None:
+    if section.padding_mode != "reflect" or section.padding != facts.image_size:
+        return None  # of more than that, `no_larger_than_images` tells
+    return (
+        f"{section.padding} is more than there is to reflect in images of {plural(section.padding, 'pixel')}, as their "
+        f"edge is not repeated; set {section.padding - 1} or less, or padding_mode: constant"
+    )
+
+
+def _padding_that_can_be_reflected(facts: Facts) -> JsonSchema:
+    assert facts.image_size is not None
+    return when({"padding_mode": {"const": "reflect"}}, {"padding": {"maximum": facts.image_size - 1}})
+
+
+REFLECTS_LESS_THAN_IMAGES = Rule(
+    "padding",
+    _cannot_be_reflected,
+    also=("padding_mode",),
+    facts=("image_size",),
+    said=_padding_that_can_be_reflected,
+)
+
+
 def is_ascending(option: str) -> Callable[[Any, Facts], str | None]:
     def complaint(section: Any, _: Facts) -> str | None:
         low, high = getattr(section, option)

@@ -60,6 +60,11 @@ class Data(NamedSection):
         "shuffle",
         description="Each image once an epoch; balanced: as many, drawn at random from all classes alike.",
     )
+    last_batch: Literal["keep", "drop"] = field(
+        "keep",
+        description="Whether the smaller batch at the end of an epoch is trained on; drop: it is left out, as by "
+        "PyTorch's `DataLoader(drop_last=True)`. Other images are in it each epoch.",
+    )
     readers: Annotated[int, Bounds(ge=0, le=64)] | Literal["auto"] = field(
         "auto",
         description="Processes that decode images which stream from disk, for each split; 0.3 GB each. auto: by the "

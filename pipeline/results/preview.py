@@ -102,10 +102,15 @@ def telling_where(section: NamedSection) -> parts.Augmentation:
 
 
 def describe(spec: Spec) -> str:
-    """`crop (padding 4), flip`."""
+    """`crop (padding 4), then flip`: without words and switches that are as they always are."""
     described = []
     for section in spec.data.augment:
-        options = ", ".join(f"{name} {_as_text(value)}" for name, value in section.options().items())
+        fields = type(section).model_fields
+        options = ", ".join(
+            f"{name} {_as_text(value)}"
+            for name, value in section.options().items()
+            if not isinstance(value, (str, bool)) or value != fields[name].default
+        )
         described.append(f"{section.name} ({options})" if options else section.name)
     return ", then ".join(described) or "no augmentation: each epoch has the images as they are"
 
@@ -113,6 +118,8 @@ def describe(spec: Spec) -> str:
 def _as_text(value: Any) -> str:
     if isinstance(value, (tuple, list)):
         return " to ".join(map(_as_text, value))
+    if isinstance(value, bool):
+        return "yes" if value else "no"
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 

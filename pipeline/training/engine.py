@@ -94,6 +94,7 @@ class Engine:
             seed=self.spec.train.seed,
             shuffle=train,
             balanced=train and self.spec.data.sampler == "balanced",
+            drop_last=train and self.spec.data.last_batch == "drop",
             num_readers=self._num_readers(train=train),
         )
 

@@ -22,6 +22,7 @@ from quick import NOTHING_SHOWN
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from pipeline.board import tags, texts
+from pipeline.board.conditions import describe_conditions
 from pipeline.data.dataset import Dataset
 from pipeline.home.evaluation_record import EvaluationRecord
 from pipeline.home.paths import RunPaths
@@ -75,6 +76,18 @@ def finished(digits: Dataset, tmp_path_factory: pytest.TempPathFactory) -> tuple
         for tag in (tags.JOB_FILE, tags.CONDITIONS, tags.CLASS_REPORT)
     }
     return RunPaths(folder), found
+
+
+def test_of_an_augmentation_the_conditions_have_what_is_not_as_always() -> None:
+    def told(*augment: object) -> str:
+        data = {"name": "digits", "augment": list(augment), "last_batch": "drop"}
+        rows = dict(describe_conditions(make_spec(data=data).model_dump(mode="json"), {}))
+        assert rows["Last batch"] == "left out, as it is smaller"
+        return rows["Augmentation"]
+
+    assert told("flip", "crop") == "flip, crop (padding 4)"
+    alternate, reflect = {"name": "flip", "alternate": True}, {"name": "crop", "padding_mode": "reflect"}
+    assert told(alternate, reflect) == "flip (alternate yes), crop (padding 4, padding mode reflect)"
 
 
 def test_the_conditions_are_all_there(finished: tuple[RunPaths, dict[str, str]], digits: Dataset) -> None:

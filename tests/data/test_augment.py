@@ -8,10 +8,13 @@ from collections.abc import Callable
 
 import pytest
 import torch
+import torch.nn.functional as F
 from drawn_images import FILL, random_images, seeded
+from torchvision.transforms import RandomCrop
 
 from pipeline.data.augment import crop, cutout, flip
-from pipeline.data.draws import EpochDraws
+from pipeline.data.draws import EpochDraws, generator_of
+from pipeline.errors import DataError
 from pipeline.jobfile import catalog
 
 
@@ -47,11 +50,67 @@ def test_crops_fall_on_every_place_equally_often() -> None:
     assert sum((count - num / 25) ** 2 / (num / 25) for count in counts.values()) < 51.2
 
 
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize(("height", "width", "padding"), [(5, 7, 1), (5, 7, 4), (10, 10, 9), (2, 2, 1)])
+def test_a_crop_of_a_reflected_image_is_cut_where_the_same_numbers_cut_a_black_one(
+    height: int, width: int, padding: int, channels: int
+) -> None:
+    """As `torchvision.transforms.RandomCrop` pads, too: by `F.pad`."""
+    images = random_images(60, height, width, channels)
+    made = crop(images, draws=seeded(60), fill=FILL, padding=padding, padding_mode="reflect")
+    places = seeded(60).integers(2 * padding + 1, columns=2).tolist()
+    for image, one, (top, left) in zip(images, made, places, strict=True):
+        padded = F.pad(image.permute(2, 0, 1).float(), (padding,) * 4, mode="reflect").permute(1, 2, 0).byte()
+        assert torch.equal(one, padded[top : top + height, left : left + width])
+    in_black = crop(images, draws=seeded(60), fill=FILL, padding=padding)
+    assert torch.equal(made[in_black > 0], in_black[in_black > 0])
+
+
+@pytest.mark.parametrize("padding", [1, 3, 6])
+def test_reflected_crops_are_those_of_torchvision(padding: int) -> None:
+    image = random_images(1, height=8, width=8)
+    made = crop(image.repeat(2000, 1, 1, 1), draws=seeded(2000), fill=FILL, padding=padding, padding_mode="reflect")
+    torch.manual_seed(0)
+    theirs = RandomCrop(8, padding=padding, padding_mode="reflect")
+    expected = [theirs(image[0].permute(2, 0, 1)).permute(1, 2, 0).contiguous() for _ in range(2000)]
+    ours = {one.numpy().tobytes() for one in made}
+    assert len(ours) == (2 * padding + 1) ** 2
+    assert ours == {one.numpy().tobytes() for one in expected}
+
+
+@pytest.mark.parametrize("padding", [5, 6])
+def test_a_crop_of_images_too_small_to_be_reflected_says_so(padding: int) -> None:
+    with pytest.raises(DataError, match=rf"larger than padding: {padding}, and they are 9 x 5 pixels; set a smaller"):
+        crop(random_images(2, 5, 9), draws=seeded(2), fill=FILL, padding=padding, padding_mode="reflect")
+
+
 def test_a_flip_mirrors_columns_and_leaves_rows_and_colours() -> None:
     images = random_images(200, height=3, width=5)
     flipped = flip(images, draws=seeded(200), fill=FILL)
     mirrored = [which(one, [image, image.flip(1)]) for image, one in zip(images, flipped, strict=True)]
     assert 70 < sum(mirrored) < 130
+
+
+def test_an_alternating_flip_mirrors_an_image_in_every_second_epoch() -> None:
+    images = random_images(200)
+    orders = [torch.randperm(200, generator=generator_of(epoch)) for epoch in range(4)]
+    mirrored = torch.zeros(4, 200, dtype=torch.bool)
+    for epoch, order in enumerate(orders):
+        draws = EpochDraws((7, epoch, 1), 200, torch.device("cpu"), order).of(0, 200)
+        for index, one in zip(order, flip(images[order], draws=draws, fill=FILL, alternate=True), strict=True):
+            mirrored[epoch, index] = which(one, [images[index], images[index].flip(1)])
+    assert 70 < mirrored[0].sum() < 130
+    assert all(torch.equal(mirrored[epoch], mirrored[epoch - 1].logical_not()) for epoch in (1, 2, 3))
+
+
+def test_an_images_own_numbers_are_others_for_every_seed_augmentation_and_call() -> None:
+    def drawn(*key: int) -> list[torch.Tensor]:
+        draws = EpochDraws((key[0], key[1], key[2]), 300, torch.device("cpu")).of(0, 300)
+        return [draws.of_image(2**40), draws.of_image(2**40), draws.integers(2**40)]
+
+    assert all(torch.equal(*pair) for pair in zip(drawn(0, 0, 0)[:2], drawn(0, 5, 0)[:2], strict=True))
+    seen = [*drawn(0, 0, 0), *drawn(1, 0, 0), *drawn(0, 0, 1)]
+    assert len({tuple(one.flatten().tolist()) for one in seen}) == 9
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 8, 40])
@@ -67,14 +126,18 @@ def test_cutout_sets_a_square_around_any_pixel_to_the_fill(size: int) -> None:
     assert set(seen) == {image.numpy().tobytes() for image in possible}
 
 
-CATALOG = pytest.mark.parametrize("name", catalog.AUGMENTATIONS)
+OTHERWISE = {"crop": {"padding_mode": "reflect"}, "flip": {"alternate": True}}
+"""What an augmentation does in quite another way by an option."""
+CATALOG = pytest.mark.parametrize("name", [*catalog.AUGMENTATIONS, *(f"{name} otherwise" for name in OTHERWISE)])
 CHANNELS = pytest.mark.parametrize("channels", [1, 3])
 
 
 def of_catalog(name: str) -> Callable[..., torch.Tensor]:
-    """An augmentation with the options that it has by default."""
+    """An augmentation with the options that it has by default, or otherwise."""
+    name, *otherwise = name.split()
     entry = catalog.AUGMENTATIONS[name]
-    return functools.partial(entry.load(), **{option: field.default for option, (_, field) in entry.options.items()})
+    options = {option: field.default for option, (_, field) in entry.options.items()}
+    return functools.partial(entry.load(), **options | (OTHERWISE[name] if otherwise else {}))
 
 
 @CHANNELS
@@ -109,7 +172,7 @@ def test_every_augmentation_keeps_its_contract(name: str, channels: int) -> None
 
 
 @pytest.mark.parametrize(("height", "width"), [(1, 1), (2, 3), (28, 28), (5, 33)])
-@CATALOG
+@pytest.mark.parametrize("name", [*catalog.AUGMENTATIONS, "flip otherwise"])  # to be reflected, some are too small
 def test_every_augmentation_takes_images_of_any_size(name: str, height: int, width: int) -> None:
     images = random_images(40, height=height, width=width)
     assert of_catalog(name)(images, draws=seeded(40), fill=FILL).shape == images.shape

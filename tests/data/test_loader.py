@@ -188,6 +188,90 @@ def test_the_first_images_can_be_looked_at_while_an_epoch_is_under_way(is_in_mem
     assert_same(under_way, whole[1:])
 
 
+ALTERNATE = (functools.partial(flip, alternate=True), functools.partial(crop, padding=2))
+
+
+def sides(batches: Any, data: Split) -> dict[int, set[bool]]:
+    """Of each image, by its number, whether it came mirrored: one answer for an image, however often it came."""
+    seen: dict[int, set[bool]] = {}
+    for images, labels in batches:
+        for image, label in zip(images, labels.tolist(), strict=True):
+            pixels = (image.permute(1, 2, 0) * torch.tensor(STD) + torch.tensor(MEAN)).mul(255).round().byte()
+            as_it_is, mirrored = (torch.equal(pixels, one) for one in (data.images[label], data.images[label].flip(1)))
+            assert as_it_is != mirrored
+            seen.setdefault(label, set()).add(mirrored)
+    return seen
+
+
+@pytest.mark.usefixtures("small_chunks")
+@pytest.mark.parametrize("changes", [{}, {"balanced": True}, {"batch_size": 7}, {"drop_last": True, "batch_size": 8}])
+def test_an_alternating_flip_shows_the_other_side_of_each_image_in_the_next_epoch(changes: dict[str, Any]) -> None:
+    data = split()
+    loader = make(data, augment=ALTERNATE[:1], **changes)
+    epochs = [sides(loader.epoch(epoch), data) for epoch in range(5)]
+    first = {}
+    for number, epoch in enumerate(epochs):
+        for image, mirrored in epoch.items():
+            [is_mirrored] = mirrored
+            assert first.setdefault(image, is_mirrored ^ (number % 2 == 1)) == is_mirrored ^ (number % 2 == 1)
+    assert len(first) > 45
+    assert 12 <= sum(first.values()) <= 38
+
+
+@pytest.mark.usefixtures("small_chunks")
+@pytest.mark.parametrize("balanced", [False, True])
+def test_an_alternating_flip_is_the_same_from_any_batch_in_any_chunk_and_from_files(
+    balanced: bool, files: FileSplit, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = {"augment": ALTERNATE, "balanced": balanced}
+    whole = list(make(split(), **options).epoch(3))
+    for first in (1, 2, 5, len(whole) - 1):
+        assert_same(make(split(), **options).epoch(3, first), whole[first:])
+        assert_same(make(files, num_readers=0, **options).epoch(3, first), whole[first:])
+    start = make(split(), **options)
+    assert torch.equal(start.peek(4), next(start.epoch(0))[0])
+    monkeypatch.setitem(loader_module.CHUNK_VALUES, "cpu", 50 * 8 * 8 * 3)
+    assert_same(make(split(), **options).epoch(3), whole)
+
+
+def test_two_alternating_flips_are_independent() -> None:
+    data = split()
+    twice = sides(make(data, augment=(ALTERNATE[0], ALTERNATE[0])).epoch(1), data)
+    assert {mirrored for seen in twice.values() for mirrored in seen} == {False, True}
+
+
+def test_what_is_drawn_by_other_augmentations_is_not_changed_by_an_alternating_flip() -> None:
+    data = Split(torch.full((50, 8, 8, 3), 200, dtype=torch.uint8), torch.arange(50))  # of which a flip is not seen
+    augment = (flip, functools.partial(crop, padding=2))
+    assert_same(make(data, augment=ALTERNATE).epoch(1), make(data, augment=augment).epoch(1))
+
+
+@pytest.mark.usefixtures("small_chunks")
+@pytest.mark.parametrize(("batch_size", "num"), [(1, 50), (7, 49), (8, 48), (25, 50), (26, 26), (50, 50)])
+def test_without_the_last_batch_an_epoch_has_whole_ones_alone(batch_size: int, num: int) -> None:
+    loader, whole = (make(split(), batch_size=batch_size, drop_last=drop, augment=()) for drop in (True, False))
+    assert (loader.num_images, loader.num_batches) == (num, num // batch_size)
+    seen = [labels(loader.epoch(epoch)) for epoch in range(5)]
+    assert all(len(epoch) == len(set(epoch)) == num for epoch in seen)
+    assert len({tuple(sorted(epoch)) for epoch in seen}) == (1 if num == 50 else 5), "others are left out each epoch"
+    assert_same(loader.epoch(2), list(whole.epoch(2))[: loader.num_batches])
+    assert_same(loader.epoch(2, first=1), list(loader.epoch(2))[1:])
+    assert list(loader.epoch(2, first=loader.num_batches)) == []
+
+
+def test_without_the_last_batch_a_balanced_epoch_and_files_have_whole_ones_alone(files: FileSplit) -> None:
+    loader = make(split(), batch_size=8, drop_last=True, balanced=True)
+    assert [len(labels) for _, labels in loader.epoch(0)] == [8] * 6
+    read = make(files, batch_size=8, drop_last=True, balanced=True, num_readers=0)
+    assert_same(read.epoch(0), loader.epoch(0))
+
+
+def test_fewer_images_than_a_batch_cannot_be_trained_on_without_the_last_one() -> None:
+    expected = "data.batch_size is 51, and there are 50 images to train on; set data.batch_size: 50, or data.last_batch"
+    with pytest.raises(DataError, match=expected):
+        make(split(), batch_size=51, drop_last=True)
+
+
 @pytest.mark.parametrize("num_readers", [0, 1])
 def test_a_file_that_has_gone_is_named_in_one_line(files: FileSplit, num_readers: int) -> None:
     files.files[7].unlink()

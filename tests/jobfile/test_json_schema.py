@@ -143,6 +143,7 @@ QUANTIZED = "{name: cnn_bn, quantize: {%s}}"
         ("{name: torchvision/resnet18}", "{name: mnist}"),
         ("{name: cnn_bn}", "{name: digits, batch_size: 1}"),
         ("{name: cnn_bn}", "{name: digits, augment: [flip, {name: crop, padding: 9}]}"),
+        ("{name: cnn_bn}", "{name: digits, augment: [{name: crop, padding: 8, padding_mode: reflect}]}"),
         ("{name: cnn_bn}", "{name: cifar10, augment: [{name: cutout, size: 33}]}"),
         ("{name: cnn_bn}", "{name: image_folder, path: x, val: 0.1}"),
         ("{name: cnn_bn}", "{name: image_folder, path: x, split: {}}"),

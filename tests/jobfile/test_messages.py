@@ -160,7 +160,7 @@ def test_a_wrong_model_is_told_apart(model: str, message: str) -> None:
         (
             "{name: mnist, path: x}",
             "data.path: 'mnist' has no such field; it belongs to image_folder"
-            + known("augment", "batch_size", "image_size", "name", "readers", "sampler", "val"),
+            + known("augment", "batch_size", "image_size", "last_batch", "name", "readers", "sampler", "val"),
         ),
         ("{name: mnist, augment: crop}", "data.augment: 'crop' should be a list; write [crop]"),
         (
@@ -183,6 +183,15 @@ def test_a_wrong_model_is_told_apart(model: str, message: str) -> None:
             "data.augment.0.scale: 0.9 is more than 0.1; write [0.1, 0.9]",
         ),
         ("{name: mnist, augment: [{name: crop, padding: 99}]}", "data.augment.0.padding: 99 should be at most 64"),
+        (
+            "{name: mnist, augment: [{name: crop, padding: 28, padding_mode: reflect}]}",
+            "data.augment.0.padding: 28 is more than there is to reflect in images of 28 pixels, as their edge is not "
+            "repeated; set 27 or less, or padding_mode: constant",
+        ),
+        (
+            "{name: mnist, augment: [{name: crop, padding: 29, padding_mode: reflect}]}",
+            "data.augment.0.padding: 29 is more than the images' 28 pixels",
+        ),
         (
             "{name: mnist, augment: [crop, {name: cutout, size: 30}]}",
             "data.augment.1.size: 30 is more than the images' 28 pixels",

@@ -59,6 +59,8 @@ def test_it_says_which_augmentation_with_which_options(tmp_path: Path) -> None:
         "crop (padding 2), then flip, then random_resized_crop (scale 0.08 to 1, ratio 0.75 to 1.3333), "
         "then rotation (degrees 15)"
     )
+    shown = made(tmp_path, {"name": "crop", "padding_mode": "reflect"}, {"name": "flip", "alternate": True})
+    assert shown.augmentation == "crop (padding 4, padding_mode reflect), then flip (alternate yes)"
 
 
 @pytest.mark.parametrize(("size", "side"), [(8, 96), (32, 96), (64, 128), (100, 100), (300, 224)])

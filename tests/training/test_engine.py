@@ -34,6 +34,19 @@ def test_evaluation_batches_shrink_as_the_images_grow(digits: Dataset) -> None:
     assert engine_of(make_spec(), dataset).held_out_loader.batch_size == 10
 
 
+def test_without_the_last_batch_steps_schedule_means_and_epochs_are_of_whole_ones(digits: Dataset) -> None:
+    """22 batches of 64 of 1437 images, and 29 images that are left out; what is evaluated is evaluated in full."""
+    train = {"accumulate": 10, "epochs": 2, "schedule": {"name": "one_cycle"}}
+    engine = engine_of(make_spec(data={"last_batch": "drop"}, train=train), digits)
+    assert (engine.steps_per_epoch, engine.num_steps) == (3, 6)
+    take(engine, 3)
+    assert (engine.num_images, engine.batch, engine.is_epoch_trained) == (1408, 22, True)
+    assert engine.means.read_epoch(num_images=engine.loader.num_images) is not None
+    assert engine.held_out_loader.num_images == len(digits.held_out)
+    with pytest.raises(DataError, match=r"data\.batch_size is 2000, and there are 1437 images"):
+        engine_of(make_spec(data={"last_batch": "drop", "batch_size": 2000}), digits)
+
+
 def test_a_checkpoint_of_another_model_is_refused(digits: Dataset) -> None:
     state = engine_of(make_spec(), digits).state_dict()
     with pytest.raises(CheckpointError, match="does not fit the model"):

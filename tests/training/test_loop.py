@@ -53,6 +53,12 @@ def points(folder: Path, tag: str) -> dict[int, float]:
 
 RESUMED = {
     "plain": make_spec(),
+    "alternating, whole batches": make_spec(
+        data={
+            "augment": [{"name": "flip", "alternate": True}, {"name": "crop", "padding": 1, "padding_mode": "reflect"}],
+            "last_batch": "drop",
+        }
+    ),
     "augmented": make_spec(data={"augment": [{"name": "crop", "padding": 1}, "flip", {"name": "cutout", "size": 2}]}),
     "adamw": make_spec(train={"optimizer": {"name": "adamw"}, "schedule": {"name": "one_cycle"}}),
     "accumulated": make_spec(train={"accumulate": 3, "clip_grad_norm": 1.0, "label_smoothing": 0.1}),
