@@ -215,6 +215,18 @@ OPTIMIZERS: dict[str, Entry] = {
             "weight_decay": option(float, 0.01, _DECAY, ge=0, le=1),
         },
     ),
+    "muon": Entry(
+        "pipeline.training.optimizers:muon",
+        "orthogonalized momentum for hidden matrices and filters (Jordan et al., 2024), AdamW for all else",
+        options={
+            "lr": option(float, 0.02, _LR, gt=0, le=100),
+            "momentum": option(float, 0.95, "Momentum.", ge=0, lt=1),
+            "nesterov": option(bool, True, "Nesterov's momentum."),
+            "weight_decay": option(float, 0.01, "Weight decay, times the learning rate.", ge=0, le=1),
+            "adamw_lr": option(float, 1e-3, "AdamW's learning rate at the schedule's peak.", gt=0, le=100),
+            "betas": _BETAS,
+        },
+    ),
 }
 
 _WARMUP = option(float, 0.0, "Epochs over which the learning rate rises from 0.", ge=0, le=1000)
