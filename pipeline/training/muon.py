@@ -140,11 +140,11 @@ def orthogonalized(matrices: torch.Tensor) -> torch.Tensor:
     found = (matrices / norms.clamp(min=EPS)).to(_dtype(matrices.device))
     is_tall = found.shape[1] > found.shape[2]
     if is_tall:
-        found = found.mT
+        found = found.transpose(1, 2)
     for _ in range(STEPS):
-        gram = found @ found.mT
+        gram = found @ found.transpose(1, 2)
         found = torch.baddbmm(found, torch.baddbmm(gram, gram, gram, beta=b, alpha=c), found, beta=a)
-    return found.mT.contiguous() if is_tall else found
+    return found.transpose(1, 2).contiguous() if is_tall else found
 
 
 def _dtype(device: torch.device) -> torch.dtype:
@@ -160,7 +160,8 @@ def _order(weight: torch.Tensor) -> list[int]:
     In this order a filter that is channels_last is a matrix without a copy. Its columns come in another order by it,
     and those of the orthogonalized matrix in the same.
     """
-    return [0, *sorted(range(1, weight.ndim), key=lambda dimension: -weight.stride(dimension))]
+    strides = weight.stride()
+    return [0, *sorted(range(1, weight.ndim), key=lambda dimension: -strides[dimension])]
 
 
 def _as_matrix(values: torch.Tensor, order: Sequence[int]) -> torch.Tensor:
