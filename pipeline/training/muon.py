@@ -137,7 +137,7 @@ def orthogonalized(matrices: torch.Tensor) -> torch.Tensor:
     """
     a, b, c = COEFFICIENTS
     norms = torch.linalg.vector_norm(matrices, dim=(1, 2), keepdim=True)
-    found = (matrices / norms.clamp(min=EPS)).to(_dtype(matrices.device))
+    found: torch.Tensor = (matrices / norms.clamp(min=EPS)).to(_dtype(matrices.device))
     is_tall = found.shape[1] > found.shape[2]
     if is_tall:
         found = found.transpose(1, 2)
