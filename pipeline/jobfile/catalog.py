@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pipeline.jobfile.entries import Dataset, Entry, Loss, Model, Rule, option
+from pipeline.jobfile.entries import Dataset, Entry, Loss, Model, Optimizer, Rule, option
 from pipeline.jobfile.entry_rules import (
     CONVOLUTION_FIRST,
     DEPTH_OR_WIDTHS,
@@ -233,6 +233,19 @@ OPTIMIZERS: dict[str, Entry] = {
             "betas": _BETAS,
             "weight_decay": option(float, 0.01, _DECAY, ge=0, le=1),
         },
+    ),
+    "muon": Optimizer(
+        "pipeline.training.optimizers:muon",
+        "orthogonalized momentum for hidden matrices and filters (Jordan et al., 2024), AdamW for all else",
+        options={
+            "lr": option(float, 0.02, _LR, gt=0, le=100),
+            "momentum": option(float, 0.95, "Momentum.", ge=0, lt=1),
+            "nesterov": option(bool, True, "Nesterov's momentum."),
+            "weight_decay": option(float, 0.01, "Weight decay, times the learning rate.", ge=0, le=1),
+            "adamw_lr": option(float, 1e-3, "AdamW's learning rate at the schedule's peak.", gt=0, le=100),
+            "betas": _BETAS,
+        },
+        parts_matrices=True,
     ),
 }
 

@@ -1,18 +1,23 @@
 """Optimizers, as the catalog names them; each takes the parameters and its options.
 
-They are PyTorch's, but do not load its compiler. `torch.optim` keeps its methods out of what `torch.compile` makes of
-a program, by decorators that import `torch._dynamo`, and with it sympy, when such a method is called: 1.3 s, at the
-start of every job. No compiled code calls an optimizer here, so these have the methods as they are without decorators.
+They are PyTorch's, and Muon of `muon.py`, but do not load its compiler. `torch.optim` keeps its methods out of what
+`torch.compile` makes of a program, by decorators that import `torch._dynamo`, and with it sympy, when such a method is
+called: 1.3 s, at the start of every job. No compiled code calls an optimizer here, so these have the methods as they
+are without decorators.
 """
 
 from __future__ import annotations
 
+import functools
 import inspect
 from collections.abc import Iterable
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch.optim import Optimizer
+
+from pipeline.training import muon as of_muon
+from pipeline.training.parameter_groups import LR_SCALE
 
 Parameters = Iterable[torch.nn.Parameter]
 Kind = TypeVar("Kind", bound=Optimizer)
@@ -31,6 +36,7 @@ def without_compiler(kind: type[Kind]) -> type[Kind]:
 SGD = without_compiler(torch.optim.SGD)
 Adam = without_compiler(torch.optim.Adam)
 AdamW = without_compiler(torch.optim.AdamW)
+Muon = without_compiler(of_muon.Muon)
 
 
 def sgd(
@@ -49,6 +55,29 @@ def adamw(
     parameters: Parameters, *, fused: bool, lr: float, betas: tuple[float, float], weight_decay: float
 ) -> Optimizer:
     return AdamW(parameters, lr=lr, betas=betas, weight_decay=weight_decay, fused=fused)
+
+
+def muon(
+    parameters: Iterable[Any],
+    *,
+    fused: bool,
+    lr: float,
+    momentum: float,
+    nesterov: bool,
+    weight_decay: float,
+    adamw_lr: float,
+    betas: tuple[float, float],
+) -> Optimizer:
+    """Muon for hidden matrices and filters, AdamW for all others, whose learning rate follows the same schedule.
+
+    parameters: or groups of them; see `muon.parted` for what is orthogonalized.
+    """
+    groups = of_muon.parted(parameters)
+    for group in groups:
+        if not group[of_muon.ORTHOGONALIZED]:
+            group[LR_SCALE] = group.get(LR_SCALE, 1.0) * adamw_lr / lr
+    adamw = functools.partial(AdamW, lr=adamw_lr, betas=betas, weight_decay=weight_decay, fused=fused)
+    return Muon(groups, lr=lr, momentum=momentum, nesterov=nesterov, weight_decay=weight_decay, others=adamw)
 
 
 def lay_out_state(optimizer: Optimizer) -> None:

@@ -12,9 +12,9 @@ from torch import nn
 
 from pipeline.jobfile.spec import Spec
 from pipeline.training.features import last_layer
+from pipeline.training.muon import ORTHOGONALIZED
 
 LR_SCALE = "lr_scale"  # of a group of parameters: the factor of the schedule's learning rate
-ORTHOGONALIZED = "orthogonalized"  # of a group of hidden weights, which an optimizer takes as matrices
 
 NORMS = (
     *(nn.modules.batchnorm._NormBase, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm),
@@ -28,7 +28,7 @@ class Kind(NamedTuple):
     is_head: bool
     is_norm: bool
     is_bias: bool
-    is_matrix: bool
+    is_matrix: bool | None  # None where it makes no difference
 
 
 def of(model: nn.Module, spec: Spec) -> list[Any]:
@@ -56,7 +56,7 @@ def of(model: nn.Module, spec: Spec) -> list[Any]:
             is_head=has_head and is_head,
             is_norm=(has_norms or optimizer.bias_weight_decay is not None) and is_norm,
             is_bias=has_biases and name.rpartition(".")[2] == "bias",
-            is_matrix=has_matrices and is_matrix,
+            is_matrix=is_matrix if has_matrices else None,
         )
         groups[kind].append(parameter)
     return [{"params": groups[kind], **_asked(kind, spec)} for kind in sorted(groups)]
@@ -72,7 +72,7 @@ def _asked(kind: Kind, spec: Spec) -> dict[str, Any]:
     return {
         LR_SCALE: scale,
         **({} if decay is None else {"weight_decay": decay}),
-        **({ORTHOGONALIZED: True} if kind.is_matrix else {}),
+        **({} if kind.is_matrix is None else {ORTHOGONALIZED: kind.is_matrix}),
     }
 
 

@@ -82,6 +82,7 @@ JOBS: dict[str, dict[str, Any]] = {
     "sgd": {},
     "one batch of another size an epoch": {"data": {"batch_size": 100}},
     "adamw": {"train": {"optimizer": {"name": "adamw", "lr": 1e-3}}},
+    "muon": {"train": {"optimizer": {"name": "muon"}}},
     "accumulated": {"train": {"accumulate": 3}},
     "clipped": {"train": {"clip_grad_norm": 0.5}},
     "bf16": {"train": {"precision": "bf16"}},

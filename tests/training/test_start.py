@@ -36,8 +36,8 @@ FEW_BITS = {"weights": {"scheme": "lsq", "bits": 4}, "activations": {"scheme": "
 
 @pytest.mark.parametrize(
     ("optimizer", "quantize", "deterministic"),
-    [("sgd", None, False), ("adam", None, False), ("adamw", FEW_BITS, True)],
-    ids=["sgd", "adam", "adamw, few bits, deterministic"],
+    [("sgd", None, False), ("adam", None, False), ("muon", None, False), ("adamw", FEW_BITS, True)],
+    ids=["sgd", "adam", "muon", "adamw, few bits, deterministic"],
 )
 def test_the_first_step_is_taken_without_a_compiler_and_without_what_draws(
     optimizer: str, quantize: dict[str, Any] | None, deterministic: bool, home: Home
