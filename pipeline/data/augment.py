@@ -41,7 +41,7 @@ def crop(
                 f"data.augment: crop: padding_mode: reflect needs images larger than padding: {padding}, and they are "
                 f"{width} x {height} pixels; set a smaller padding, or padding_mode: constant"
             )
-        padded, rows = _with_mirrored_columns(images, padding), _mirrored_rows(images, top - padding)
+        padded, rows = _with_mirrored_columns(images, padding), _mirrored_rows(images, top, padding)
     else:
         padded_height = height + 2 * padding
         padded = images.new_zeros(num, padded_height, width + 2 * padding, channels)
@@ -58,24 +58,23 @@ def _with_mirrored_columns(images: torch.Tensor, padding: int) -> torch.Tensor:
     """Returns (N, H, W + 2 padding, C).
 
     Only the new columns are gathered. On one thread of a Zen 5, padding by 4 and cutting 1365 images of 32 x 32 x 3
-    takes 1.1 ms; 2.0 where all columns are gathered, 2.5 with `Tensor.flip`, 0.5 with black in place of the image.
+    takes 1.2 ms, where gathering all columns takes 2.0, `Tensor.flip` 2.5, and black in place of the image 0.4.
     """
     num, height, width, channels = images.shape
     rows = images.view(num, height, width * channels)
-    before = torch.arange(padding, 0, -1, device=images.device)
-    after = torch.arange(width - 2, width - 2 - padding, -1, device=images.device)
-    values = torch.cat((before, after))[:, None] * channels + torch.arange(channels, device=images.device)
-    mirrored = rows.gather(2, values.flatten().expand(num, height, -1))
-    left, right = torch.split(mirrored, padding * channels, dim=2)
+    backwards = torch.arange((width - 1) * channels, -1, -channels, device=images.device)[:, None]
+    values = (backwards + torch.arange(channels, device=images.device)).flatten()
+    left, right = values[-(padding + 1) * channels : -channels], values[channels : (padding + 1) * channels]
+    left, right = (rows.gather(2, source.expand(num, height, -1)) for source in (left, right))
     return torch.cat((left, rows, right), dim=2).view(num, height, -1, channels)
 
 
-def _mirrored_rows(images: torch.Tensor, first: torch.Tensor) -> torch.Tensor:
-    """Returns int64 (N, H), counted over all images: the H rows from number `first`, (N, 1), of each on, reflected."""
+def _mirrored_rows(images: torch.Tensor, top: torch.Tensor, padding: int) -> torch.Tensor:
+    """Returns int64 (N, H), counted over all images: H rows of each, reflected. top: (N, 1), from 0 to 2 padding."""
     num, height = images.shape[:2]
-    rows = (first + torch.arange(height, device=images.device)).abs()
-    rows = height - 1 - (height - 1 - rows).abs()
-    return rows + torch.arange(0, num * height, height, device=images.device)[:, None]
+    rows = (top + torch.arange(-padding, height - padding, device=images.device)).abs()  # reflected at the first one
+    last = torch.arange(height - 1, num * height, height, device=images.device)[:, None]
+    return last - (height - 1 - rows).abs()
 
 
 def flip(
@@ -90,7 +89,7 @@ def flip(
     alternate: that is done in the first epoch; later an image is mirrored exactly if it was not in the epoch before, so
     that any two epochs in a row show both sides of each. Jordan (2024), arXiv:2404.00498, section 3.6.
     """
-    is_mirrored = (draws.of_image(2) + draws.epoch) % 2 if alternate else draws.integers(2)
+    is_mirrored = draws.of_image(2) ^ (draws.epoch % 2) if alternate else draws.integers(2)
     num, height, width, channels = images.shape
     values = torch.arange(width * channels, device=images.device).view(width, channels)
     to_mirrored = torch.arange(channels * (width - 1), -channels * width, -2 * channels, device=images.device)

@@ -175,10 +175,17 @@ def test_images_that_do_not_fit_the_gpu_give_the_same_batches(digits: Dataset, m
 
 
 @pytest.mark.parametrize("channels", [1, 3])
-@pytest.mark.parametrize("name", catalog.AUGMENTATIONS)
-def test_every_augmentation_has_the_bits_of_the_cpu(name: str, channels: int) -> None:
+@pytest.mark.parametrize(
+    ("name", "otherwise"),
+    [
+        *((name, {}) for name in catalog.AUGMENTATIONS),
+        ("crop", {"padding_mode": "reflect"}),
+        ("flip", {"alternate": True}),
+    ],
+)
+def test_every_augmentation_has_the_bits_of_the_cpu(name: str, otherwise: dict[str, Any], channels: int) -> None:
     entry = catalog.AUGMENTATIONS[name]
-    options = {option: field.default for option, (_, field) in entry.options.items()}
+    options = {option: field.default for option, (_, field) in entry.options.items()} | otherwise
     images = torch.cat((random_images(300, 28, 28, channels), smooth_images(300, 28, 28, channels)))
     ours, theirs = (
         entry.load()(

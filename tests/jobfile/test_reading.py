@@ -45,7 +45,10 @@ def test_a_duration_is_seconds(written: str, seconds: int) -> None:
 
 def test_an_augmentation_is_a_name_or_a_name_with_options() -> None:
     spec = read(text="name: x\nmodel: {name: net}\ndata: {name: mnist, augment: [flip, {name: crop, padding: 2}]}\n")
-    assert [(a.name, a.options()) for a in spec.data.augment] == [("flip", {}), ("crop", {"padding": 2})]
+    assert [(a.name, a.options()) for a in spec.data.augment] == [
+        ("flip", {"alternate": False}),
+        ("crop", {"padding": 2, "padding_mode": "constant"}),
+    ]
 
 
 def test_no_is_text_where_text_is_meant() -> None:

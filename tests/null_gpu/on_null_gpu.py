@@ -85,7 +85,7 @@ def make_engine(
     model: str = "net",
     *,
     on: str = "auto",
-    augment: tuple[str, ...] = ("crop", "flip", "cutout"),
+    augment: tuple[str | dict[str, Any], ...] = ("crop", "flip", "cutout"),
     quantize: dict[str, Any] | None = None,
     **train: Any,
 ) -> Engine:
@@ -264,8 +264,17 @@ def test_steps_are_captured_by_default_but_not_with_an_optimizer_that_is_not_fus
 # An epoch
 
 
-@pytest.mark.parametrize(("augment", "launches"), [(("crop", "flip"), 40), (("crop", "flip", "cutout"), 82)], ids=str)
-def test_the_batches_of_an_epoch_cost_few_calls(augment: tuple[str, ...], launches: int, cifar: Dataset) -> None:
+ALTERNATE, REFLECT = {"name": "flip", "alternate": True}, {"name": "crop", "padding_mode": "reflect"}
+
+
+@pytest.mark.parametrize(
+    ("augment", "launches"),
+    [(("crop", "flip"), 40), (("crop", "flip", "cutout"), 82), (("crop", ALTERNATE), 43), ((REFLECT, "flip"), 67)],
+    ids=str,
+)
+def test_the_batches_of_an_epoch_cost_few_calls(
+    augment: tuple[str | dict[str, Any], ...], launches: int, cifar: Dataset
+) -> None:
     trained = make_engine(cifar, augment=augment)
     list(itertools.islice(trained.loader.epoch(0), 1))
     with Recording() as recording:
@@ -276,8 +285,8 @@ def test_the_batches_of_an_epoch_cost_few_calls(augment: tuple[str, ...], launch
 
 
 @pytest.mark.parametrize("deterministic", [False, True])
-@pytest.mark.parametrize("name", catalog.AUGMENTATIONS)
-def test_no_augmentation_waits(name: str, deterministic: bool, cifar: Dataset) -> None:
+@pytest.mark.parametrize("name", [*catalog.AUGMENTATIONS, ALTERNATE, REFLECT], ids=str)
+def test_no_augmentation_waits(name: str | dict[str, Any], deterministic: bool, cifar: Dataset) -> None:
     trained = make_engine(cifar, augment=(name,), deterministic=deterministic)
     list(itertools.islice(trained.loader.epoch(0), 1))
     with Recording() as recording:
