@@ -24,13 +24,13 @@ def groups(model: nn.Module, *, scale: float, are_parted: bool) -> Iterable[Any]
     return [{"params": part, LR_SCALE: rate} for part, rate in zip(parts, (scale, 1.0), strict=True) if part]
 
 
-def freeze(model: nn.Module, *, frozen: bool) -> None:
+def freeze(model: nn.Module, trained: Iterable[nn.Parameter], *, frozen: bool) -> None:
     """Has the backbone be trained or not; what its batch norms have learned of other images stays as it is meanwhile.
 
-    model: in training mode.
+    model: in training mode. trained: its parameters, but for those that are never trained, which stay so.
     """
     head = {id(parameter) for parameter in _head(model)}
-    for parameter in model.parameters():
+    for parameter in trained:
         parameter.requires_grad_(not frozen or id(parameter) in head)
     for module in model.modules() if frozen else ():
         if isinstance(module, nn.modules.batchnorm._NormBase):

@@ -54,6 +54,7 @@ class Engine:
         self.forward: Forward = CapturedForward(self.judged) if setting.capture else self.judged
         if last_layer(self.model) is None and (spec.model.freeze_epochs or spec.model.backbone_lr != 1):
             raise DataError("the model has no linear layer and no convolution, so that it has no backbone to freeze")
+        self.trained = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
         groups = backbone.groups(self.model, scale=spec.model.backbone_lr, are_parted=spec.model.freeze_epochs > 0)
         self.optimizer = parts.build_optimizer(spec, groups, fused=setting.fused)
         counts = torch.bincount(dataset.train.labels, minlength=len(dataset.classes)).to(setting.device)
@@ -95,7 +96,7 @@ class Engine:
         """To be called before the steps of an epoch."""
         self.model.train()
         if self.spec.model.freeze_epochs:
-            backbone.freeze(self.model, frozen=self.is_frozen)
+            backbone.freeze(self.model, self.trained, frozen=self.is_frozen)
 
     @property
     def is_frozen(self) -> bool:
