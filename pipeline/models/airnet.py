@@ -72,18 +72,21 @@ def patch_covariance(images: torch.Tensor, size: int) -> torch.Tensor:
 
     images: (N, C, H, W). They are looked at some at a time: patches overlap, and take `size` squared as much memory.
     """
-    (_, channels, height, width), dim = images.shape, images.shape[1] * size**2
-    total = torch.zeros(dim, dtype=torch.float64, device=images.device)
-    products = torch.zeros(dim, dim, dtype=torch.float64, device=images.device)
-    num_patches = 0
-    for part in images.split(max(1, PART_VALUES // (channels * height * width))):
-        views = [
-            part[:, :, y : height - size + 1 + y, x : width - size + 1 + x] for y in range(size) for x in range(size)
-        ]
-        patches = torch.stack(views).permute(2, 0, 1, 3, 4).reshape(dim, -1).double()  # F.unfold takes longer
+    _, channels, height, width = images.shape
+    rows, columns, dim = height - size + 1, width - size + 1, channels * size**2
+    parts = images.split(max(1, PART_VALUES // (channels * height * width)))
+    # Into the same memory each time, as new memory costs more than all that is computed, and F.unfold takes new.
+    places = images.new_empty(channels, size**2, len(parts[0]), rows, columns, dtype=torch.float64)
+    total, products = places.new_zeros(dim), places.new_zeros(dim, dim)
+    for part in parts:
+        for place in range(size**2):
+            y, x = divmod(place, size)
+            view = part[:, :, y : y + rows, x : x + columns]
+            places[:, place, : len(part)] = view.transpose(0, 1)
+        patches = places[:, :, : len(part)].reshape(dim, -1)
         total += patches.sum(1)
         products += patches @ patches.T
-        num_patches += patches.shape[1]
+    num_patches = len(images) * rows * columns
     mean = total / num_patches
     return products / num_patches - torch.outer(mean, mean)
 
