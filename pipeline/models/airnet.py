@@ -74,7 +74,7 @@ def patch_covariance(images: torch.Tensor, size: int) -> torch.Tensor:
     """
     _, channels, height, width = images.shape
     rows, columns, dim = height - size + 1, width - size + 1, channels * size**2
-    parts = images.split(max(1, PART_VALUES // (channels * height * width)))
+    parts = torch.split(images, max(1, PART_VALUES // (channels * height * width)))
     # Into the same memory each time, as new memory costs more than all that is computed, and F.unfold takes new.
     places = images.new_empty(channels, size**2, len(parts[0]), rows, columns, dtype=torch.float64)
     total, products = places.new_zeros(dim), places.new_zeros(dim, dim)

@@ -28,7 +28,9 @@ def parameter(model: nn.Module, name: str) -> torch.Tensor:
 
 # By hand, for c channels, k classes and width w: the first layer (4 c + 1) 8 c; weights of convolutions
 # 9 (8 c w + w² + 4 w² + 16 w² + 2 · 16 w²); batch norm 2 · 2 (w + 4 w + 4 w); the linear layer 4 w k.
-@pytest.mark.parametrize(("channels", "classes", "expected"), [(3, 10, 1_972_792), (3, 100, 1_995_832), (1, 10, 1_963_304)])
+@pytest.mark.parametrize(
+    ("channels", "classes", "expected"), [(3, 10, 1_972_792), (3, 100, 1_995_832), (1, 10, 1_963_304)]
+)
 def test_it_has_the_parameters_of_the_original_at_any_size(channels: int, classes: int, expected: int) -> None:
     for size in (9, 32):
         model = airnet(channels, size, classes=classes)
