@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import dataclasses
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -19,6 +20,8 @@ from quick import NOTHING_SHOWN
 from pipeline.board.artist import Artist
 from pipeline.board.writer import Board
 from pipeline.data.dataset import Dataset
+from pipeline.data.resizing import resize
+from pipeline.data.splits import Split
 from pipeline.errors import Interrupted
 from pipeline.home.paths import RunPaths
 from pipeline.jobfile.spec import Spec
@@ -36,6 +39,16 @@ Saved = list[tuple[dict[str, Any], bool]]  # states, and whether each was the be
 @pytest.fixture(scope="session")
 def digits(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
     return load_dataset(make_spec(), tmp_path_factory.mktemp("datasets"), log=print)
+
+
+def of_size(dataset: Dataset, size: int) -> Dataset:
+    """Returns it with all images made so many pixels a side."""
+    train, test = (
+        dataclasses.replace(split, images=resize(split.images, size))
+        for split in (dataset.train, dataset.test)
+        if isinstance(split, Split)
+    )
+    return dataclasses.replace(dataset, train=train, test=test)
 
 
 @pytest.fixture(autouse=True)

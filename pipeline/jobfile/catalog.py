@@ -68,6 +68,13 @@ MODELS: dict[str, Model] = {
         options={"width": _WIDTH},
         min_batch=2,
     ),
+    "airnet": Model(
+        "pipeline.models.airnet:AirNet",
+        "the network of airbench94, which learns CIFAR-10 in seconds; its first layer whitens (Jordan, 2024)",
+        options={"width": _WIDTH},
+        min_size=9,
+        min_batch=2,
+    ),
 }
 
 DATASETS: dict[str, Dataset] = {

@@ -204,7 +204,7 @@ class Attempt:
         if state is not None:
             metrics = self.take_up(engine, state)
         else:
-            begun_with = begin(spec, engine.model, self.home, log=self.log)
+            begun_with = begin(spec, engine.model, dataset, self.home, log=self.log)
         provenance = manifest.write(
             self.run, spec, dataset, setting, job_id=self.id, attempt=self.number, begun_with=begun_with
         )

@@ -65,6 +65,7 @@ class Engine:
         self.forward: Forward = CapturedForward(self.judged) if setting.capture else self.judged
         if last_layer(self.model) is None and (spec.model.freeze_epochs or spec.model.backbone_lr != 1):
             raise DataError("the model has no linear layer and no convolution, so that it has no backbone to freeze")
+        self.trained = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
         self.optimizer = parts.build_optimizer(spec, parameter_groups.of(self.model, spec), fused=setting.fused)
         self.average = weight_average.of(spec, self.model)
         counts = torch.bincount(dataset.train.labels, minlength=len(dataset.classes)).to(setting.device)
@@ -107,7 +108,7 @@ class Engine:
         """To be called before the steps of an epoch."""
         self.model.train()
         if self.spec.model.freeze_epochs:
-            backbone.freeze(self.model, frozen=self.is_frozen)
+            backbone.freeze(self.model, self.trained, frozen=self.is_frozen)
         if self.step == 0:
             self.average.begin()
 

@@ -19,12 +19,14 @@ from pipeline.errors import DataError, OwnCodeError
 from pipeline.jobfile.entries import Entry, Model
 from pipeline.jobfile.sections import NamedSection
 from pipeline.jobfile.spec import ModelSection, Spec
-from pipeline.models.quantized import quantize
+from pipeline.models.quantized import begin_steps, quantize
 from pipeline.training.losses import Loss, balanced_weights
 from pipeline.wording import plural
 
 Schedule = Callable[[int], float]
 Augmentation = Callable[..., torch.Tensor]
+
+INITIALIZE = "initialize_from_images"  # a method that a network may have
 
 
 def build_model(spec: Spec, *, num_classes: int, channels: int, image_size: int) -> nn.Module:
@@ -59,6 +61,16 @@ def _set_batch_norm_momentum(model: nn.Module, momentum: float) -> None:
         raise DataError("model.batch_norm_momentum: the model has no batch norm; leave it out")
     for norm in norms:
         norm.momentum = momentum
+
+
+def initialize_from_images(model: nn.Module, entry: Entry, images: torch.Tensor) -> None:
+    """Calls the network's method of this name, by which it learns from training images what it begins with.
+
+    images: float32 (N, C, H, W), normalized, on the network's device. Raises OwnCodeError.
+    """
+    with telling_where(entry, f"given training images of {tuple(images.shape)}: "), torch.no_grad():
+        getattr(model, INITIALIZE)(images)
+    begin_steps(model, known=())  # those of quantizers go by the weights
 
 
 def _quantize(model: nn.Module, section: ModelSection) -> None:

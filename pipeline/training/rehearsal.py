@@ -89,6 +89,8 @@ def _check_model(trial: Trial) -> None:
         _fail(own, "has no parameters to train")
     num = max(NUM_IMAGES, section.entry.min_batch if isinstance(section.entry, Model) else 1)
     batch = torch.randn(num, images.channels, images.image_size, images.image_size)
+    if hasattr(model, parts.INITIALIZE):
+        parts.initialize_from_images(model, section.entry, batch)
     for is_training in (True, False):
         model.train(is_training)
         with own.telling_where(f"given images of {_shape(batch)}: "):

@@ -1,4 +1,7 @@
-"""Weights that a network begins with, out of another run or of a file: what fits is taken, the rest is told."""
+"""Weights that a network begins with: computed from training images where it can do so, and those of others.
+
+Out of another run or of a file what fits is taken, and the rest is told.
+"""
 
 from __future__ import annotations
 
@@ -10,22 +13,34 @@ from typing import Any
 import torch
 from torch import nn
 
+from pipeline.data.dataset import Dataset
+from pipeline.data.draws import generator_of
+from pipeline.data.normalization import normalize
 from pipeline.errors import CheckpointError, DataError
 from pipeline.home.paths import Home
 from pipeline.jobfile.spec import Spec
 from pipeline.models.quantized import begin_steps, keys_of_other_quantizers
 from pipeline.models.torchvision_models import ThreeChannels
-from pipeline.training import checkpoint, older_checkpoints, pretrained
+from pipeline.training import checkpoint, older_checkpoints, parts, pretrained
 from pipeline.wording import plural
 
 NAMED = 5  # tensors in a line of the log
+NUM_IMAGES = 5_000  # that a network may begin with
+FIRST_IMAGES = -1  # the key of their draw, where others have the epoch
 
 
-def begin(spec: Spec, model: nn.Module, home: Home, *, log: Callable[[str], None]) -> dict[str, Any] | None:
+def begin(
+    spec: Spec, model: nn.Module, dataset: Dataset, home: Home, *, log: Callable[[str], None]
+) -> dict[str, Any] | None:
     """Gives a network the weights that a job says it is to begin with. Returns provenance; None where it says none.
 
-    Raises DataError where they cannot be had, or do not fit.
+    A network with the method `initialize_from_images` is given training images first.
+    Raises DataError where weights or images cannot be had, or weights do not fit; OwnCodeError.
     """
+    if hasattr(model, parts.INITIALIZE):
+        images = some_images(dataset, seed=spec.train.seed)
+        parts.initialize_from_images(model, spec.model.entry, images.to(next(model.parameters()).device))
+        log(f"begins with what the network computes from {plural(len(images), 'training image')}")
     if spec.model.init is not None:
         return take(model, spec.model.init, home, log=log)
     weights = pretrained.wanted(spec)
@@ -34,6 +49,18 @@ def begin(spec: Spec, model: nn.Module, home: Home, *, log: Callable[[str], None
     if spec.model.freeze_epochs:
         log("model.freeze_epochs keeps a backbone that has learned nothing; model.init gives it weights to begin with")
     return None
+
+
+def some_images(dataset: Dataset, *, seed: int) -> torch.Tensor:
+    """Returns images of the training split, drawn by the seed: float32 (N, C, H, W), normalized, on the CPU.
+
+    5,000, or all that there are; of more than 32 pixels fewer, in the same memory. Raises DataError.
+    """
+    split = dataset.train
+    num = min(NUM_IMAGES, max(1, NUM_IMAGES * 32**2 // split.image_size**2))
+    chosen = torch.randperm(len(split), generator=generator_of(seed, FIRST_IMAGES))[:num]
+    pixels = split.read(chosen.tolist()).permute(0, 3, 1, 2)
+    return normalize(pixels / 255, *dataset.normalization.tensors())
 
 
 def take(model: nn.Module, init: str, home: Home, *, log: Callable[[str], None]) -> dict[str, Any]:

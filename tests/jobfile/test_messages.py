@@ -7,7 +7,7 @@ from job_texts import DATASETS, MINIMAL, MODELS, TOP, errors, known
 
 from pipeline.jobfile import catalog
 
-OF_MODELS = ("backbone_lr", "freeze_epochs", "init", "name", "quantize")  # fields that all have
+OF_MODELS = ("backbone_lr", "batch_norm_momentum", "freeze_epochs", "init", "name", "quantize")  # fields that all have
 NAMES = ", ".join(sorted(catalog.MODELS))
 ANY = f"choose one of {NAMES}, as {{name: {next(iter(catalog.MODELS))}}}"
 DURATION = "is not a duration; write 90s, 5m, 1h30m, 2d or a number of seconds"
@@ -51,18 +51,19 @@ NAME = "is not a name; use up to 64 letters, digits, - and _"
             "resources.retry_on.0: 'faild' is not allowed; did you mean 'failed'?"
             + known("failed", "lost", "timed_out"),
         ),
-        ("train: {epochs: 0}", "train.epochs: 0 should be at least 1"),
+        ("train: {epochs: 0}", "train.epochs: 0 should be above 0"),
         ("train: {epochs: 100001}", "train.epochs: 100001 should be at most 100000"),
         ("train: {epochs: 99999999999999999999}", "train.epochs: 99999999999999999999 should be at most 100000"),
-        ("train: {epochs: x}", "train.epochs: 'x' should be a whole number"),
-        ("train: {epochs: '5'}", "train.epochs: '5' should be a whole number; write 5"),
-        ("train: {epochs: 012}", "train.epochs: '012' should be a whole number; write 12"),
-        ("train: {epochs: 1_000}", "train.epochs: '1_000' should be a whole number; write 1000"),
-        ("train: {epochs: 1e3}", "train.epochs: 1000.0 should be a whole number; write 1000"),
-        ("train: {epochs: 1.5}", "train.epochs: 1.5 should be a whole number"),
-        ("train: {epochs: true}", "train.epochs: true should be a whole number"),
-        ("train: {epochs: [1]}", "train.epochs: [1] should be a whole number"),
-        ("train: {epochs:}", "train.epochs: nothing (null) should be a whole number; leave it out for the default"),
+        ("train: {epochs: x}", "train.epochs: 'x' should be a number"),
+        ("train: {epochs: '5'}", "train.epochs: '5' should be a number; write 5"),
+        ("train: {epochs: 012}", "train.epochs: '012' should be a number; write 12"),
+        ("train: {epochs: 1_000}", "train.epochs: '1_000' should be a number; write 1000"),
+        ("train: {epochs: -1.5}", "train.epochs: -1.5 should be above 0"),
+        ("train: {accumulate: 1e3}", "train.accumulate: 1000.0 should be a whole number; write 1000"),
+        ("train: {accumulate: 1.5}", "train.accumulate: 1.5 should be a whole number"),
+        ("train: {epochs: true}", "train.epochs: true should be a number"),
+        ("train: {epochs: [1]}", "train.epochs: [1] should be a number"),
+        ("train: {epochs:}", "train.epochs: nothing (null) should be a number; leave it out for the default"),
         ("train: {optimizer: {lr: -1}}", "train.optimizer.lr: -1 should be above 0"),
         ("train: {optimizer: {lr: 1e999}}", "train.optimizer.lr: Infinity should be a finite number"),
         ("train: {optimizer: {lr: .nan}}", "train.optimizer.lr: '.nan' should be a number"),

@@ -43,6 +43,8 @@ MODELS = {
     "vgg-plain-odd": ({"name": "vgg", "widths": [8, "M", 16]}, 1, 5),
     "resnet9-smallest": ({"name": "resnet9", "width": 8}, 3, 8),
     "resnet18-odd": ({"name": "resnet18", "width": 8}, 1, 9),
+    "airnet-smallest": ({"name": "airnet", "width": 8}, 3, 9),
+    "airnet-odd": ({"name": "airnet", "width": 8}, 1, 19),
 }
 
 

@@ -8,7 +8,14 @@ from typing import Any
 
 import pytest
 import torch
-from in_process import assert_identical, digits, engine_of, make_spec, weights  # noqa: F401 - digits is a fixture
+from in_process import (
+    assert_identical,
+    digits,  # noqa: F401 - a fixture
+    engine_of,
+    make_spec,
+    of_size,
+    weights,
+)
 
 from pipeline.data.dataset import Dataset
 from pipeline.errors import DeviceError
@@ -106,6 +113,11 @@ JOBS: dict[str, dict[str, Any]] = {
     "mixed": {"train": {"mixup": 0.4, "accumulate": 2}},
     "mixed or cut": {"train": {"mixup": 0.4, "cutmix": 1.0}},
     "frozen for an epoch": {"model": {"name": "cnn_bn", "freeze_epochs": 1, "backbone_lr": 0.1}},
+    "bf16, some never trained, frozen for an epoch": {
+        "model": {"name": "airnet", "width": 8, "freeze_epochs": 1},
+        "data": {"image_size": 9},
+        "train": {"precision": "bf16", "clip_grad_norm": 0.5},
+    },
     "quantized": {
         "model": {"name": "cnn_bn", "quantize": {"weights": {"bits": 4, "per": "channel"}, "activations": {}}},
     },
@@ -119,7 +131,9 @@ def spec_of(job: dict[str, Any]) -> Any:
 
 @pytest.mark.parametrize("job", JOBS)
 def test_a_captured_training_is_the_eager_one_bit_for_bit(job: str, digits: Dataset, graphs: Graphs) -> None:
-    eager, captured = (engine_of(spec_of(JOBS[job]), digits) for _ in range(2))
+    size = spec_of(JOBS[job]).data.image_size
+    dataset = digits if size is None else of_size(digits, size)
+    eager, captured = (engine_of(spec_of(JOBS[job]), dataset) for _ in range(2))
     graphs.engine = captured
     expected = train(eager, EagerStep(eager), epochs=2)
     found = train(captured, CapturedStep(captured, log=pytest.fail), epochs=2)
