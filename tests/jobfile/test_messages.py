@@ -25,7 +25,7 @@ NAME = "is not a name; use up to 64 letters, digits, - and _"
         ("zzz: 3", f"zzz: there is no such field{TOP}"),
         (
             "train: {optimizer: {name: adam, momentum: 0.9}}",
-            "train.optimizer.momentum: 'adam' has no such field; it belongs to sgd"
+            "train.optimizer.momentum: 'adam' has no such field; it belongs to sgd, muon"
             + known("betas", "lr", "name", "weight_decay"),
         ),
         (
@@ -79,7 +79,8 @@ NAME = "is not a name; use up to 64 letters, digits, - and _"
         ("train: {optimizer: adam}", "train.optimizer: 'adam' should be a mapping of fields; write {name: adam}"),
         (
             "train: {optimizer: [sgd]}",
-            'train.optimizer: ["sgd"] should be a mapping of fields; choose one of adam, adamw, sgd, as {name: sgd}',
+            'train.optimizer: ["sgd"] should be a mapping of fields; choose one of adam, adamw, muon, sgd, '
+            "as {name: sgd}",
         ),
         ("train: {optimizer: {name: adam, betas: [0.9]}}", "train.optimizer.betas: [0.9] should have 2 items"),
         (

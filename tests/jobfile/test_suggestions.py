@@ -169,7 +169,7 @@ def test_what_is_far_from_all_is_not_taken_for_one(wrong: str, names: Any, meant
         ),
         (
             "train: {momentum: 1, optimizer: {name: adam}}",
-            "train.momentum: there is no such field; it belongs to train.optimizer of sgd (known: ",
+            "train.momentum: there is no such field; it belongs to train.optimizer of sgd, muon (known: ",
         ),
         ("train: {after: a}", "train.after: there is no such field; it belongs to the top of the file (known: "),
         ("padding: 3", "padding: there is no such field; it belongs to data.augment of crop (known: "),
