@@ -68,7 +68,15 @@ MODELS: dict[str, Model] = {
     "airnet": Model(
         "pipeline.models.airnet:AirNet",
         "the network of airbench94, which learns CIFAR-10 in seconds; its first layer whitens (Jordan, 2024)",
-        options={"width": _WIDTH},
+        options={
+            "width": _WIDTH,
+            "whiten": option(
+                bool,
+                True,
+                "The first layer's weights are computed from the training images, so that what it gives is uncorrelated, "
+                "and fixed; false: they are trained.",
+            ),
+        },
         min_size=9,
         min_batch=2,
     ),

@@ -24,18 +24,22 @@ class AirNet(nn.Module):
     pooling of 32-pixel images. The linear layer has no bias, and the logits are a ninth of what it gives. Batch norms
     forget at PyTorch's rate, 0.1 a step; the original's at 0.4.
     1,972,792 parameters for 3 channels and 10 classes. `width`: channels of the first group; the others have four times
-    as many. Raises ValueError for images below 9 pixels.
+    as many. `whiten`: else the first layer begins at random and is trained like the others. Raises ValueError for
+    images below 9 pixels.
     """
 
     SCALE = 1 / 9  # of the logits
 
-    def __init__(self, *, num_classes: int, channels: int, image_size: int, width: int = 64) -> None:
+    def __init__(
+        self, *, num_classes: int, channels: int, image_size: int, width: int = 64, whiten: bool = True
+    ) -> None:
         super().__init__()
+        self.is_whitening = whiten
         require_size(image_size, smallest=PATCH - 1 + 2**3)
         whitened = 2 * channels * PATCH**2
         self.features = nn.Sequential(
             OrderedDict(
-                whiten=_whitening(channels, whitened),
+                whiten=_first_layer(channels, whitened, is_trained=not whiten),
                 gelu=nn.GELU(),
                 group1=_group(whitened, width),
                 group2=_group(width, 4 * width),
@@ -58,6 +62,8 @@ class AirNet(nn.Module):
         eigenvalue + 5e-4, and then their negatives, of which GELU leaves the other side. Page (2018), "How to Train
         Your ResNet 8: Bag of Tricks", and tysam-code/hlb-CIFAR10.
         """
+        if not self.is_whitening:
+            return
         layer = self.features.get_submodule("whiten")
         assert isinstance(layer, nn.Conv2d)
         # By the CPU: a GPU would load a library for it, and an eigenvector is right with either sign.
@@ -91,9 +97,9 @@ def patch_covariance(images: torch.Tensor, size: int) -> torch.Tensor:
     return products / num_patches - torch.outer(mean, mean)
 
 
-def _whitening(channels: int, whitened: int) -> nn.Conv2d:
+def _first_layer(channels: int, whitened: int, *, is_trained: bool) -> nn.Conv2d:
     layer = nn.Conv2d(channels, whitened, PATCH)
-    layer.weight.requires_grad_(False)
+    layer.weight.requires_grad_(is_trained)
     assert layer.bias is not None
     nn.init.zeros_(layer.bias)
     return layer

@@ -125,3 +125,12 @@ def test_its_convolutions_begin_as_identities_as_far_as_they_have_inputs(width: 
 def test_one_image_of_the_smallest_size_is_too_small_a_batch() -> None:
     with pytest.raises(ValueError, match="more than 1 value per channel"):
         airnet(3, 9, width=8)(torch.rand(1, 3, 9, 9))
+
+
+def test_a_first_layer_that_does_not_whiten_is_trained_like_the_others() -> None:
+    network = AirNet(num_classes=10, channels=3, image_size=32, whiten=False)
+    before = network.features.whiten.weight.detach().clone()  # type: ignore[union-attr]
+    network.initialize_from_images(torch.randn(8, 3, 32, 32))
+    assert torch.equal(network.features.whiten.weight, before)  # type: ignore[union-attr]
+    network(torch.randn(2, 3, 32, 32)).sum().backward()
+    assert network.features.whiten.weight.grad is not None  # type: ignore[union-attr]
