@@ -73,8 +73,8 @@ MODELS: dict[str, Model] = {
             "whiten": option(
                 bool,
                 True,
-                "The first layer's weights are computed from the training images, so that what it gives is uncorrelated, "
-                "and fixed; false: they are trained.",
+                "The first layer's weights are computed from the training images, so that what it gives is "
+                "uncorrelated, and fixed; false: they are trained.",
             ),
         },
         min_size=9,
