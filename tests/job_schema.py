@@ -31,7 +31,7 @@ UNSAID = [
     Unsaid(
         "to a schema 1000.0 is a whole number",
         r"\d\.0 (should be a whole number|is not a size|is not a duration)",
-        "train: {epochs: 1e3}",
+        "train: {accumulate: 1e3}",
     ),
     Unsaid("a sum of a duration's parts", "'366d1s' is out of range", "resources: {timeout: 366d1s}"),
     Unsaid(

@@ -99,7 +99,7 @@ def test_an_editor_takes_the_frozen_spec_of_a_run(name: str) -> None:
         "resources: {retry_on: [faild]}",
         "after: [a, a]",
         "search: {space: {name: [a, b]}}",
-        "search: {space: {train.epochs: [1, 2.5]}}",
+        "search: {space: {train.accumulate: [1, 2.5]}}",
         "search: {space: {train.epochs: {from: 0, to: 3}}}",
         "search: {space: {train.precision: [fp32, fp8]}}",
         "search: {space: {train.early_stopping.patience: [0, 1]}}",

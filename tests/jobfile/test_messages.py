@@ -7,6 +7,7 @@ from job_texts import DATASETS, MINIMAL, MODELS, TOP, errors, known
 
 from pipeline.jobfile import catalog
 
+OF_OPTIMIZERS = ("bias_lr", "bias_weight_decay")  # likewise, and norm_weight_decay
 OF_MODELS = ("backbone_lr", "batch_norm_momentum", "freeze_epochs", "init", "name", "quantize")  # fields that all have
 NAMES = ", ".join(sorted(catalog.MODELS))
 ANY = f"choose one of {NAMES}, as {{name: {next(iter(catalog.MODELS))}}}"
@@ -26,12 +27,12 @@ NAME = "is not a name; use up to 64 letters, digits, - and _"
         (
             "train: {optimizer: {name: adam, momentum: 0.9}}",
             "train.optimizer.momentum: 'adam' has no such field; it belongs to sgd, muon"
-            + known("betas", "lr", "name", "weight_decay"),
+            + known("betas", *OF_OPTIMIZERS, "lr", "name", "norm_weight_decay", "weight_decay"),
         ),
         (
             "train: {optimizer: {moment: 0.9}}",
             "train.optimizer.moment: 'sgd' has no such field; did you mean 'momentum'?"
-            + known("lr", "momentum", "name", "nesterov", "weight_decay"),
+            + known(*OF_OPTIMIZERS, "lr", "momentum", "name", "nesterov", "norm_weight_decay", "weight_decay"),
         ),
         (
             "train: {optimizer: {name: sdg}}",
@@ -162,7 +163,7 @@ def test_a_wrong_model_is_told_apart(model: str, message: str) -> None:
         (
             "{name: mnist, path: x}",
             "data.path: 'mnist' has no such field; it belongs to image_folder"
-            + known("augment", "batch_size", "image_size", "last_batch", "name", "readers", "sampler", "val"),
+            + known("augment", "batch_size", "image_size", "last_batch", "name", "readers", "sampler", *("test_augment", "val")),
         ),
         ("{name: mnist, augment: crop}", "data.augment: 'crop' should be a list; write [crop]"),
         (

@@ -120,6 +120,7 @@ def test_a_field_that_no_entry_has_is_told_with_all_that_there_are() -> None:
         *(
             "backbone_lr",
             "batch_norm",
+            "batch_norm_momentum",
             "depth",
             "dropout",
             "freeze_epochs",
@@ -127,6 +128,7 @@ def test_a_field_that_no_entry_has_is_told_with_all_that_there_are() -> None:
             "name",
             "quantize",
             "weights",
+            "whiten",
             "width",
             "widths",
         )
@@ -182,7 +184,7 @@ def test_what_is_missing_does_not_hide_what_does_not_fit() -> None:
 
 def test_a_rule_is_silent_where_a_field_that_it_needs_is_wrong() -> None:
     found = errors("train: {epochs: x, schedule: {name: cosine, warmup_epochs: 99}}\n")
-    assert found == ["job.yaml:4: train.epochs: 'x' should be a whole number"]
+    assert found == ["job.yaml:4: train.epochs: 'x' should be a number"]
 
 
 def test_a_list_of_a_thousand_wrong_sections_is_judged_as_one_of_a_few_is() -> None:

@@ -84,11 +84,11 @@ def test_the_last_override_of_a_field_counts() -> None:
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("train.epochs=x", "train.epochs: 'x' should be a whole number"),
-        ("train.epochs=", "train.epochs: nothing (null) should be a whole number; leave it out for the default"),
+        ("train.epochs=x", "train.epochs: 'x' should be a number"),
+        ("train.epochs=", "train.epochs: nothing (null) should be a number; leave it out for the default"),
         ("trian.epochs=3", f"trian: there is no such field; did you mean 'train'?{TOP}"),
         ("model.name=vgg1", f"model.name: 'vgg1' is not a model; did you mean 'vgg'?{MODELS}"),
-        ("train={epochs: 0}", "train.epochs: 0 should be at least 1"),
+        ("train={epochs: 0}", "train.epochs: 0 should be above 0"),
         ("name.x=3", "name.x: 'name' is 'tiny', which has no fields of its own"),
         ("description=*a", "alias '*a' is refused; write the value out"),
         ("description=!!str 3", "tag '!!str' is refused; a job file holds plain values"),
@@ -111,7 +111,7 @@ def test_an_error_of_an_override_names_the_override(override: str, message: str)
 
 def test_errors_of_file_and_override_are_told_apart() -> None:
     assert errors("train: {epochs: x}\n", "train.seed=y", "log.every=0") == [
-        "job.yaml:4: train.epochs: 'x' should be a whole number",
+        "job.yaml:4: train.epochs: 'x' should be a number",
         "--set train.seed=y: train.seed: 'y' should be a whole number",
         "--set log.every=0: log.every: 0 should be at least 1",
     ]

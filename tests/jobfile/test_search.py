@@ -162,7 +162,7 @@ def test_a_mistake_gets_its_message(section: str, expected: str) -> None:
     ("space", "expected"),
     [
         ("train.epoch: [1, 2]", "5: train.epoch: there is no such field; did you mean 'epochs'?"),
-        ("train.epochs: [1, 2.5]", "5: train.epochs: 2.5 should be a whole number"),
+        ("train.accumulate: [1, 2.5]", "5: train.accumulate: 2.5 should be a whole number"),
         (
             "train.optimizer.name: [sgd, adm]",
             "5: train.optimizer.name: 'adm' is not an optimizer; did you mean 'adam'?",
