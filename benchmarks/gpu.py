@@ -4,8 +4,8 @@
     python benchmarks/gpu.py --part A|B --small         the same on the CPU, in small: whether it still runs
 
 Part A drives the engine: exactness against the CPU, determinism, waits, launches, throughput beside other loops, the
-start. Part B runs jobs: accuracy and time of `vgg11_bn`, what logging costs, kills and resumes, two jobs on one GPU, no
-memory, images from disk. DIR is an image folder of CIFAR-10, or holds one named `cifar10-images`; no network is needed.
+start. Part B runs jobs: accuracy and time of both recipes, what logging costs, kills and resumes, two jobs on one
+GPU, no memory, images from disk. DIR is an image folder of CIFAR-10, or holds one named `cifar10-images`; no network is needed.
 
 It prints a line a figure, and names each claim that falls short; the exit code is 1 where one does.
 """
@@ -50,8 +50,8 @@ PARTS = {
         "no_memory": "gpu_jobs:no_memory",
         "streamed": "gpu_jobs:streamed",
         "logging": "gpu_jobs:logging_cost",
-        "accuracy": "gpu_jobs:accuracy",
-        "airbench": "gpu_jobs:airbench",
+        "recipes": "gpu_recipes:recipes",
+        "airbench": "gpu_recipes:airbench",
     },
 }
 
@@ -146,7 +146,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument(
         "--minutes", type=float, default=10, help="after which a part begins nothing more (default: %(default)s)"
     )
-    parser.add_argument("--seeds", type=int, default=3, help="of the accuracy (default: %(default)s)")
+    parser.add_argument("--seeds", type=int, default=3, help="of each recipe (default: %(default)s)")
     parser.add_argument(
         "--airbench", type=Path, help="a folder with legacy/airbench94.py of KellerJordan/cifar10-airbench"
     )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 import signal
 import subprocess
 import sys
@@ -71,8 +70,8 @@ class Jobs:
         home.datasets.symlink_to(bench.datasets)
         return cls(home)
 
-    def submit(self, spec: dict[str, Any]) -> str:
-        return Queue(self.home).submit(Spec.model_validate(spec))
+    def submit(self, spec: Spec | dict[str, Any]) -> str:
+        return Queue(self.home).submit(spec if isinstance(spec, Spec) else Spec.model_validate(spec))
 
     def worker(self, *options: str) -> subprocess.Popen[bytes]:
         command = [sys.executable, "-m", "pipeline.cli", "--home", str(self.home.root), "worker", "--drain", *options]
@@ -224,57 +223,3 @@ def logging_cost(bench: Bench) -> Iterator[Claim]:
     yield Claim(f"{name}, {epochs} epochs with scalars alone", without, "s")
     limit = None if bench.is_small else 5.0
     yield Claim(f"{name}: the default log section costs", 100 * (with_all / without - 1), "%", at_most=limit)
-
-
-def accuracy(bench: Bench) -> Iterator[Claim]:
-    """`jobs/vgg11_bn.yaml` with 30 epochs, as it logs by default."""
-    jobs = Jobs.of(bench, "accuracy")
-    name, epochs = ("net", 1) if bench.is_small else ("vgg11_bn", 30)
-    recipe = {"epochs": epochs, "schedule": {"name": "one_cycle"}, "label_smoothing": 0.1}
-    ids = [jobs.submit(bench.spec(MODELS[name], train=recipe | {"seed": seed})) for seed in range(bench.seeds)]
-    jobs.worker().wait()
-    ends = [end for job_id in ids if (end := jobs.end(job_id)) is not None]
-    found = [100 * end.metrics.get("test/accuracy", 0.0) for end in ends]
-    told = ", ".join(f"{value:.2f}" for value in found)
-    yield Claim(f"{name}, {epochs} epochs: accuracy by seed", told or "none", holds=len(found) == bench.seeds)
-    mean = sum(found) / max(1, len(found))
-    yield Claim(f"{name}: mean accuracy", mean, "%", at_least=None if bench.is_small else 92.2)
-    logs = "".join(map(jobs.log, ids))
-    took_s = [float(seconds) for seconds in re.findall(r"logging took .* of ([\d.]+) s", logs)]
-    what, limit = f"{name}: the training takes, at most", None if bench.is_small else 8.0
-    yield Claim(what, max(took_s), "s", at_most=limit) if took_s else Claim(what, "no job tells", holds=False)
-
-
-AIRBENCH = """
-import sys
-import torch
-source = open(sys.argv[1]).read().partition("if __name__")[0]
-sys.argv = [sys.argv[1]]
-exec(compile(source, sys.argv[0], "exec"))
-for run in ("warmup", 0, 1, 2):
-    main(run)
-"""
-
-
-def airbench(bench: Bench) -> Iterator[Claim]:
-    """cifar10-airbench's own program (Jordan, 2024) on the same pixels; three runs after one that warms up."""
-    if bench.airbench is None or bench.device != "cuda":
-        yield Claim.left_out("airbench94", "needs a GPU, and --airbench")
-        return
-    folder = bench.scratch / "airbench"
-    (folder / "cifar10").mkdir(parents=True)
-    shutil.copy(bench.airbench / "legacy" / "airbench94.py", folder / "airbench94.py")
-    dataset = engine_of(Spec.model_validate(bench.spec(MODELS["net"])), bench.datasets).dataset
-    for name, split in (("train", dataset.train), ("test", dataset.test)):
-        pixels = {"images": split.images.clone(), "labels": split.labels.clone(), "classes": list(dataset.classes)}
-        torch.save(pixels, folder / "cifar10" / f"{name}.pt")
-    command = [sys.executable, "-c", AIRBENCH, "airbench94.py"]
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True)
-    rows = re.findall(r"\|\s*eval\s*\|(.*)\|", done.stdout)
-    if len(rows) < 4:
-        yield Claim("airbench94", f"failed: {done.stderr.strip()[-200:]}", holds=False)
-        return
-    figures = [[float(cell) for cell in row.split("|") if cell.strip()] for row in rows[1:]]
-    accuracies, seconds = [row[-2] for row in figures], [row[-1] for row in figures]
-    yield Claim("airbench94: mean accuracy", 100 * sum(accuracies) / len(accuracies), "%")
-    yield Claim("airbench94: its own time, median", sorted(seconds)[len(seconds) // 2], "s")
