@@ -5,7 +5,8 @@
 
 Part A drives the engine: exactness against the CPU, determinism, waits, launches, throughput beside other loops, the
 start. Part B runs jobs: accuracy and time of both recipes, what logging costs, kills and resumes, two jobs on one
-GPU, no memory, images from disk. DIR is an image folder of CIFAR-10, or holds one named `cifar10-images`; no network is needed.
+GPU, no memory, images from disk. DIR is an image folder of CIFAR-10, or holds one named `cifar10-images`; no network
+is needed.
 
 It prints a line a figure, and names each claim that falls short; the exit code is 1 where one does.
 """

@@ -18,6 +18,7 @@ from pipeline.data.draws import EpochDraws, draw_balanced_order, draw_order, to_
 from pipeline.data.normalization import Normalization, PixelNormalizer
 from pipeline.data.splits import FileSplit, Split
 from pipeline.errors import DataError
+from pipeline.wording import plural
 
 Batch: TypeAlias = tuple[torch.Tensor, torch.Tensor]
 
@@ -69,8 +70,8 @@ class Loader:
             self.num_images -= left_over  # of a shuffled split, other ones each epoch
         if not self.num_images:
             raise DataError(
-                f"data.last_batch: drop leaves nothing to train on: data.batch_size is {batch_size}, and there are "
-                f"{len(split)} images to train on; set data.batch_size: {len(split)}, or data.last_batch: keep"
+                f"data.last_batch: drop leaves nothing of {plural(len(split), 'image')} to train on, as data.batch_size is "
+                f"{batch_size}; set data.batch_size: {len(split)}, or data.last_batch: keep"
             )
         self.num_batches = -(-self.num_images // batch_size)
         self._split, self._labels = split, split.labels.to(device)

@@ -163,7 +163,16 @@ def test_a_wrong_model_is_told_apart(model: str, message: str) -> None:
         (
             "{name: mnist, path: x}",
             "data.path: 'mnist' has no such field; it belongs to image_folder"
-            + known("augment", "batch_size", "image_size", "last_batch", "name", "readers", "sampler", *("test_augment", "val")),
+            + known(
+                "augment",
+                "batch_size",
+                "image_size",
+                "last_batch",
+                "name",
+                "readers",
+                "sampler",
+                *("test_augment", "val"),
+            ),
         ),
         ("{name: mnist, augment: crop}", "data.augment: 'crop' should be a list; write [crop]"),
         (
