@@ -267,7 +267,7 @@ def test_without_the_last_batch_a_balanced_epoch_and_files_have_whole_ones_alone
 
 
 def test_fewer_images_than_a_batch_cannot_be_trained_on_without_the_last_one() -> None:
-    expected = "data.batch_size is 51, and there are 50 images to train on; set data.batch_size: 50, or data.last_batch"
+    expected = "nothing of 50 images to train on, as data.batch_size is 51; set data.batch_size: 50, or data.last_batch"
     with pytest.raises(DataError, match=expected):
         make(split(), batch_size=51, drop_last=True)
 

@@ -108,8 +108,8 @@ def test_the_options_are_those_of_the_signature_with_their_defaults(write: Write
         (
             "{name: my:Net, widht: 1}",
             "model.widht: 'my:Net' has no such field; did you mean 'width'? "
-            "(known: backbone_lr, batch_norm_momentum, deep, freeze_epochs, init, kind, name, name_of_it, quantize, rate, "
-            "sizes, width)",
+            "(known: backbone_lr, batch_norm_momentum, deep, freeze_epochs, init, kind, name, name_of_it, quantize, "
+            "rate, sizes, width)",
         ),
         ("{name: my:Net, hook: 1}", "model.hook: 'my:Net' has no such field"),
         (

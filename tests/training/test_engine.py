@@ -43,7 +43,7 @@ def test_without_the_last_batch_steps_schedule_means_and_epochs_are_of_whole_one
     assert (engine.num_images, engine.batch, engine.is_epoch_trained) == (1408, 22, True)
     assert engine.means.read_epoch(num_images=engine.loader.num_images) is not None
     assert engine.held_out_loader.num_images == len(digits.held_out)
-    with pytest.raises(DataError, match="nothing of 1,437 images to train on, as data.batch_size is 2000"):
+    with pytest.raises(DataError, match=r"nothing of 1,437 images to train on, as data\.batch_size is 2000"):
         engine_of(make_spec(data={"last_batch": "drop", "batch_size": 2000}), digits)
 
 
