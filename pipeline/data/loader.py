@@ -70,8 +70,8 @@ class Loader:
             self.num_images -= left_over  # of a shuffled split, other ones each epoch
         if not self.num_images:
             raise DataError(
-                f"data.last_batch: drop leaves nothing of {plural(len(split), 'image')} to train on, as data.batch_size "
-                f"is {batch_size}; set data.batch_size: {len(split)}, or data.last_batch: keep"
+                f"data.last_batch: drop leaves nothing of {plural(len(split), 'image')} to train on, as data.batch_size"
+                f" is {batch_size}; set data.batch_size: {len(split)}, or data.last_batch: keep"
             )
         self.num_batches = -(-self.num_images // batch_size)
         self._split, self._labels = split, split.labels.to(device)
