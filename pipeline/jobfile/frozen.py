@@ -114,3 +114,12 @@ def read_tree(run: RunPaths) -> dict[str, Any]:
     if not isinstance(tree, dict):
         raise ValueError("it is no job file")  # noqa: TRY004 - of the file, not of the program
     return tree
+
+
+def read_whole_tree(run: RunPaths) -> dict[str, Any]:
+    """As `read_tree`; what an older version knew no fields for is at its default, where this one takes the file."""
+    tree = read_tree(run)
+    try:
+        return load(run).model_dump(mode="json")
+    except (ValueError, TypeError, yaml.YAMLError, RecursionError):  # what pydantic raises is a ValueError
+        return tree

@@ -120,14 +120,13 @@ def as_text(value: Any) -> str:
 def read_fields(run: RunPaths) -> dict[str, Any]:
     """Returns the frozen job file, flat: `train.optimizer.lr`, and hashes of modules of the user's own.
 
-    Raises PipelineError where it is none.
-
-    It is not validated: a run of another version of the program can be compared too.
+    Raises PipelineError where it is none. A run of another version of the program can be compared too: what an older
+    one knew no field for is at its default.
     """
     try:
         own = frozen.modules(run)
         hashes = hashes_of({name: own.read(name) or "" for name in own.all_files()})
-        return flatten(frozen.read_tree(run)) | {f"modules/{name}": digest[:12] for name, digest in hashes.items()}
+        return flatten(frozen.read_whole_tree(run)) | {f"modules/{name}": digest[:12] for name, digest in hashes.items()}
     except (OSError, ValueError) as error:
         reason = " ".join(str(error).split())
         raise PipelineError(f"{run.spec}: cannot be read: {reason}; compare the others without this run") from None

@@ -208,6 +208,15 @@ def test_a_field_that_only_some_have_is_one_that_differs(home: Home) -> None:
     assert [run["differing"]["train.optimizer.momentum"] for run in found["runs"]] == [None, 0.9]
 
 
+def test_a_field_that_an_older_version_did_not_know_is_at_its_default(home: Home) -> None:
+    ids = [make_run(home, name, {"test/accuracy": [0.1]}) for name in "ab"]
+    path = home.run(ids[0]).spec
+    lines = path.read_text().splitlines(keepends=True)
+    path.write_text("".join(line for line in lines if "test_augment" not in line and "bias_lr" not in line))
+    assert len(path.read_text().splitlines()) == len(lines) - 2
+    assert in_json(home, "a", "b")["differing"] == ["name"]
+
+
 def test_a_job_that_is_queued_again_is_told_as_pending(home: Home) -> None:
     job_id = Queue(home).submit(quick_spec("waits"))
     frozen.save(home.run(job_id), quick_spec("waits"))

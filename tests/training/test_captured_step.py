@@ -110,6 +110,12 @@ JOBS: dict[str, dict[str, Any]] = {
         },
         "train": {"precision": "bf16"},
     },
+    "groups with a rate of their own, looking ahead": {
+        "train": {
+            "optimizer": {"name": "sgd", "bias_lr": 8.0, "norm_weight_decay": 0.0},
+            "lookahead": {"every": 2},
+        }
+    },
     "mixed": {"train": {"mixup": 0.4, "accumulate": 2}},
     "mixed or cut": {"train": {"mixup": 0.4, "cutmix": 1.0}},
     "frozen for an epoch": {"model": {"name": "cnn_bn", "freeze_epochs": 1, "backbone_lr": 0.1}},
