@@ -10,6 +10,7 @@ what is there already is not trained again. A narrow network learns on two proce
 from __future__ import annotations
 
 import argparse
+import json
 import subprocess
 import sys
 import tempfile
@@ -113,7 +114,7 @@ def main() -> None:
         for rung in rungs:
             spec = job(rung, seed=seed, options=options)
             if spec["name"] not in there:
-                there[spec["name"]] = queue.submit(Spec.model_validate(spec))
+                there[spec["name"]] = queue.submit(Spec.model_validate_json(json.dumps(spec)))
     command = [sys.executable, "-m", "pipeline.cli", "--home", str(options.home), "worker", "--drain", "--slots", "2"]
     subprocess.run(command, check=True)
     for rung in rungs:

@@ -126,7 +126,9 @@ def read_fields(run: RunPaths) -> dict[str, Any]:
     try:
         own = frozen.modules(run)
         hashes = hashes_of({name: own.read(name) or "" for name in own.all_files()})
-        return flatten(frozen.read_whole_tree(run)) | {f"modules/{name}": digest[:12] for name, digest in hashes.items()}
+        return flatten(frozen.read_whole_tree(run)) | {
+            f"modules/{name}": digest[:12] for name, digest in hashes.items()
+        }
     except (OSError, ValueError) as error:
         reason = " ".join(str(error).split())
         raise PipelineError(f"{run.spec}: cannot be read: {reason}; compare the others without this run") from None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shutil
 import subprocess
@@ -84,6 +85,20 @@ def test_images_from_files_are_classified_as_the_evaluation_did(
     assert result is not None
     assert abs(right - result.metrics["test/accuracy"] * len(truth)) <= 2
     assert right > 300
+
+
+def test_an_image_is_classified_by_the_views_that_its_job_was_evaluated_by(
+    trained: RunPaths, three: list[Path]
+) -> None:
+    plain = load(trained)
+    section = plain.spec.data.model_copy(update={"test_augment": "mirror"})
+    mirrored = dataclasses.replace(plain, spec=plain.spec.model_copy(update={"data": section}))
+    images = torch.stack([image for image in map(plain.read, three) if isinstance(image, torch.Tensor)])
+    expected = ((plain.logits(images) + plain.logits(images.flip(3))) / 2).softmax(1)
+    assert torch.equal(mirrored.logits(images), plain.logits(images)), "what is exported is the network alone"
+    for (_, guesses), row in zip(mirrored.classify(three, top=10), expected, strict=True):
+        assert not isinstance(guesses, DataError)
+        assert [probability for _, probability in guesses] == pytest.approx(row.sort(descending=True).values.tolist())
 
 
 def test_an_image_becomes_what_the_loader_gives_the_network_in_training(trained: RunPaths, three: list[Path]) -> None:
