@@ -10,6 +10,7 @@ what is there already is not trained again. A narrow network learns on two proce
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 import subprocess
 import sys
@@ -19,10 +20,14 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.board import tags
-from pipeline.home.paths import Home
+from pipeline.home.paths import Home, RunPaths
 from pipeline.home.records import Result
 from pipeline.jobfile.spec import Spec
 from pipeline.queue.job_queue import Queue
+from pipeline.stop import Stop
+from pipeline.training import checkpoint, device
+from pipeline.training.engine import Engine, load_dataset
+from pipeline.training.evaluation import evaluate
 
 DECAY = 1.33e-3
 PLAIN: dict[str, Any] = {
@@ -45,6 +50,7 @@ class Rung:
     name: str
     changes: dict[str, Any]
     of: str | None = None
+    is_trained: bool = True  # else the weights of `of` are evaluated once more
 
 
 RUNGS = (
@@ -61,8 +67,8 @@ RUNGS = (
     Rung("reflect", {"data.augment": [REFLECTED, {"name": "flip"}]}),
     Rung("alternate", {"data.augment": [REFLECTED, ALTERNATING]}),
     Rung("lookahead", {"train.lookahead": {"every": 5, "alpha": 0.226, "power": 3.0}}),
-    Rung("mirror", {"data.test_augment": "mirror"}),
-    Rung("mirror_shift", {"data.test_augment": "mirror_shift"}),
+    Rung("mirror", {"data.test_augment": "mirror"}, of="lookahead", is_trained=False),
+    Rung("mirror_shift", {"data.test_augment": "mirror_shift"}, of="lookahead", is_trained=False),
     Rung("cut_short", {"train.epochs": -0.5}),  # so many epochs fewer
     Rung("ema", {"train.ema": {"decay": 0.99}}, of="alternate"),
     Rung(
@@ -82,7 +88,7 @@ def changed(rung: Rung) -> dict[str, Any]:
     return {key: value for each in below if each.of is None for key, value in each.changes.items()}
 
 
-def job(rung: Rung, *, seed: int, options: argparse.Namespace) -> dict[str, Any]:
+def spec_of(rung: Rung, *, seed: int, options: argparse.Namespace) -> Spec:
     spec: dict[str, Any] = {key: {**value} for key, value in PLAIN.items()}
     spec["name"] = f"{rung.name}-{seed}"
     spec["model"] |= {"width": options.width}
@@ -94,7 +100,7 @@ def job(rung: Rung, *, seed: int, options: argparse.Namespace) -> dict[str, Any]
         for part in path:
             section = section[part]
         section[last] = options.epochs + value if key == "train.epochs" else value
-    return spec
+    return Spec.model_validate_json(json.dumps(spec))
 
 
 def main() -> None:
@@ -111,16 +117,35 @@ def main() -> None:
     queue.create()
     there = {path.name.rpartition("-")[0]: path.name for path in queue.home.runs.iterdir()}
     for seed in options.seeds:
-        for rung in rungs:
-            spec = job(rung, seed=seed, options=options)
-            if spec["name"] not in there:
-                there[spec["name"]] = queue.submit(Spec.model_validate_json(json.dumps(spec)))
+        for rung in filter(lambda rung: rung.is_trained, rungs):
+            spec = spec_of(rung, seed=seed, options=options)
+            if spec.name not in there:
+                there[spec.name] = queue.submit(spec)
     command = [sys.executable, "-m", "pipeline.cli", "--home", str(options.home), "worker", "--drain", "--slots", "2"]
     subprocess.run(command, check=True)
     for rung in rungs:
-        results = [Result.read(queue.home.run(there[f"{rung.name}-{seed}"]).result) for seed in options.seeds]
-        found = [100 * r.metrics[tags.TEST_ACCURACY] for r in results if r is not None]
-        print(f"{rung.name:20} {rung.of or '':10}", "  ".join(f"{value:.2f} %" for value in found), flush=True)
+        name = rung.name if rung.is_trained else str(rung.of)
+        runs = [queue.home.run(there[f"{name}-{seed}"]) for seed in options.seeds]
+        if rung.is_trained:
+            results = [Result.read(run.result) for run in runs]
+            found = [result.metrics[tags.TEST_ACCURACY] for result in results if result is not None]
+        else:
+            found = [
+                judged(run, spec_of(rung, seed=seed, options=options), queue.home)
+                for seed, run in zip(options.seeds, runs, strict=True)
+            ]
+        print(f"{rung.name:20} {rung.of or '':10}", "  ".join(f"{100 * value:.2f} %" for value in found), flush=True)
+
+
+def judged(run: RunPaths, spec: Spec, home: Home) -> float:
+    """Returns the accuracy of a run's last weights, evaluated as another spec says."""
+    state = checkpoint.load(run.last)
+    assert state is not None
+    setting = dataclasses.replace(device.choose(spec), dtype=device.PRECISIONS[state["precision"]])
+    engine = Engine(spec, load_dataset(spec, home.datasets, log=lambda _: None), setting)
+    engine.load_state_dict(state)
+    with engine.average.in_use():
+        return evaluate(engine, Stop()).accuracy
 
 
 if __name__ == "__main__":
