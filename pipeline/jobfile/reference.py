@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from pipeline.jobfile import own_modules
+from pipeline.jobfile import own_modules, worth
 from pipeline.jobfile.entries import Entry
 from pipeline.jobfile.json_schema import json_schema
 from pipeline.jobfile.sections import ChosenByName
@@ -41,7 +41,7 @@ def markdown() -> str:
         parts.append(_named_section(".".join(path), path[-1], entries, definitions))
         if choice.further_names:
             parts.append(_further(choice, definitions))
-    return "\n".join(parts)
+    return "\n".join([*parts, worth.markdown()])
 
 
 def _named_section(path: str, noun: str, entries: Mapping[str, Entry], definitions: Mapping[str, Any]) -> str:
