@@ -25,7 +25,7 @@ WORTH: tuple[Worth, ...] = ()
 
 _HEAD = f"""## When the options of a recipe help
 
-Each was added to a job without it, and both were trained for {EPOCHS} epochs of CIFAR-10 twice, with seeds 0 and 1: test
+Each was added to a job without it, and both were trained for {EPOCHS} epochs of CIFAR-10, with seeds 0 and 1: test
 accuracy in percent. What is worth something to a narrow network in so few epochs may be worth more or less to another:
 [recipes.md](recipes.md) has the jobs, and longer ones.
 
