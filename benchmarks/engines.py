@@ -17,7 +17,8 @@ from pipeline.home.paths import RunPaths
 from pipeline.jobfile.spec import Spec
 from pipeline.stop import Stop
 from pipeline.training import captured_step, cpu_choice, device, manifest
-from pipeline.training.engine import Engine, load_dataset
+from pipeline.training.engine import Engine
+from pipeline.training.job_dataset import load_dataset
 from pipeline.training.logbook import Logbook
 from pipeline.training.loop import Listener, Loop, Save
 from pipeline.training.moment import Moment

@@ -26,8 +26,9 @@ from pipeline.jobfile.spec import Spec
 from pipeline.queue.job_queue import Queue
 from pipeline.stop import Stop
 from pipeline.training import checkpoint, device
-from pipeline.training.engine import Engine, load_dataset
+from pipeline.training.engine import Engine
 from pipeline.training.evaluation import evaluate
+from pipeline.training.job_dataset import load_dataset
 
 DECAY = 1.33e-3
 PLAIN: dict[str, Any] = {

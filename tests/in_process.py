@@ -27,7 +27,8 @@ from pipeline.home.paths import RunPaths
 from pipeline.jobfile.spec import Spec
 from pipeline.stop import Stop
 from pipeline.training import device, manifest
-from pipeline.training.engine import Engine, load_dataset
+from pipeline.training.engine import Engine
+from pipeline.training.job_dataset import load_dataset
 from pipeline.training.logbook import Logbook
 from pipeline.training.loop import Listener, Loop, Save, take_steps
 from pipeline.training.moment import Moment

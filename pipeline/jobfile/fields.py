@@ -155,17 +155,22 @@ class OneOrMore:
 
 
 class Fractional:
-    """Annotates a positive number that is mostly a whole one, and then is kept as such: `10`, `9.9`."""
+    """Annotates a number that is mostly a whole one, and then is kept as such: `10`, `9.9`."""
 
-    def __init__(self, *, most: int) -> None:
-        self.most = most
+    def __init__(self, *, least: float, most: int) -> None:
+        self.least, self.most = least, most
+
+    def convert(self, number: float) -> float:
+        """Six digits are kept, so that 3.0000000000000004, which is 30 * 0.1, is 3."""
+        rounded = round(number, 6)
+        return int(rounded) if rounded.is_integer() else rounded
 
     def schema(self, of_type: CoreSchema) -> CoreSchema:  # noqa: ARG002
-        number = core_schema.float_schema(gt=0, le=self.most)
-        return core_schema.no_info_after_validator_function(lambda n: int(n) if n.is_integer() else n, number)
+        number = core_schema.float_schema(ge=self.least, le=self.most)
+        return core_schema.no_info_after_validator_function(self.convert, number)
 
     def json_schema(self, of_type: JsonSchema) -> JsonSchema:
-        return {**of_type, "exclusiveMinimum": 0, "maximum": self.most}
+        return {**of_type, "minimum": self.least, "maximum": self.most}
 
 
 MAX_DAYS = 366

@@ -63,7 +63,7 @@ class Lookahead(Section):
 
 
 class Train(Section):
-    epochs: Annotated[float, Fractional(most=100_000)] = field(
+    epochs: Annotated[float, Fractional(least=0.001, most=100_000)] = field(
         10, description="Passes over the training set; 9.9 ends within the tenth."
     )
     early_stopping: EarlyStopping | None = field(

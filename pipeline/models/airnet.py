@@ -22,7 +22,8 @@ class AirNet(nn.Module):
     weights that `initialize_from_images` computes; its bias is trained. All other convolutions begin as identities as
     far as they have inputs, and batch norms have a fixed scale of 1. The maximum over the image is the original's 3x3
     pooling of 32-pixel images. The linear layer has no bias, and the logits are a ninth of what it gives. Batch norms
-    forget at PyTorch's rate, 0.1 a step; the original's at 0.4.
+    forget at PyTorch's rate, 0.1 a step; the original's at 0.4. The original trains the first layer's bias for three
+    epochs alone, and does not centre the covariance, which is nearly the same of normalized images.
     1,972,792 parameters for 3 channels and 10 classes. `width`: channels of the first group; the others have four times
     as many. `whiten`: else the first layer begins at random and is trained like the others. Raises ValueError for
     images below 9 pixels.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
+import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -197,9 +198,10 @@ def _without_end(queue: Queue, ticket: Ticket, state: str, others: Dependencies,
 
 def _epochs(ticket: Ticket) -> int:
     """How many it asks for; 0 of a sweep, and where its spec, which nobody has validated here, does not say."""
-    train = ticket.spec.get("train")
-    epochs = train.get("epochs") if isinstance(train, dict) else None
-    return epochs if type(epochs) is int and not ticket.is_sweep else 0
+    train: Any = ticket.spec.get("train")
+    epochs: Any = train.get("epochs") if isinstance(train, dict) else None
+    is_number = isinstance(epochs, (int, float)) and not isinstance(epochs, bool) and math.isfinite(epochs)
+    return math.ceil(epochs) if is_number and not ticket.is_sweep else 0
 
 
 @functools.cache

@@ -65,7 +65,9 @@ class ComparedRun:
         return chosen.step if chosen is not None and tag.startswith("test/") else point.step
 
     def epoch_at(self, step: int) -> float | None:
-        return step * self.epochs / self.steps if self.steps else None
+        asked = self.fields.get("train.epochs")
+        epochs = asked if isinstance(asked, float) and math.ceil(asked) == self.epochs else self.epochs
+        return step * epochs / self.steps if self.steps else None
 
 
 def lower_is_better(tag: str) -> bool:

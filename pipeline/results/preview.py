@@ -21,7 +21,7 @@ from pipeline.errors import UsageError
 from pipeline.jobfile.sections import NamedSection
 from pipeline.jobfile.spec import Spec
 from pipeline.training import parts, rehearsal
-from pipeline.training.engine import load_dataset
+from pipeline.training.job_dataset import load_dataset
 from pipeline.wording import cut
 
 NUM_IMAGES, NUM_AUGMENTED = 8, 7

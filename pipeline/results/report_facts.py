@@ -5,6 +5,7 @@ Any of them may be missing, damaged or edited by hand: what is not there is left
 
 from __future__ import annotations
 
+import math
 import os
 import re
 from collections.abc import Mapping, Sequence
@@ -41,7 +42,9 @@ class RunFacts(RunState):
 
     @property
     def steps_per_epoch(self) -> float | None:
-        return self.steps / self.epochs if self.steps and self.epochs else None
+        asked = object_at(self.spec, "train").get("epochs")
+        epochs = asked if isinstance(asked, float) and math.ceil(asked) == self.epochs else self.epochs
+        return self.steps / epochs if self.steps and epochs else None
 
     def epoch_of(self, step: int) -> str:
         """Returns ` (epoch 3)`, or nothing where that is not known."""

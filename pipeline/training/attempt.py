@@ -181,7 +181,8 @@ class Attempt:
         from pipeline.board.artist import Artist
         from pipeline.board.writer import Board, quiet_writer_thread
         from pipeline.training import captured_step, checkpoint, cpu_choice, final_test, manifest, rehearsal
-        from pipeline.training.engine import Engine, load_dataset
+        from pipeline.training.engine import Engine
+        from pipeline.training.job_dataset import load_dataset
         from pipeline.training.logbook import Logbook
         from pipeline.training.loop import Loop
         from pipeline.training.pretrained import normalized

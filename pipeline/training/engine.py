@@ -10,14 +10,11 @@ import functools
 import math
 import operator
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
-from pipeline.data import dataset as datasets
-from pipeline.data import own_dataset
 from pipeline.data.dataset import Dataset
 from pipeline.data.loader import Loader
 from pipeline.data.splits import FileSplit, Split
@@ -29,7 +26,6 @@ from pipeline.training import (
     optimizers,
     parameter_groups,
     parts,
-    pretrained,
     view_average,
     weight_average,
 )
@@ -155,12 +151,17 @@ class Engine:
 
     @property
     def moment(self) -> Moment:
-        return Moment(self.step, self.epoch, self.spec.train.num_epochs, is_stopped=self.patience.is_over(self.epoch))
+        return Moment(self.step, self.epoch, self.num_epochs, is_stopped=self.patience.is_over(self.epoch))
 
     @property
     def is_epoch_trained(self) -> bool:
         """Whether all batches of the epoch under way are done, and its evaluation is what comes next."""
-        return self.batch == self.num_batches
+        return self.epoch < self.num_epochs and self.batch == self.num_batches
+
+    @property
+    def num_epochs(self) -> int:
+        """The epochs that are begun."""
+        return -(-self.num_steps // self.steps_per_epoch)
 
     @property
     def num_batches(self) -> int:
@@ -188,7 +189,7 @@ class Engine:
 
     @property
     def num_steps(self) -> int:
-        """The steps of the whole job; an epoch that is cut short has one at least."""
+        """The steps of the whole job."""
         return max(1, math.ceil(self.steps_per_epoch * self.spec.train.epochs - ROUNDING))
 
     @functools.cached_property
@@ -260,37 +261,6 @@ class Engine:
             torch.cuda.set_rng_state(state["random_cuda"].cpu(), self.setting.device)
         if self.spec.train.deterministic:
             torch.set_num_threads(state["threads"])  # sums are taken in an order that depends on it
-
-
-def load_dataset(
-    spec: Spec, folder: Path, *, log: Callable[[str], None], before_decoding: Callable[[], object] = lambda: None
-) -> Dataset:
-    """Returns the dataset that a spec names. folder: of the home's datasets.
-
-    before_decoding: is called where the images are not in the cache, and reading them may take minutes.
-    Raises DataError, or OwnCodeError where the user's own code reads it.
-    """
-    data = spec.data
-    image_size = data.image_size
-    if spec.image_size is None and (weights := pretrained.wanted(spec)):
-        image_size = weights.size
-        log(f"images are made {image_size} pixels a side, as those were that {weights.name} was learned on")
-    if data.entry.own is not None:
-        before_decoding()  # and before the user's code runs, which may set variables of the environment
-    with parts.telling_where(data.entry, "as a dataset: "):
-        reader = data.entry.load()
-        if data.entry.own is not None:
-            reader = functools.partial(own_dataset.read, data.entry.given, reader)
-        return datasets.load(
-            data.name,
-            reader,
-            data.options(),
-            image_size=image_size,
-            datasets=folder,
-            log=log,
-            val=data.val,
-            before_decoding=before_decoding,
-        )
 
 
 def evaluation_batch(image_size: int, device: torch.device) -> int:

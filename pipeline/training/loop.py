@@ -73,7 +73,7 @@ class Loop:
             while not engine.moment.is_last:
                 self.train_epoch()
                 self.end_epoch()
-            if engine.epoch < engine.spec.train.num_epochs:
+            if engine.epoch < engine.num_epochs:
                 self.logbook.log(f"stops early: {engine.patience.in_words()}")
         except Interrupted:
             with contextlib.suppress(OSError):  # a full disk: the job goes on from the checkpoint before
@@ -95,8 +95,13 @@ class Loop:
             self.logbook.log(f"quantized: {in_bits(size.bits)} {against_fp32(*size)}")
 
     def is_point(self, step: int) -> bool:
-        """Whether the training curves have a point at this step, of a whole window; each epoch has one at least."""
-        return step % min(self.engine.spec.log.every, self.engine.steps_per_epoch) == 0
+        """Whether the training curves have a point at this step, of a whole window; each epoch has one at least.
+
+        So has one that is cut short: its last step.
+        """
+        engine = self.engine
+        is_cut = step == engine.num_steps and step % engine.steps_per_epoch > 0
+        return is_cut or step % min(engine.spec.log.every, engine.steps_per_epoch) == 0
 
     def train_epoch(self) -> None:
         """Take the steps that are left of the epoch."""

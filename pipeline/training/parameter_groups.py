@@ -55,7 +55,7 @@ def of(model: nn.Module, spec: Spec) -> list[Any]:
         kind = Kind(
             is_head=has_head and is_head,
             is_norm=(has_norms or optimizer.bias_weight_decay is not None) and is_norm,
-            is_bias=has_biases and name.rpartition(".")[2] == "bias",
+            is_bias=has_biases and name.endswith("bias"),
             is_matrix=is_matrix if has_matrices else None,
         )
         groups[kind].append(parameter)

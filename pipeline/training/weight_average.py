@@ -20,11 +20,14 @@ from pipeline.jobfile.train import Ema, Lookahead
 
 def of(spec: Spec, model: nn.Module) -> WeightAverage:
     """Returns the average that a job asks for, or one that is the weights themselves."""
+    average = WeightAverage(model)
     if spec.train.ema is not None:
-        return ExponentialAverage(model, spec.train.ema)
-    if spec.train.lookahead is not None:
-        return LookaheadAverage(model, spec.train.lookahead)
-    return WeightAverage(model)
+        average = ExponentialAverage(model, spec.train.ema)
+    elif spec.train.lookahead is not None:
+        average = LookaheadAverage(model, spec.train.lookahead)
+    average.is_fixed = spec.model.entry.own is None
+    average.is_quantized = spec.model.quantize is not None
+    return average
 
 
 def trained(state: Mapping[str, Any]) -> Any:
@@ -35,8 +38,11 @@ def trained(state: Mapping[str, Any]) -> Any:
 class WeightAverage:
     """None: what is evaluated are the weights. What a kind of average does is what its class overrides."""
 
+    is_fixed = True  # whether all tensors stay where they lie in memory, which code of a user's own may not do
+    is_quantized = False  # whether the first batch decides where some of them begin
+
     def __init__(self, model: nn.Module) -> None:
-        """model: where it is trained; its weights must stay where they lie in memory."""
+        """model: where it is trained."""
         self.model = model
 
     def begin(self) -> None:
@@ -64,8 +70,18 @@ class MovingAverage(WeightAverage):
     def __init__(self, model: nn.Module, *, every: int) -> None:
         super().__init__(model)
         self.every = every
-        self.weights = {name: value for name, value in model.state_dict().items() if value.is_floating_point()}
-        self.mean: dict[str, torch.Tensor] = {name: value.clone() for name, value in self.weights.items()}
+        self._weights = self._found()
+        self.mean = {name: value.clone() for name, value in self._weights.items()}
+
+    def _found(self) -> dict[str, torch.Tensor]:
+        return {name: value for name, value in self.model.state_dict().items() if value.is_floating_point()}
+
+    @property
+    def weights(self) -> dict[str, torch.Tensor]:
+        """All that is averaged, where the network has it now."""
+        if not self.is_fixed:
+            self._weights = self._found()
+        return self._weights
 
     def share(self, step: int, num_steps: int) -> float:
         """Returns how far the average moves, 1 being all of the way to the weights."""
@@ -75,6 +91,8 @@ class MovingAverage(WeightAverage):
         _copy(self.mean, self.weights)
 
     def update(self, step: int, *, num_steps: int) -> None:
+        if step == 1 and self.is_quantized:
+            self.begin()  # the steps and ranges of quantizers begin by the first batch
         if step % self.every == 0:
             self._move(self.share(step, num_steps))
 

@@ -30,9 +30,10 @@ from pipeline.data.dataset import Dataset
 from pipeline.data.loader import Loader
 from pipeline.data.splits import FileSplit, Split
 from pipeline.stop import Stop
-from pipeline.training.engine import Engine, load_dataset
+from pipeline.training.engine import Engine
 from pipeline.training.evaluation import evaluate
 from pipeline.training.features import LastFeatures
+from pipeline.training.job_dataset import load_dataset
 
 
 def table(path: Path) -> list[list[str]]:

@@ -88,7 +88,7 @@ def test_the_last_override_of_a_field_counts() -> None:
         ("train.epochs=", "train.epochs: nothing (null) should be a number; leave it out for the default"),
         ("trian.epochs=3", f"trian: there is no such field; did you mean 'train'?{TOP}"),
         ("model.name=vgg1", f"model.name: 'vgg1' is not a model; did you mean 'vgg'?{MODELS}"),
-        ("train={epochs: 0}", "train.epochs: 0 should be above 0"),
+        ("train={epochs: 0}", "train.epochs: 0 should be at least 0.001"),
         ("name.x=3", "name.x: 'name' is 'tiny', which has no fields of its own"),
         ("description=*a", "alias '*a' is refused; write the value out"),
         ("description=!!str 3", "tag '!!str' is refused; a job file holds plain values"),

@@ -17,6 +17,7 @@ from pipeline.jobfile import catalog
 from pipeline.jobfile.json_schema import json_schema
 from pipeline.jobfile.sections import CONFIG, NamedSection, Section
 from pipeline.jobfile.spec import NAMED_SECTIONS, Log, Spec, is_due
+from pipeline.jobfile.train import Train
 
 SECTIONS = {
     "model": catalog.MODELS,
@@ -256,3 +257,12 @@ def test_a_captured_step_is_not_asked_for_with_an_optimizer_that_cannot_be_a_par
 def trained_with(**train: Any) -> Spec:
     job = {"name": "test", "model": {"name": "cnn_bn"}, "data": {"name": "digits"}}
     return Spec.model_validate({**job, "train": train})
+
+
+@pytest.mark.parametrize(
+    ("written", "epochs"),
+    [(10, 10), (9.9, 9.9), (10.0, 10), (3.0000000000000004, 3), (0.001, 0.001), (2.00000005, 2)],
+)
+def test_epochs_are_whole_where_they_are_nearly_so(written: float, epochs: float) -> None:
+    found = Train.model_validate({"epochs": written}).epochs
+    assert (found, type(found)) == (epochs, type(epochs))

@@ -28,7 +28,7 @@ from pipeline.results.classifier import Classifier, find_images, load
 from pipeline.stop import Stop
 from pipeline.training import checkpoint, engine
 from pipeline.training.attempt import Attempt
-from pipeline.training.engine import load_dataset
+from pipeline.training.job_dataset import load_dataset
 
 Pipeline = Callable[..., subprocess.CompletedProcess[str]]
 

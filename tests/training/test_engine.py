@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 from in_process import (  # noqa: F401 - digits and ordinary_kernels are fixtures
+    Saved,
     digits,
     engine_of,
     make_spec,
@@ -17,6 +18,7 @@ from in_process import (  # noqa: F401 - digits and ordinary_kernels are fixture
     train_engine,
 )
 
+from pipeline.board.events import read_scalars
 from pipeline.data.dataset import Dataset
 from pipeline.errors import CheckpointError, DataError
 from pipeline.training.loop import take_steps
@@ -124,7 +126,7 @@ def test_a_training_goes_on_with_weights_of_another_memory_format(name: str, dig
         (1.7, 1, 40, [1437, 17 * 64]),  # 23 steps an epoch, 39.1 in all
         (1.5, 3, 12, [1437, 4 * 3 * 64]),  # 8 steps an epoch
         (0.2, 1, 5, [5 * 64]),
-        (1e-6, 1, 1, [64]),
+        (0.001, 1, 1, [64]),
         (1.999999, 1, 46, [1437, 1437]),
         (2, 1, 46, [1437, 1437]),
     ],
@@ -139,6 +141,30 @@ def test_an_epoch_that_is_cut_short_ends_the_training_where_it_is_asked_to(
     assert engine.moment.is_last
     assert engine.num_images == sum(images)
     assert all("train/epoch_loss" in metrics for metrics in recorder.epochs), "of all that an epoch had"
+
+
+def test_a_cut_epoch_has_a_point_of_the_training_curves(digits: Dataset, tmp_path: Path) -> None:
+    engine = engine_of(make_spec(train={"epochs": 0.5}, log={"every": 100}), digits)
+    train_engine(engine, tmp_path)
+    assert [point.step for point in read_scalars(tmp_path)["train/loss"]] == [12]
+
+
+@pytest.mark.parametrize("epochs", [2, 1.7])
+def test_a_finished_training_that_is_taken_up_again_writes_nothing_anew(
+    epochs: float, digits: Dataset, tmp_path: Path
+) -> None:
+    """Killed after its last checkpoint and before its result, which it then looks for: nothing may be hidden."""
+    spec, saved = make_spec(train={"epochs": epochs}), Saved()
+    train_engine(engine_of(spec, digits), tmp_path, saved=saved)
+    before = read_scalars(tmp_path)
+    again = engine_of(spec, digits)
+    again.load_state_dict(saved[-1][0])
+    assert not again.is_epoch_trained
+    train_engine(again, tmp_path, metrics=dict(saved[-1][0]["metrics"]))
+    after = read_scalars(tmp_path)
+    assert after.keys() == before.keys()
+    steps = [{tag: [(p.step, p.value) for p in found[tag]] for tag in found} for found in (before, after)]
+    assert steps[0] == steps[1]
 
 
 def test_the_schedule_ends_with_an_epoch_that_is_cut_short(digits: Dataset) -> None:

@@ -23,7 +23,7 @@ from pipeline.results import classifier
 from pipeline.stop import Stop
 from pipeline.training import pretrained
 from pipeline.training.attempt import Attempt
-from pipeline.training.engine import load_dataset
+from pipeline.training.job_dataset import load_dataset
 from pipeline.training.parts import build_model
 from pipeline.training.pretrained import Weights
 

@@ -23,7 +23,8 @@ from in_process import (  # noqa: F401 - digits and ordinary_kernels are fixture
 from pipeline.data.dataset import Dataset
 from pipeline.data.loader import Batch
 from pipeline.jobfile import catalog
-from pipeline.training.engine import Engine, load_dataset
+from pipeline.training.engine import Engine
+from pipeline.training.job_dataset import load_dataset
 from pipeline.training.loop import take_steps
 from pipeline.training.step import EagerStep, Step
 

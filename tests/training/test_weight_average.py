@@ -139,3 +139,44 @@ def test_a_checkpoint_without_the_average_is_refused(digits: Dataset) -> None:
     averaged.load_state_dict(state)  # of a job without: its weights are where the average begins
     with pytest.raises(CheckpointError, match="does not fit the model"):
         averaged.load_state_dict({**state, "trained": state["model"], "model": {}})
+
+
+class Replacing(nn.Module):
+    """Keeps a mean by assignment, as code of a user's own may: the tensor is another one after each pass."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(1, 1)
+        self.register_buffer("mean", torch.zeros(()))
+
+    def forward(self, values: torch.Tensor) -> torch.Tensor:
+        self.mean = 0.5 * self.mean + values.mean().detach()
+        return self.layer(values)
+
+
+def test_tensors_that_code_of_a_users_own_replaces_are_averaged_where_they_are_now() -> None:
+    model = Replacing()
+    average = ExponentialAverage(model, Ema(decay=0.0))  # so that the average is what there is
+    average.is_fixed = False
+    for step in (1, 2):
+        model(torch.ones(1, 1))
+        average.update(step, num_steps=2)
+    assert float(average.state_dict()["model"]["mean"]) == 1.5
+    model(torch.ones(1, 1))
+    with average.in_use():
+        assert float(model.mean) == 1.5  # type: ignore[arg-type]
+    assert float(model.mean) == 1.75  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("kind", [{"lookahead": {"every": 1}}, {"ema": {"decay": 0.9}}])
+def test_an_average_of_a_quantized_network_begins_with_the_steps_that_the_first_batch_gives(
+    kind: dict[str, Any], digits: Dataset
+) -> None:
+    """Before it they are placeholders, which would be a part of the average for long."""
+    quantize = {"weights": {"bits": 4}, "activations": {"scheme": "affine"}}
+    averaged, plain = (
+        engine_of(make_spec({"name": "cnn_bn", "quantize": quantize}, train=train), digits) for train in (kind, {})
+    )
+    for engine in (averaged, plain):
+        take(engine, 1)
+    assert_identical(averaged.state_dict()["model"], plain.state_dict()["model"])
