@@ -74,7 +74,7 @@ RUNGS = (
     Rung("ema", {"train.ema": {"decay": 0.99}}, of="alternate"),
     Rung(
         "muon",
-        {"train.optimizer": {"name": "muon", "lr": 0.02, "weight_decay": 0.01, "adamw_lr": 0.01}},
+        {"train.optimizer": {"name": "muon", "lr": 0.1, "weight_decay": 0.01, "adamw_lr": 0.01}},
         of="alternate",
     ),
 )
