@@ -1,6 +1,6 @@
 """What each option of docs/recipes.md is worth: a plain job, and what is added to it line by line, all really trained.
 
-    python benchmarks/recipes.py --images FOLDER [--home HOME] [--epochs 6] [--seeds 0 1] [--width 16]
+    python benchmarks/recipes.py --images FOLDER [--home HOME] [--epochs 5] [--seeds 0 1] [--width 16]
 
 FOLDER has CIFAR-10 as `train/<class>/*` and `test/<class>/*`. The jobs go through a queue in HOME, two at a time, and
 what is there already is not trained again. A narrow network learns on two processors in minutes what the wide one of
@@ -108,7 +108,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--images", type=Path, required=True)
     parser.add_argument("--home", type=Path, default=Path(tempfile.gettempdir()) / "recipes")
-    parser.add_argument("--epochs", type=int, default=6)
+    parser.add_argument("--epochs", type=int, default=5)
     parser.add_argument("--width", type=int, default=16)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1])
     parser.add_argument("--only", nargs="+", choices=[rung.name for rung in RUNGS], help="of these rungs")

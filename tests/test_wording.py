@@ -58,6 +58,7 @@ NEVER_ONE = {
     "data/own_dataset.py": ["{len(test):,} images"],  # of a sum
     "home/durable.py": ["{size:,} bytes", "{len(content):,} bytes"],  # too many
     "jobfile/reading.py": ["{size:,} bytes"],  # too many
+    "jobfile/worth.py": ["{EPOCHS} epochs"],
     "jobfile/yamltree.py": ["{len(data):,} bytes"],  # too many
     "queue/tickets.py": ["{len(content):,} bytes"],  # too many
     "results/choice.py": ["{len(named):,} runs"],  # several

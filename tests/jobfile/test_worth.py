@@ -16,7 +16,7 @@ OPTIONS = (  # each that came with recipes has figures
 @pytest.mark.parametrize("worth", WORTH, ids=lambda worth: worth.option)
 def test_an_option_stands_there_as_a_job_file_has_it(worth: Worth) -> None:
     changes = [change.replace(": ", "=", 1) for change in worth.option.split("; ")]
-    text = "name: x\nmodel: {name: airnet}\ndata: {name: cifar10}\n"
+    text = "name: x\nmodel: {name: airnet, whiten: false}\ndata: {name: cifar10}\n"
     assert read("", *changes, text=text) != read("", text=text)
     assert all(0 < value < 100 for value in (*worth.without, *worth.with_it))
 
