@@ -80,7 +80,7 @@ def compare(
         print_lines(comparing.lines(comparison, labels, width=width))
     if plot:
         output_file.write(plot, lambda file: plotting.draw(comparison, labels, plot, file))
-        message(f"{plot}: {comparison.metric} over the steps")
+        message(f"{plot}: {comparison.metric} over the {plotting.axis_of(comparison.runs)}s")
 
 
 def report(context: typer.Context, job_id: Id, out: Out = None) -> None:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import logging
 import warnings
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, Literal
 
 from pipeline.errors import UsageError
 from pipeline.results.compare import Comparison
@@ -20,6 +20,7 @@ STYLES = ("-", "--", ":", "-.")  # one more for each time that the colours are u
 MAX_MARKED = 60  # points, up to which each is marked
 LEGEND_WIDTH = 105  # characters that fit
 NAMED_FIELDS = 3  # in a legend's line
+ALIKE = 1.02  # times as many steps an epoch: one that is left out, or rounded up
 
 
 def check_suffix(out: Path) -> None:
@@ -28,7 +29,7 @@ def check_suffix(out: Path) -> None:
 
 
 def draw(comparison: Comparison, labels: Mapping[str, str], out: Path, file: BinaryIO) -> None:
-    """Writes an image of the metric over the steps, a curve a run; `out` says as what. labels: short ids.
+    """Writes an image of the metric over what `axis_of` says, a curve a run; `out` says as what. labels: short ids.
 
     Raises UsageError where no run has the metric.
     """
@@ -40,6 +41,7 @@ def draw(comparison: Comparison, labels: Mapping[str, str], out: Path, file: Bin
     from matplotlib.figure import Figure
     from matplotlib.ticker import PercentFormatter
 
+    axis = axis_of(runs)
     names = legend(comparison, runs, labels)
     below = 0.22 * len(runs)  # inches of legend
     figure = Figure(figsize=(8, 4.5 + below), dpi=150, layout="constrained")
@@ -47,7 +49,7 @@ def draw(comparison: Comparison, labels: Mapping[str, str], out: Path, file: Bin
     for number, (run, name) in enumerate(zip(runs, names, strict=True)):
         points = run.curves[metric]
         axes.plot(
-            [point.step for point in points],
+            [point.step if axis == "step" else run.epoch_at(point.step) or 0.0 for point in points],
             [point.value for point in points],
             color=COLORS[number % len(COLORS)],
             linestyle=STYLES[number // len(COLORS) % len(STYLES)],
@@ -55,7 +57,7 @@ def draw(comparison: Comparison, labels: Mapping[str, str], out: Path, file: Bin
             markersize=3.5,
             label=name,
         )
-    axes.set_xlabel("step")
+    axes.set_xlabel(axis)
     axes.set_ylabel(metric, parse_math=False)
     if "accuracy" in metric:
         axes.yaxis.set_major_formatter(PercentFormatter(1, symbol=" %"))
@@ -66,6 +68,14 @@ def draw(comparison: Comparison, labels: Mapping[str, str], out: Path, file: Bin
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # of letters that its font lacks; a box stands for each
         figure.savefig(file, format=out.suffix.lower().removeprefix("."))
+
+
+def axis_of(runs: Iterable[ComparedRun]) -> Literal["step", "epoch"]:
+    """Returns what the curves of these runs are drawn over: epochs where one is not as many steps in all."""
+    share = [run.epoch_at(1) for run in runs]  # of an epoch, that a step is
+    known = [value for value in share if value is not None]
+    are_alike = len(known) < len(share) or max(known, default=0.0) <= ALIKE * min(known, default=0.0)
+    return "step" if are_alike else "epoch"
 
 
 def legend(comparison: Comparison, runs: list[ComparedRun], labels: Mapping[str, str]) -> list[str]:

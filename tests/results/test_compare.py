@@ -258,6 +258,17 @@ def test_a_plot_is_an_image_with_a_legend(home: Home, pipeline: Pipeline, tmp_pa
     )
 
 
+def test_runs_whose_epochs_are_not_as_many_steps_are_drawn_over_the_epochs(
+    home: Home, pipeline: Pipeline, tmp_path: Path
+) -> None:
+    make_run(home, "a", {"test/accuracy": [0.1, 0.2, 0.3]})
+    make_run(home, "b", {"test/accuracy": [0.2, 0.3, 0.4]})
+    write_progress(home.run("b-20260101T000000000000Z-aaaaaa"), Progress(1, epoch=3, epochs=3, step=30, steps=90))
+    done = pipeline("compare", "a", "b", "--plot", tmp_path / "a.svg")
+    assert (done.returncode, done.stderr) == (0, f"{tmp_path / 'a.svg'}: test/accuracy over the epochs\n")
+    assert "<!-- epoch -->" in (tmp_path / "a.svg").read_text()
+
+
 def test_a_plot_needs_no_folder_of_its_own_and_no_display(home: Home, pipeline: Pipeline, tmp_path: Path) -> None:
     for name in ("a", "b"):
         data = {
