@@ -62,7 +62,7 @@ def engine_on(on: str, digits: Dataset, spec: Spec) -> Engine:
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
-@pytest.mark.parametrize("name", ["sgd", "adam", "adamw"])
+@pytest.mark.parametrize("name", ["sgd", "adam", "adamw", "muon"])
 def test_a_job_trains_in_every_precision_with_every_optimizer_and_shows_everything(
     precision: str, name: str, home: Home
 ) -> None:
@@ -101,6 +101,9 @@ CAPTURED = [
         [{}, {"accumulate": 3, "clip_grad_norm": 0.5}, {"mixup": 0.4, "cutmix": 1.0}],
     ),
     ("bf16", "sgd", {"compile": True}),
+    *itertools.product(["fp32", "bf16", "fp16"], ["muon"], [{}]),
+    ("bf16", "sgd", {"lookahead": {"every": 2}}),
+    ("bf16", "muon", {"ema": {"decay": 0.9}}),
 ]
 
 

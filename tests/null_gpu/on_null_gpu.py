@@ -128,7 +128,14 @@ def test_a_step_waits_for_nothing_and_launches_no_more_than_it_did(model: str, c
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
-@pytest.mark.parametrize("more", [{}, {"clip_grad_norm": 1.0}, {"accumulate": 3}, {"label_smoothing": 0.1}], ids=str)
+@pytest.mark.parametrize(
+    "more",
+    [
+        *({}, {"clip_grad_norm": 1.0}, {"accumulate": 3}, {"label_smoothing": 0.1}),
+        *({"ema": {}}, {"lookahead": {"every": 2}}),
+    ],
+    ids=str,
+)
 def test_no_kind_of_step_waits(precision: str, more: dict[str, Any], cifar: Dataset) -> None:
     recording = steps_of(make_engine(cifar, precision=precision, **more))
     assert recording.waits == {}
@@ -346,6 +353,14 @@ def test_an_evaluation_waits_once(model: str, cifar: Dataset) -> None:
         evaluate(trained, Stop())
     assert recording.waits == {"wait stream 0": 1, "copy device>pageable": 1}, "for a copy that is read"
     assert recording.launches <= {"net": 121, "cnn_bn": 185, "vgg11_bn": 285}[model]
+
+
+def test_an_evaluation_of_an_average_waits_once(cifar: Dataset) -> None:
+    trained = make_engine(cifar, ema={})
+    evaluate(trained, Stop())
+    with Recording() as recording, trained.average.in_use():
+        evaluate(trained, Stop())
+    assert recording.waits == {"wait stream 0": 1, "copy device>pageable": 1}
 
 
 @pytest.mark.parametrize("model", MODELS)
