@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from pipeline.training import backbone, muon, optimizers
+from pipeline.training import muon, optimizers, parameter_groups
 
 OPTIONS: dict[str, Any] = {
     "lr": 0.02,
@@ -120,14 +120,14 @@ def test_all_other_groups_are_trained_by_adamw(fused: bool) -> None:
 def test_parameters_are_parted_by_their_dimensions_where_groups_do_not_say_it() -> None:
     matrix, vector, last = nn.Parameter(random(4, 4)), nn.Parameter(random(4)), nn.Parameter(random(2, 4))
     groups: list[dict[str, Any]] = [
-        {"params": iter([vector, matrix]), backbone.LR_SCALE: 0.1, "weight_decay": 0.5},
+        {"params": iter([vector, matrix]), parameter_groups.LR_SCALE: 0.1, "weight_decay": 0.5},
         {"params": [last], "orthogonalized": False},
     ]
     before = [dict(group) for group in groups]
     found = made(groups).param_groups
     assert [group["params"] for group in found] == [[matrix], [vector], [last]]
     assert [group["orthogonalized"] for group in found] == [True, False, False]
-    assert [group.get(backbone.LR_SCALE, 1.0) for group in found] == pytest.approx([0.1, 0.005, 0.05])
+    assert [group.get(parameter_groups.LR_SCALE, 1.0) for group in found] == pytest.approx([0.1, 0.005, 0.05])
     assert [group["weight_decay"] for group in found] == [0.5, 0.5, 0.1]
     assert [group["lr"] for group in found] == [0.02, 1e-3, 1e-3]
     assert groups == before

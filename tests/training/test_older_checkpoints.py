@@ -93,6 +93,7 @@ def old_engine(spec: Spec, dataset: Dataset) -> Engine:
         parts._quantize(old, spec.model)
     old.to(memory_format=engine.setting.memory_format)
     engine.model, engine.network, engine.average = old, old, weight_average.of(spec, old)
+    engine.trained = list(old.parameters())
     engine.optimizer = parts.build_optimizer(spec, parameter_groups.of(old, spec), fused=engine.setting.fused)
     return engine
 

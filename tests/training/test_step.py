@@ -68,7 +68,8 @@ def test_every_model_trains_in_every_precision(
     take(engine, 2)
     engine.means.fold()
     moved = [key for key, value in weights(engine).items() if not torch.equal(value, before[key])]
-    assert set(dict(engine.model.named_parameters())) <= set(moved)
+    trained = {name: parameter.requires_grad for name, parameter in engine.model.named_parameters()}
+    assert all(is_trained == (name in moved) for name, is_trained in trained.items())
 
 
 @pytest.mark.skipif(
