@@ -161,8 +161,8 @@ class Fractional:
         self.least, self.most = least, most
 
     def convert(self, number: float) -> float:
-        """Six digits are kept, so that 3.0000000000000004, which is 30 * 0.1, is 3."""
-        rounded = round(number, 6)
+        """Three decimals are kept, so that 3.0000000000000004, which is 30 * 0.1, is 3."""
+        rounded = round(number, 3)
         return int(rounded) if rounded.is_integer() else rounded
 
     def schema(self, of_type: CoreSchema) -> CoreSchema:  # noqa: ARG002

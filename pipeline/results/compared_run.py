@@ -65,8 +65,7 @@ class ComparedRun:
         return chosen.step if chosen is not None and tag.startswith("test/") else point.step
 
     def epoch_at(self, step: int) -> float | None:
-        asked = self.fields.get("train.epochs")
-        epochs = asked if isinstance(asked, float) and math.ceil(asked) == self.epochs else self.epochs
+        epochs = run_state.exact_epochs(self.fields.get("train.epochs"), self.epochs)
         return step * epochs / self.steps if self.steps else None
 
 

@@ -5,7 +5,6 @@ Any of them may be missing, damaged or edited by hand: what is not there is left
 
 from __future__ import annotations
 
-import math
 import os
 import re
 from collections.abc import Mapping, Sequence
@@ -42,8 +41,7 @@ class RunFacts(RunState):
 
     @property
     def steps_per_epoch(self) -> float | None:
-        asked = object_at(self.spec, "train").get("epochs")
-        epochs = asked if isinstance(asked, float) and math.ceil(asked) == self.epochs else self.epochs
+        epochs = run_state.exact_epochs(object_at(self.spec, "train").get("epochs"), self.epochs)
         return self.steps / epochs if self.steps and epochs else None
 
     def epoch_of(self, step: int) -> str:

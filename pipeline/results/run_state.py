@@ -7,6 +7,7 @@ no later attempt has begun.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from pipeline.home.paths import Home, RunPaths
@@ -29,6 +30,11 @@ class RunState:
     steps: int  # of all epochs
     metrics: dict[str, float]
     entries: list[Entry]  # of attempts.json; none where the job never was in the queue
+
+
+def exact_epochs(asked: object, epochs: int) -> float:
+    """Returns the epochs of a training, the last one as far as it goes: 9.9 of 10, where a job asks for so many."""
+    return asked if isinstance(asked, float) and math.ceil(asked) == epochs else epochs
 
 
 def read(home: Home, run: RunPaths) -> RunState:

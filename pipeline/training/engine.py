@@ -151,17 +151,12 @@ class Engine:
 
     @property
     def moment(self) -> Moment:
-        return Moment(self.step, self.epoch, self.num_epochs, is_stopped=self.patience.is_over(self.epoch))
+        return Moment(self.step, self.epoch, self.spec.train.num_epochs, is_stopped=self.patience.is_over(self.epoch))
 
     @property
     def is_epoch_trained(self) -> bool:
         """Whether all batches of the epoch under way are done, and its evaluation is what comes next."""
-        return self.epoch < self.num_epochs and self.batch == self.num_batches
-
-    @property
-    def num_epochs(self) -> int:
-        """The epochs that are begun."""
-        return -(-self.num_steps // self.steps_per_epoch)
+        return self.epoch < self.spec.train.num_epochs and self.batch == self.num_batches
 
     @property
     def num_batches(self) -> int:
@@ -190,7 +185,7 @@ class Engine:
     @property
     def num_steps(self) -> int:
         """The steps of the whole job."""
-        return max(1, math.ceil(self.steps_per_epoch * self.spec.train.epochs - ROUNDING))
+        return math.ceil(self.steps_per_epoch * self.spec.train.epochs - ROUNDING)
 
     @functools.cached_property
     def schedule(self) -> Callable[[int], float]:

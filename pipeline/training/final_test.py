@@ -47,7 +47,7 @@ def outcome(engine: Engine, metrics: Mapping[str, float]) -> str:
     """Says what a training has come to."""
     train = engine.spec.train
     trained = f"trained {plural(train.epochs, 'epoch')}"
-    if engine.epoch < engine.num_epochs:
+    if engine.epoch < train.num_epochs:
         trained = f"stopped early after epoch {engine.epoch} of {train.epochs}, {engine.patience.in_words()}"
     if engine.dataset.val is None:
         return f"{trained}; test accuracy {100 * metrics[tags.TEST_ACCURACY]:.2f} %"

@@ -73,7 +73,7 @@ class Loop:
             while not engine.moment.is_last:
                 self.train_epoch()
                 self.end_epoch()
-            if engine.epoch < engine.num_epochs:
+            if engine.epoch < engine.spec.train.num_epochs:
                 self.logbook.log(f"stops early: {engine.patience.in_words()}")
         except Interrupted:
             with contextlib.suppress(OSError):  # a full disk: the job goes on from the checkpoint before

@@ -20,11 +20,13 @@ from pipeline.jobfile.train import Ema, Lookahead
 
 def of(spec: Spec, model: nn.Module) -> WeightAverage:
     """Returns the average that a job asks for, or one that is the weights themselves."""
-    average = WeightAverage(model)
+    average: MovingAverage
     if spec.train.ema is not None:
         average = ExponentialAverage(model, spec.train.ema)
     elif spec.train.lookahead is not None:
         average = LookaheadAverage(model, spec.train.lookahead)
+    else:
+        return WeightAverage(model)
     average.is_fixed = spec.model.entry.own is None
     average.is_quantized = spec.model.quantize is not None
     return average
@@ -37,9 +39,6 @@ def trained(state: Mapping[str, Any]) -> Any:
 
 class WeightAverage:
     """None: what is evaluated are the weights. What a kind of average does is what its class overrides."""
-
-    is_fixed = True  # whether all tensors stay where they lie in memory, which code of a user's own may not do
-    is_quantized = False  # whether the first batch decides where some of them begin
 
     def __init__(self, model: nn.Module) -> None:
         """model: where it is trained."""
@@ -65,7 +64,14 @@ class WeightAverage:
 
 
 class MovingAverage(WeightAverage):
-    """What both kinds have in common: a second set of weights, moved towards the network's every few steps."""
+    """What both kinds have in common: a second set of weights, moved towards the network's every few steps.
+
+    `torch.optim.swa_utils.AveragedModel` is a second network. Here the values of the two sets are exchanged, so that an
+    evaluation that was recorded as a CUDA graph, or compiled, is one of the average.
+    """
+
+    is_fixed = True  # whether all tensors stay where they lie in memory, which code of a user's own may not do
+    is_quantized = False  # whether the first batch decides where some of them begin
 
     def __init__(self, model: nn.Module, *, every: int) -> None:
         super().__init__(model)
