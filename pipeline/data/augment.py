@@ -30,7 +30,8 @@ def crop(
     """Pad by `padding` pixels on each side, then cut the old size at any of the (2 padding + 1)^2 places.
 
     As `torchvision.transforms.RandomCrop(size, padding=padding, padding_mode=padding_mode)`: `constant` pads with
-    black, `reflect` with the image mirrored at its outermost pixels, which are not repeated.
+    black, `reflect` with the image mirrored at its outermost pixels, which are not repeated (Jordan, 2024,
+    arXiv:2404.00498).
     Raises DataError where the images are too small to be reflected.
     """
     num, height, width, channels = images.shape

@@ -42,7 +42,7 @@ class Loader:
 
     augment: functions as in `augment.py`, their options already bound, applied in this order.
     balanced: an epoch has as many images, but drawn from all classes alike, some more than once.
-    drop_last: an epoch ends with its last whole batch, as with PyTorch's `DataLoader`.
+    drop_last: an epoch ends with its last whole batch, as with PyTorch's `DataLoader` (and in Jordan, 2024).
     dtype: of the images that are given. num_readers: processes that read a FileSplit ahead, at most; 0: this one reads.
     """
 

@@ -184,7 +184,7 @@ class Engine:
 
     @property
     def num_steps(self) -> int:
-        """The steps of the whole job."""
+        """The steps of the whole job, rounded up, as of the 9.9 epochs of Jordan (2024), arXiv:2404.00498."""
         return math.ceil(self.steps_per_epoch * self.spec.train.epochs - ROUNDING)
 
     @functools.cached_property

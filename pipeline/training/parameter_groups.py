@@ -35,8 +35,9 @@ def of(model: nn.Module, spec: Spec) -> list[Any]:
     """Returns all parameters of a network, or groups of them where a job asks for differences between them.
 
     Norm and bias as torchvision's `norm_weight_decay` and `bias_weight_decay` part them (`references/classification`):
-    the bias of a norm layer is decayed as that layer. Hidden matrices are weights of two dimensions or more, but for
-    those of the last layer.
+    the bias of a norm layer is decayed as that layer. That they need no decay: He et al. (2019), arXiv:1812.01187; that
+    biases may learn faster: Page (2018), "How to Train Your ResNet 8". Hidden matrices are weights of two
+    dimensions or more, but for those of the last layer.
     """
     optimizer, backbone_lr = spec.train.optimizer, spec.model.backbone_lr
     has_head = backbone_lr != 1 or spec.model.freeze_epochs > 0  # a fused optimizer takes no part of a group
